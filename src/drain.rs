@@ -1,0 +1,1 @@
+//! Drain: stop accepting, wait, force. (to be written)

@@ -1,0 +1,48 @@
+//! portcullis: every byte that reaches the backend came through the gateway.
+//!
+//! One idea: a connection is a value that earns a [`admit::Permit`], and nothing can be opened
+//! towards a backend without one. The folders are levels; a lower one never imports a higher one
+//! (`tests/it/layers.rs` reads the `use` lines).
+//!
+//! # Where is the rule?
+//!
+//! | question | home |
+//! |---|---|
+//! | which source addresses | `admit/source.rs` |
+//! | which peers | `identity/rule.rs` |
+//! | what a certificate says | `identity/cert.rs` |
+//! | who is let in, in which order of checks | `admit/decide.rs` |
+//! | why somebody was refused | `admit/denial.rs` |
+//! | revoked or stale | `tls/revocation.rs` |
+//! | TLS versions, groups and suites | `tls/provider.rs` |
+//! | any default or timeout | `config/defaults.rs` |
+//! | which headers are removed and set | `wire/forwarded.rs` |
+//! | order of checks on a socket | `serve/accept.rs` |
+//! | bytes from one side to the other | `net/relay.rs` |
+//! | what a reload keeps on failure | `app/reload.rs` |
+//! | shutdown steps | `drain.rs` |
+//! | exit codes | `cli/report.rs` |
+//! | metric names | `telemetry/metrics.rs` |
+
+// L0: pure rules. No tokio, files, sockets or clock; time is an argument.
+pub mod admit;
+pub mod identity;
+pub mod wire;
+// L1: words.
+pub mod config;
+pub mod telemetry;
+// L2: mechanism.
+pub mod clock;
+pub mod drain;
+pub mod net;
+pub mod tls;
+// L3: the one accept loop.
+pub mod serve;
+// L4: the roles and the authority.
+pub mod acceptor;
+pub mod gateway;
+pub mod pki;
+// L5: composition.
+pub mod app;
+// L6: the command line.
+pub mod cli;
