@@ -1,0 +1,512 @@
+//! The validated configuration. Every value was checked before one of these exists; relative
+//! paths are already joined to the folder of the file they stand in.
+
+use std::{
+    collections::BTreeMap, net::IpAddr, net::SocketAddr, ops::Range, path::PathBuf, sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    admit::DeniedList,
+    identity::{DnsName, DnsPattern, PeerNames},
+};
+
+/// Either role's configuration.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// `[[route]]` or `[backend.*]` is there.
+    Gateway(GatewayConfig),
+    /// A listener has `backend`.
+    Acceptor(AcceptorConfig),
+}
+
+/// A gateway.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// What both roles have.
+    pub common: Common,
+    /// At least one.
+    pub listeners: Vec<GatewayListener>,
+    /// In order; the first that matches wins.
+    pub routes: Vec<Arc<Route>>,
+    /// By name.
+    pub backends: BTreeMap<String, Arc<Backend>>,
+}
+
+/// An acceptor.
+#[derive(Clone, Debug)]
+pub struct AcceptorConfig {
+    /// What both roles have.
+    pub common: Common,
+    /// At least one.
+    pub listeners: Vec<AcceptorListener>,
+}
+
+/// Tables that both roles have.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// `[identity]`.
+    pub identity: Identity,
+    /// `[tls]`, the process-wide table.
+    pub tls: TlsOptions,
+    /// `[admin]`.
+    pub admin: Option<Admin>,
+    /// `[log]`.
+    pub log: Log,
+    /// `[runtime] workers`; 0: one per available core.
+    pub workers: usize,
+    /// Every `danger_` key that is set and every safety that is absent (no CRL): said at start.
+    pub warnings: Vec<String>,
+}
+
+/// `[identity]`, or a backend's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Passphrase of an encrypted key.
+    pub key_passphrase: Option<SecretRef>,
+    /// Roots for the other side.
+    pub trust: Option<PathBuf>,
+    /// `[[identity.trust_bundle]]`.
+    pub bundles: Vec<TrustBundle>,
+    /// Pinned certificates of the other side, as written and where they are.
+    pub pinned: Vec<PathBuf>,
+    /// Revocation.
+    pub revocation: Option<Revocation>,
+    /// `denied`.
+    pub denied: DeniedList,
+    /// Where the table starts in the file, for messages.
+    pub span: Range<usize>,
+}
+
+/// More roots, for their own names only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustBundle {
+    /// PEM file of roots.
+    pub file: PathBuf,
+    /// What they may speak for; never empty.
+    pub names: PeerNames,
+}
+
+/// `crl`, `crl_policy`, `crl_scope`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// PEM or DER files; never empty.
+    pub files: Vec<PathBuf>,
+    /// `crl_policy = "tolerate"`: an expired CRL is used, with a warning.
+    pub tolerate_expired: bool,
+    /// `crl_scope = "leaf"`: only the leaf's issuer needs one.
+    pub leaf_only: bool,
+}
+
+/// TLS protocol version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// 1.2.
+    V1_2,
+    /// 1.3.
+    V1_3,
+}
+
+/// A key exchange group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyExchange {
+    /// x25519mlkem768.
+    X25519MlKem768,
+    /// x25519.
+    X25519,
+    /// secp256r1.
+    Secp256r1,
+    /// secp384r1.
+    Secp384r1,
+}
+
+/// An AEAD; names the TLS 1.3 suite and the 1.2 ECDHE suites with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cipher {
+    /// AES-128-GCM.
+    Aes128Gcm,
+    /// AES-256-GCM.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305.
+    ChaCha20Poly1305,
+}
+
+/// `[tls]` after the tables nearer to an endpoint have won; lists are never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// `None`: the endpoint's default (link 1.3, client-facing 1.2).
+    pub min_version: Option<TlsVersion>,
+    /// In order of preference.
+    pub key_exchange: Vec<KeyExchange>,
+    /// In order of preference.
+    pub ciphers: Vec<Cipher>,
+}
+
+/// `[limits]` of a listener. `Duration::ZERO` and 0 mean no limit only where config.md says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "the keys of [limits], described once in the reference"
+)]
+pub struct Limits {
+    pub connections: usize,
+    pub connections_per_ip: usize,
+    pub handshakes: usize,
+    pub handshake_timeout: Duration,
+    pub header_timeout: Duration,
+    pub keepalive_timeout: Duration,
+    pub body_min_rate: u64,
+    pub response_timeout: Duration,
+    pub write_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub drain_timeout: Duration,
+    pub header_bytes: usize,
+    pub body_bytes: u64,
+}
+
+/// A listening address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ListenAddress {
+    /// IP and port.
+    Tcp(SocketAddr),
+    /// `unix:/path`.
+    Unix(PathBuf),
+    /// `systemd:NAME`.
+    Systemd(String),
+}
+
+/// An address to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DialAddress {
+    /// IP and port.
+    Ip(SocketAddr),
+    /// Host name and port, resolved when dialled.
+    Host(String, u16),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// A certificate that a client-facing listener shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Passphrase of an encrypted key.
+    pub key_passphrase: Option<SecretRef>,
+}
+
+/// A secret that is never in the configuration itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretRef {
+    /// `{ file = "…" }`.
+    File(PathBuf),
+    /// `{ env = "…" }`.
+    Env(String),
+    /// `{ credential = "…" }`.
+    Credential(String),
+}
+
+/// Networks written in place and files of networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkList {
+    /// Written in place.
+    pub networks: Vec<ipnet::IpNet>,
+    /// `{ file = "…" }`.
+    pub files: Vec<PathBuf>,
+}
+
+/// What a listener does with accepted bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// HTTP/1.1 and HTTP/2.
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+/// PROXY protocol version to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// Whether a caller must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCert {
+    /// Refused without.
+    Require,
+    /// Judged when shown.
+    Optional,
+}
+
+/// `client_ca` and its companions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// Roots.
+    pub ca: Option<PathBuf>,
+    /// `client_pinned`.
+    pub pinned: Vec<PathBuf>,
+    /// `client_crl`, `client_crl_policy`.
+    pub revocation: Option<Revocation>,
+    /// `client_cert`.
+    pub mode: ClientCert,
+    /// `clients`; `None` only with `danger_any_client = true`.
+    pub clients: Option<PeerNames>,
+}
+
+/// A gateway's listener.
+#[derive(Clone, Debug)]
+pub struct GatewayListener {
+    /// Name, unique.
+    pub name: Arc<str>,
+    /// Address.
+    pub address: ListenAddress,
+    /// Mode.
+    pub mode: Mode,
+    /// At least one.
+    pub certificates: Vec<CertificateFiles>,
+    /// Protocols offered; empty in tcp mode.
+    pub alpn: Vec<String>,
+    /// `allow`; `None`: everybody.
+    pub allow: Option<NetworkList>,
+    /// `deny`.
+    pub deny: NetworkList,
+    /// Client certificates.
+    pub client_auth: Option<ClientAuth>,
+    /// `proxy_protocol.from`.
+    pub proxy_from: Option<NetworkList>,
+    /// `trusted_proxies`.
+    pub trusted_proxies: NetworkList,
+    /// `starttls = "postgres"`.
+    pub starttls_postgres: bool,
+    /// TLS with this listener's table merged.
+    pub tls: TlsOptions,
+    /// Limits with this listener's table merged.
+    pub limits: Limits,
+}
+
+/// `[[route]]`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// A name for logs: `route[0]` and its host and path.
+    pub label: String,
+    /// `None`: every listener.
+    pub listener: Option<Arc<str>>,
+    /// Empty only when not written: any host.
+    pub hosts: Option<Vec<DnsPattern>>,
+    /// Path prefix, starts with `/`.
+    pub path: String,
+    /// `None`: any method.
+    pub methods: Option<Vec<String>>,
+    /// Narrower than the listener's.
+    pub clients: Option<PeerNames>,
+    /// Name of the backend; it exists.
+    pub backend: String,
+    /// Replaces the matched prefix.
+    pub rewrite_prefix: Option<String>,
+}
+
+/// Which acceptor is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// The one with the fewest requests or connections under way.
+    LeastRequests,
+}
+
+/// HTTP version towards the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// `host_header`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// As the client sent it.
+    Preserve,
+    /// `server_name`, or the acceptor's host.
+    Backend,
+    /// This text.
+    Literal(String),
+}
+
+/// Format of the client-certificate header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertHeader {
+    /// None is sent.
+    Off,
+    /// X-Forwarded-Client-Cert.
+    Xfcc,
+    /// Client-Cert and Client-Cert-Chain.
+    Rfc9440,
+}
+
+/// `pool`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Kept idle connections at most.
+    pub idle: usize,
+    /// Ready connections.
+    pub ready: usize,
+    /// How long a kept connection may be idle.
+    pub idle_timeout: Duration,
+    /// How old it may get.
+    pub max_age: Duration,
+}
+
+/// `health`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// `None`: an admitted link connection is the check.
+    pub path: Option<String>,
+    /// Between checks.
+    pub interval: Duration,
+    /// Of one check.
+    pub timeout: Duration,
+    /// Failures until unhealthy.
+    pub unhealthy_after: u32,
+    /// Successes until healthy.
+    pub healthy_after: u32,
+}
+
+/// What the acceptor's certificate must carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerName {
+    /// This DNS name.
+    Dns(DnsName),
+    /// This address.
+    Ip(IpAddr),
+}
+
+/// `[backend.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Name.
+    pub name: String,
+    /// At least one.
+    pub acceptors: Vec<DialAddress>,
+    /// `server_name`; `None`: the host of each address (or not checked with `acceptor_ids`).
+    pub server_name: Option<ServerName>,
+    /// `acceptor_ids`.
+    pub acceptor_ids: Option<PeerNames>,
+    /// Towards the backend, in http mode.
+    pub protocol: BackendProtocol,
+    /// Which acceptor.
+    pub balance: Balance,
+    /// Resolve, connect, handshake and admission.
+    pub connect_timeout: Duration,
+    /// Source address.
+    pub bind: Option<IpAddr>,
+    /// Kept connections.
+    pub pool: Pool,
+    /// PROXY header to a foreign acceptor.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// Active checks.
+    pub health: Option<Health>,
+    /// Another identity.
+    pub identity: Option<Identity>,
+    /// Host header.
+    pub host_header: HostHeader,
+    /// The caller's certificate.
+    pub client_cert_header: ClientCertHeader,
+    /// TLS with this backend's table merged; minimum 1.3 unless written.
+    pub tls: TlsOptions,
+}
+
+/// `backend_tls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendTls {
+    /// Roots.
+    pub trust: PathBuf,
+    /// Name in its certificate.
+    pub server_name: ServerName,
+    /// TLS options.
+    pub tls: TlsOptions,
+}
+
+/// `[[listener.rule]]`, or `trusted_ips` and `gateways` as one.
+#[derive(Clone, Debug)]
+pub struct AcceptorRule {
+    /// Sources; `None`: any (`danger_any_source`).
+    pub from: Option<NetworkList>,
+    /// Gateways; never empty.
+    pub gateways: PeerNames,
+}
+
+/// An acceptor's listener.
+#[derive(Clone, Debug)]
+pub struct AcceptorListener {
+    /// Name, unique.
+    pub name: Arc<str>,
+    /// Address.
+    pub address: ListenAddress,
+    /// The backend.
+    pub backend: DialAddress,
+    /// The backend speaks TLS.
+    pub backend_tls: Option<BackendTls>,
+    /// Our own address towards the backend.
+    pub source_address: Option<IpAddr>,
+    /// At least one rule. The source check before the handshake is the union of their `from`.
+    pub rules: Vec<AcceptorRule>,
+    /// Exceptions; win.
+    pub untrusted_ips: NetworkList,
+    /// `proxy_protocol.from`.
+    pub proxy_from: Option<NetworkList>,
+    /// A foreign gateway's first bytes are a PROXY header.
+    pub expect_proxy: bool,
+    /// PROXY header to the backend.
+    pub send_proxy: Option<ProxyVersion>,
+    /// TLS with this listener's table merged.
+    pub tls: TlsOptions,
+    /// Limits with this listener's table merged.
+    pub limits: Limits,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address.
+    pub address: ListenAddress,
+    /// Token for all but `/healthz` and `/readyz` over TCP.
+    pub token: Option<SecretRef>,
+    /// `[admin.tls]`, needed beyond loopback.
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// A tracing filter.
+    pub level: String,
+    /// Format.
+    pub format: LogFormat,
+    /// Access lines.
+    pub access: bool,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// JSON lines.
+    Json,
+    /// Text.
+    Text,
+}
