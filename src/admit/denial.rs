@@ -107,6 +107,14 @@ denials! {
     Draining, "draining", 503, Local, Info, "the process is stopping", "nothing: clients come back to the next process";
 }
 
+impl Denial {
+    /// The reason with this code.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|denial| denial.code() == code)
+    }
+}
+
 /// A denial with what was special this time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {

@@ -3,6 +3,7 @@
 
 pub mod decide;
 pub mod denial;
+mod permit;
 pub mod source;
 
 pub use decide::{
@@ -10,4 +11,5 @@ pub use decide::{
     SourceRules, decide_peer, decide_source,
 };
 pub use denial::{Blame, Denial, Denied, Level};
+pub use permit::Permit;
 pub use source::SourceRanges;

@@ -3,6 +3,13 @@
 
 use std::{fmt, net::IpAddr};
 
+use x509_parser::{
+    extensions::{GeneralName, ParsedExtension},
+    prelude::{FromDer, X509Certificate},
+    public_key::PublicKey,
+    x509::SubjectPublicKeyInfo,
+};
+
 use super::SpiffeId;
 
 /// Seconds since 1970-01-01T00:00:00Z.
@@ -79,8 +86,179 @@ impl CertFacts {
     /// The bytes are not one certificate, or a SAN is malformed (a URI that starts with
     /// `spiffe:` and is no SPIFFE ID counts as malformed: it must not be skipped silently).
     pub fn read(der: &[u8]) -> Result<Self, CertError> {
-        let _ = der;
-        todo!()
+        let (rest, cert) = X509Certificate::from_der(der).map_err(|e| bad(e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(bad(format!("{} bytes behind the certificate", rest.len())));
+        }
+        let mut facts = Self {
+            fingerprint: Sha256::of(der),
+            spki: Sha256::of(cert.public_key().raw),
+            serial: Serial::new(cert.raw_serial()),
+            subject: cert.subject().to_string(),
+            issuer: cert.issuer().to_string(),
+            not_before: UnixSeconds(cert.validity().not_before.timestamp()),
+            not_after: UnixSeconds(cert.validity().not_after.timestamp()),
+            dns: Vec::new(),
+            ips: Vec::new(),
+            uris: Vec::new(),
+            spiffe: Vec::new(),
+            usage: ExtendedUsage::default(),
+            is_ca: false,
+            key: describe_key(cert.public_key()),
+        };
+        // x509-parser reports duplicates here
+        let _unique = cert.tbs_certificate.extensions_map().map_err(|e| bad(e.to_string()))?;
+        for extension in cert.extensions() {
+            facts.read_extension(extension.parsed_extension())?;
+        }
+        Ok(facts)
+    }
+
+    fn read_extension(&mut self, extension: &ParsedExtension<'_>) -> Result<(), CertError> {
+        if let ParsedExtension::BasicConstraints(constraints) = extension {
+            self.is_ca = constraints.ca;
+        } else if let ParsedExtension::ExtendedKeyUsage(usage) = extension {
+            self.usage = ExtendedUsage {
+                present: true,
+                server_auth: usage.server_auth,
+                client_auth: usage.client_auth,
+                other: usage.other.iter().map(ToString::to_string).collect(),
+            };
+        } else if let ParsedExtension::SubjectAlternativeName(names) = extension {
+            for name in &names.general_names {
+                self.read_name(name)?;
+            }
+        } else if let ParsedExtension::ParseError { error } = extension {
+            return Err(bad(format!("an extension is malformed: {error}")));
+        }
+        Ok(())
+    }
+
+    fn read_name(&mut self, name: &GeneralName<'_>) -> Result<(), CertError> {
+        if let GeneralName::DNSName(dns) = name {
+            self.dns.push(dns.to_ascii_lowercase());
+        } else if let GeneralName::URI(uri) = name {
+            if uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:")) {
+                let id = SpiffeId::parse(uri).map_err(|e| bad(e.to_string()))?;
+                self.spiffe.push(id);
+            }
+            self.uris.push((*uri).to_owned());
+        } else if let GeneralName::IPAddress(bytes) = name {
+            let ip = match *bytes {
+                [a, b, c, d] => IpAddr::from([*a, *b, *c, *d]),
+                _ => IpAddr::from(
+                    <[u8; 16]>::try_from(*bytes)
+                        .map_err(|_| bad("an IP address SAN has neither 4 nor 16 bytes".into()))?,
+                ),
+            };
+            self.ips.push(ip.to_canonical());
+        } else if let GeneralName::Invalid(..) = name {
+            return Err(bad("a subject alternative name is malformed".into()));
+        }
+        Ok(())
+    }
+
+    /// What the certificate is called in logs: its SPIFFE ID, else its first DNS name, else its
+    /// fingerprint.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        match (self.spiffe.first(), self.dns.first()) {
+            (Some(id), _) => id.to_string(),
+            (None, Some(dns)) => format!("dns:{dns}"),
+            (None, None) => format!("sha256:{}", self.fingerprint),
+        }
+    }
+
+    /// Subject, serial and issuer, for the details of a denial.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let subject = if self.subject.is_empty() { "(no subject)" } else { &self.subject };
+        format!("{subject} (serial {}) issued by {}", self.serial, self.issuer)
+    }
+}
+
+fn bad(reason: String) -> CertError {
+    CertError { reason }
+}
+
+fn describe_key(key: &SubjectPublicKeyInfo<'_>) -> String {
+    match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) => format!("RSA {}", rsa.key_size()),
+        Ok(PublicKey::EC(point)) => format!("ECDSA P-{}", point.key_size()),
+        _ if key.algorithm.algorithm.to_id_string() == "1.3.101.112" => "Ed25519".to_owned(),
+        _ => key.algorithm.algorithm.to_id_string(),
+    }
+}
+
+impl Sha256 {
+    /// Hashes bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        let mut out = [0; 32];
+        out.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(out)
+    }
+
+    /// Parses 64 hex digits, colons allowed.
+    #[must_use]
+    pub fn parse(hex: &str) -> Option<Self> {
+        parse_hex(hex)?.try_into().ok().map(Self)
+    }
+}
+
+impl Serial {
+    /// From content octets; leading zeros are dropped.
+    #[must_use]
+    pub fn new(octets: &[u8]) -> Self {
+        let start = octets.iter().position(|b| *b != 0).unwrap_or(octets.len());
+        Self(octets.get(start..).unwrap_or_default().to_vec())
+    }
+
+    /// Parses hex, colons allowed.
+    #[must_use]
+    pub fn parse(hex: &str) -> Option<Self> {
+        parse_hex(hex).map(|octets| Self::new(&octets))
+    }
+}
+
+fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.bytes().filter(|b| *b != b':').collect();
+    if digits.is_empty() || digits.len() > 128 {
+        return None;
+    }
+    let padded = if digits.len() % 2 == 1 { [b"0", digits.as_slice()].concat() } else { digits };
+    padded
+        .chunks_exact(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
+
+impl fmt::Display for UnixSeconds {
+    /// RFC 3339, UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+        match OffsetDateTime::from_unix_timestamp(self.0).map(|t| t.format(&Rfc3339)) {
+            Ok(Ok(text)) => f.write_str(&text),
+            _ => write!(f, "@{}", self.0),
+        }
+    }
+}
+
+impl UnixSeconds {
+    /// "in 61 days" or "3 hours ago".
+    #[must_use]
+    pub fn relative_to(self, now: Self) -> String {
+        let seconds = self.0.saturating_sub(now.0);
+        let size = seconds.unsigned_abs();
+        let (n, unit) = match size {
+            0..120 => (size, "second"),
+            120..7_200 => (size / 60, "minute"),
+            7_200..172_800 => (size / 3_600, "hour"),
+            _ => (size / 86_400, "day"),
+        };
+        let s = if n == 1 { "" } else { "s" };
+        if seconds >= 0 { format!("in {n} {unit}{s}") } else { format!("{n} {unit}{s} ago") }
     }
 }
 
