@@ -111,7 +111,10 @@ impl Denial {
     /// The reason with this code.
     #[must_use]
     pub fn from_code(code: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|denial| denial.code() == code)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|denial| denial.code() == code)
     }
 }
 

@@ -16,7 +16,11 @@ impl Permit {
     /// Made by `serve` alone, once `decide_source` and `decide_peer` have said yes.
     #[must_use]
     pub fn issue(source: IpAddr, grant: Grant, peer: Option<PeerFacts>) -> Self {
-        Self { source, grant, peer }
+        Self {
+            source,
+            grant,
+            peer,
+        }
     }
 
     /// The source that was judged.

@@ -17,11 +17,15 @@ impl SourceRanges {
         for network in networks {
             match network {
                 ipnet::IpNet::V4(net) => {
-                    ranges.v4.push((net.network().to_bits(), net.broadcast().to_bits()));
+                    ranges
+                        .v4
+                        .push((net.network().to_bits(), net.broadcast().to_bits()));
                 }
                 ipnet::IpNet::V6(net) => match mapped(net) {
                     Some(v4) => ranges.v4.push(v4),
-                    None => ranges.v6.push((net.network().to_bits(), net.broadcast().to_bits())),
+                    None => ranges
+                        .v6
+                        .push((net.network().to_bits(), net.broadcast().to_bits())),
                 },
             }
         }
@@ -72,7 +76,10 @@ fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>)
 
 fn holds<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
     let after = ranges.partition_point(|(start, _)| *start <= address);
-    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, end)| address <= *end)
+    after
+        .checked_sub(1)
+        .and_then(|at| ranges.get(at))
+        .is_some_and(|(_, end)| address <= *end)
 }
 
 #[cfg(test)]
@@ -100,7 +107,10 @@ mod tests {
     #[test]
     fn the_whole_space_is_one_range() {
         let all = ranges(&["0.0.0.0/0", "10.0.0.0/8", "255.255.255.255/32"]);
-        assert!(all.contains("255.255.255.255".parse().unwrap()) && all.contains("0.0.0.0".parse().unwrap()));
+        assert!(
+            all.contains("255.255.255.255".parse().unwrap())
+                && all.contains("0.0.0.0".parse().unwrap())
+        );
         assert_eq!(all.v4.len(), 1);
     }
 

@@ -107,7 +107,10 @@ impl CertFacts {
             key: describe_key(cert.public_key()),
         };
         // x509-parser reports duplicates here
-        let _unique = cert.tbs_certificate.extensions_map().map_err(|e| bad(e.to_string()))?;
+        let _unique = cert
+            .tbs_certificate
+            .extensions_map()
+            .map_err(|e| bad(e.to_string()))?;
         for extension in cert.extensions() {
             facts.read_extension(extension.parsed_extension())?;
         }
@@ -138,7 +141,10 @@ impl CertFacts {
         if let GeneralName::DNSName(dns) = name {
             self.dns.push(dns.to_ascii_lowercase());
         } else if let GeneralName::URI(uri) = name {
-            if uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:")) {
+            if uri
+                .get(..7)
+                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"))
+            {
                 let id = SpiffeId::parse(uri).map_err(|e| bad(e.to_string()))?;
                 self.spiffe.push(id);
             }
@@ -172,8 +178,15 @@ impl CertFacts {
     /// Subject, serial and issuer, for the details of a denial.
     #[must_use]
     pub fn describe(&self) -> String {
-        let subject = if self.subject.is_empty() { "(no subject)" } else { &self.subject };
-        format!("{subject} (serial {}) issued by {}", self.serial, self.issuer)
+        let subject = if self.subject.is_empty() {
+            "(no subject)"
+        } else {
+            &self.subject
+        };
+        format!(
+            "{subject} (serial {}) issued by {}",
+            self.serial, self.issuer
+        )
     }
 }
 
@@ -196,7 +209,9 @@ impl Sha256 {
     pub fn of(bytes: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
         let mut out = [0; 32];
-        out.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        out.iter_mut()
+            .zip(digest.as_ref())
+            .for_each(|(to, from)| *to = *from);
         Self(out)
     }
 
@@ -227,7 +242,11 @@ fn parse_hex(text: &str) -> Option<Vec<u8>> {
     if digits.is_empty() || digits.len() > 128 {
         return None;
     }
-    let padded = if digits.len() % 2 == 1 { [b"0", digits.as_slice()].concat() } else { digits };
+    let padded = if digits.len() % 2 == 1 {
+        [b"0", digits.as_slice()].concat()
+    } else {
+        digits
+    };
     padded
         .chunks_exact(2)
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
@@ -258,7 +277,11 @@ impl UnixSeconds {
             _ => (size / 86_400, "day"),
         };
         let s = if n == 1 { "" } else { "s" };
-        if seconds >= 0 { format!("in {n} {unit}{s}") } else { format!("{n} {unit}{s} ago") }
+        if seconds >= 0 {
+            format!("in {n} {unit}{s}")
+        } else {
+            format!("{n} {unit}{s} ago")
+        }
     }
 }
 

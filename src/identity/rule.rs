@@ -53,14 +53,22 @@ impl PeerName {
     /// # Errors
     /// An unknown form, with the known ones listed.
     pub fn parse(text: &str) -> Result<Self, PeerNameError> {
-        let bad = |reason: String| PeerNameError { text: text.to_owned(), reason };
+        let bad = |reason: String| PeerNameError {
+            text: text.to_owned(),
+            reason,
+        };
         if text.starts_with("spiffe://") {
             if let Some(head) = text.strip_suffix("/*") {
                 let id = SpiffeId::parse(head).map_err(|e| bad(e.reason.to_owned()))?;
                 let prefix = format!("{}/", id.path());
-                return Ok(Self::SpiffePrefix { domain: id.domain().clone(), prefix });
+                return Ok(Self::SpiffePrefix {
+                    domain: id.domain().clone(),
+                    prefix,
+                });
             }
-            return SpiffeId::parse(text).map(Self::Spiffe).map_err(|e| bad(e.reason.to_owned()));
+            return SpiffeId::parse(text)
+                .map(Self::Spiffe)
+                .map_err(|e| bad(e.reason.to_owned()));
         }
         let Some((kind, value)) = text.split_once(':') else {
             return Err(bad(FORMS.to_owned()));
@@ -77,9 +85,10 @@ impl PeerName {
                 .and_then(Sha256::parse)
                 .map(Self::Spki)
                 .ok_or_else(|| bad("expected spki:sha256: and 64 hex digits".to_owned())),
-            "pinned" if !value.is_empty() => {
-                Ok(Self::Pinned { file: value.to_owned(), fingerprint: None })
-            }
+            "pinned" if !value.is_empty() => Ok(Self::Pinned {
+                file: value.to_owned(),
+                fingerprint: None,
+            }),
             _ => Err(bad(FORMS.to_owned())),
         }
     }

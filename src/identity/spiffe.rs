@@ -27,12 +27,16 @@ impl TrustDomain {
     /// # Errors
     /// A character or length that the specification does not allow.
     pub fn parse(text: &str) -> Result<Self, SpiffeIdError> {
-        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        let fits =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
         if text.is_empty() || text.len() > 255 {
             return Err(bad(text, "a trust domain has 1 to 255 characters"));
         }
         if !text.bytes().all(fits) {
-            return Err(bad(text, "a trust domain holds lower-case letters, digits, '.', '-' and '_'"));
+            return Err(bad(
+                text,
+                "a trust domain holds lower-case letters, digits, '.', '-' and '_'",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -53,15 +57,21 @@ impl SpiffeId {
         if text.len() > 2048 {
             return Err(bad("", "longer than 2048 bytes"));
         }
-        let rest =
-            text.strip_prefix("spiffe://").ok_or_else(|| bad(text, "it must start with spiffe://"))?;
+        let rest = text
+            .strip_prefix("spiffe://")
+            .ok_or_else(|| bad(text, "it must start with spiffe://"))?;
         let (domain, path) = match rest.find('/') {
-            Some(at) => rest.split_at_checked(at).ok_or_else(|| bad(text, "not text"))?,
+            Some(at) => rest
+                .split_at_checked(at)
+                .ok_or_else(|| bad(text, "not text"))?,
             None => (rest, ""),
         };
         let domain = TrustDomain::parse(domain).map_err(|e| bad(text, e.reason))?;
         check_path(path).map_err(|reason| bad(text, reason))?;
-        Ok(Self { domain, path: path.to_owned() })
+        Ok(Self {
+            domain,
+            path: path.to_owned(),
+        })
     }
 
     /// The trust domain.
@@ -79,12 +89,18 @@ impl SpiffeId {
     /// The first path segment: `gateway` of `/gateway/edge-1`; it names the role.
     #[must_use]
     pub fn role(&self) -> Option<&str> {
-        self.path.split('/').nth(1).filter(|segment| !segment.is_empty())
+        self.path
+            .split('/')
+            .nth(1)
+            .filter(|segment| !segment.is_empty())
     }
 }
 
 fn bad(text: &str, reason: &'static str) -> SpiffeIdError {
-    SpiffeIdError { text: text.to_owned(), reason }
+    SpiffeIdError {
+        text: text.to_owned(),
+        reason,
+    }
 }
 
 /// An empty path, or segments of letters, digits, `.`, `-`, `_` that are neither `.` nor `..`.
@@ -99,7 +115,10 @@ pub(super) fn check_path(path: &str) -> Result<(), &'static str> {
         if matches!(segment, "." | "..") {
             return Err("a path has no dot segment");
         }
-        if !segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
+        if !segment
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        {
             return Err("a path segment holds letters, digits, '.', '-' and '_'");
         }
     }
@@ -119,17 +138,37 @@ mod tests {
     #[test]
     fn an_id_has_a_domain_a_path_and_a_role() {
         let id = SpiffeId::parse("spiffe://example.internal/gateway/edge-1").unwrap();
-        assert_eq!((id.domain().as_str(), id.path(), id.role()), ("example.internal", "/gateway/edge-1", Some("gateway")));
+        assert_eq!(
+            (id.domain().as_str(), id.path(), id.role()),
+            ("example.internal", "/gateway/edge-1", Some("gateway"))
+        );
         assert_eq!(id.to_string(), "spiffe://example.internal/gateway/edge-1");
-        assert_eq!(SpiffeId::parse("spiffe://example.internal").unwrap().role(), None);
+        assert_eq!(
+            SpiffeId::parse("spiffe://example.internal").unwrap().role(),
+            None
+        );
     }
 
     #[test]
     fn what_the_specification_forbids_is_refused() {
         for text in [
-            "SPIFFE://a/b", "spiffe:/a", "spiffe://", "spiffe:///x", "spiffe://A/x", "spiffe://a:1/x", "spiffe://u@a/x",
-            "spiffe://a/", "spiffe://a/x/", "spiffe://a//x", "spiffe://a/./x", "spiffe://a/../x", "spiffe://a/x?y",
-            "spiffe://a/x#y", "spiffe://a/%41", "spiffe://a/é", "https://a/x",
+            "SPIFFE://a/b",
+            "spiffe:/a",
+            "spiffe://",
+            "spiffe:///x",
+            "spiffe://A/x",
+            "spiffe://a:1/x",
+            "spiffe://u@a/x",
+            "spiffe://a/",
+            "spiffe://a/x/",
+            "spiffe://a//x",
+            "spiffe://a/./x",
+            "spiffe://a/../x",
+            "spiffe://a/x?y",
+            "spiffe://a/x#y",
+            "spiffe://a/%41",
+            "spiffe://a/é",
+            "https://a/x",
         ] {
             assert!(SpiffeId::parse(text).is_err(), "{text}");
         }

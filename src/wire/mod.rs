@@ -1,1 +1,10 @@
-//! (to be written)
+//! What stands on the wire before and around the bytes that we pass: PROXY headers, the link's
+//! frames, the `PostgreSQL` start, and the parts of an HTTP head that carry trust. Pure functions
+//! over bytes and `http` types; nothing here reads a socket.
+
+pub mod cursor;
+pub mod link;
+pub mod proxy;
+pub mod starttls;
+
+pub use link::{ALPN as LINK_ALPN, ConnectionId};

@@ -134,7 +134,11 @@ pub fn decide_peer(facts: &ConnectionFacts<'_>, rules: &PeerRules) -> Result<Gra
         if rules.certificate_required {
             return Err(Denied::new(Denial::CertificateMissing, ""));
         }
-        return Ok(Grant { rule: "no certificate".into(), identity: "-".into(), until: None });
+        return Ok(Grant {
+            rule: "no certificate".into(),
+            identity: "-".into(),
+            until: None,
+        });
     };
     let leaf = &peer.leaf;
     check_dates(peer, facts.now)?;
@@ -148,15 +152,21 @@ pub fn decide_peer(facts: &ConnectionFacts<'_>, rules: &PeerRules) -> Result<Gra
     let matched = rules
         .rules
         .iter()
-        .filter(|rule| rule.from.as_ref().is_none_or(|from| from.contains(facts.source)))
+        .filter(|rule| {
+            rule.from
+                .as_ref()
+                .is_none_or(|from| from.contains(facts.source))
+        })
         .find_map(|rule| match &rule.peers {
             None => Some("any".to_owned()),
             Some(names) => names.first_match(leaf).map(ToString::to_string),
         });
     match matched {
-        Some(rule) => {
-            Ok(Grant { rule, identity: leaf.display_name(), until: Some(peer.chain_not_after) })
-        }
+        Some(rule) => Ok(Grant {
+            rule,
+            identity: leaf.display_name(),
+            until: Some(peer.chain_not_after),
+        }),
         None => Err(Denied::new(
             Denial::NameNotAllowed,
             format!("{} is {}", leaf.describe(), names_of(leaf)),
@@ -169,7 +179,12 @@ fn check_dates(peer: &PeerFacts, now: UnixSeconds) -> Result<(), Denied> {
     if now < leaf.not_before {
         return Err(Denied::new(
             Denial::CertificateNotYetValid,
-            format!("{} begins {} ({})", leaf.describe(), leaf.not_before.relative_to(now), leaf.not_before),
+            format!(
+                "{} begins {} ({})",
+                leaf.describe(),
+                leaf.not_before.relative_to(now),
+                leaf.not_before
+            ),
         ));
     }
     let end = leaf.not_after.min(peer.chain_not_after);
@@ -191,11 +206,17 @@ fn check_denied_list(leaf: &CertFacts, denied: &DeniedList) -> Result<(), Denied
 
 /// At most one SPIFFE ID, and in our own domain the right role, whatever else matches.
 fn check_spiffe(leaf: &CertFacts, rules: &PeerRules) -> Result<(), Denied> {
-    let [first, more @ ..] = leaf.spiffe.as_slice() else { return Ok(()) };
+    let [first, more @ ..] = leaf.spiffe.as_slice() else {
+        return Ok(());
+    };
     if !more.is_empty() {
         return Err(Denied::new(
             Denial::CertificateAmbiguous,
-            format!("{} carries {} SPIFFE IDs", leaf.describe(), leaf.spiffe.len()),
+            format!(
+                "{} carries {} SPIFFE IDs",
+                leaf.describe(),
+                leaf.spiffe.len()
+            ),
         ));
     }
     let role = match rules.role {
@@ -206,7 +227,11 @@ fn check_spiffe(leaf: &CertFacts, rules: &PeerRules) -> Result<(), Denied> {
     if Some(first.domain()) == rules.own_domain.as_ref() && first.role() != Some(role) {
         return Err(Denied::new(
             Denial::CertificateWrongRole,
-            format!("{} is {first}, expected spiffe://{}/{role}/…", leaf.describe(), first.domain().as_str()),
+            format!(
+                "{} is {first}, expected spiffe://{}/{role}/…",
+                leaf.describe(),
+                first.domain().as_str()
+            ),
         ));
     }
     Ok(())
@@ -234,7 +259,10 @@ fn check_bundle(leaf: &CertFacts, names: &PeerNames, root: &str) -> Result<(), D
         )),
         None if nameless && !by_value => Err(Denied::new(
             Denial::IssuerNotForName,
-            format!("{root} may speak for its names only, and {} carries none", leaf.describe()),
+            format!(
+                "{root} may speak for its names only, and {} carries none",
+                leaf.describe()
+            ),
         )),
         None => Ok(()),
     }
@@ -253,10 +281,13 @@ impl DeniedList {
     /// # Errors
     /// What was expected.
     pub fn add(&mut self, text: &str) -> Result<(), String> {
-        let expected = || format!("{text:?} is neither sha256: with 64 hex digits nor serial: with hex digits");
+        let expected = || {
+            format!("{text:?} is neither sha256: with 64 hex digits nor serial: with hex digits")
+        };
         match text.split_once(':') {
             Some(("sha256", hex)) => {
-                self.fingerprints.push(Sha256::parse(hex).ok_or_else(expected)?);
+                self.fingerprints
+                    .push(Sha256::parse(hex).ok_or_else(expected)?);
             }
             Some(("serial", hex)) => self.serials.push(Serial::parse(hex).ok_or_else(expected)?),
             _ => return Err(expected()),

@@ -15,7 +15,10 @@ fn leaf(spiffe: &[&str], dns: &[&str]) -> CertFacts {
         dns: dns.iter().map(ToString::to_string).collect(),
         ips: vec![],
         uris: vec![],
-        spiffe: spiffe.iter().map(|id| SpiffeId::parse(id).unwrap()).collect(),
+        spiffe: spiffe
+            .iter()
+            .map(|id| SpiffeId::parse(id).unwrap())
+            .collect(),
         usage: ExtendedUsage::default(),
         is_ca: false,
         key: "ECDSA P-256".into(),
@@ -24,16 +27,30 @@ fn leaf(spiffe: &[&str], dns: &[&str]) -> CertFacts {
 
 fn chained(leaf: CertFacts) -> PeerFacts {
     let chain_not_after = leaf.not_after;
-    PeerFacts { leaf, proof: Proof::Chain { bundle: None, root: "CN=root".into() }, chain_not_after }
+    PeerFacts {
+        leaf,
+        proof: Proof::Chain {
+            bundle: None,
+            root: "CN=root".into(),
+        },
+        chain_not_after,
+    }
 }
 
 fn names(list: &[&str]) -> PeerNames {
-    PeerNames(list.iter().map(|name| PeerName::parse(name).unwrap()).collect())
+    PeerNames(
+        list.iter()
+            .map(|name| PeerName::parse(name).unwrap())
+            .collect(),
+    )
 }
 
 fn rules(gateways: &[&str]) -> PeerRules {
     PeerRules {
-        rules: vec![PeerRule { from: None, peers: Some(names(gateways)) }],
+        rules: vec![PeerRule {
+            from: None,
+            peers: Some(names(gateways)),
+        }],
         certificate_required: true,
         denied: DeniedList::default(),
         own_domain: Some(TrustDomain::parse("example.internal").unwrap()),
@@ -43,7 +60,15 @@ fn rules(gateways: &[&str]) -> PeerRules {
 
 fn ask(peer: Option<&PeerFacts>, rules: &PeerRules) -> Result<Grant, Denial> {
     let source = "203.0.113.9".parse().unwrap();
-    decide_peer(&ConnectionFacts { source, peer, now: NOW }, rules).map_err(|denied| denied.reason)
+    decide_peer(
+        &ConnectionFacts {
+            source,
+            peer,
+            now: NOW,
+        },
+        rules,
+    )
+    .map_err(|denied| denied.reason)
 }
 
 const EDGE: &str = "spiffe://example.internal/gateway/edge-1";
@@ -51,7 +76,11 @@ const EDGE: &str = "spiffe://example.internal/gateway/edge-1";
 #[test]
 fn a_named_gateway_is_admitted_and_the_rule_is_said() {
     let peer = chained(leaf(&[EDGE], &[]));
-    let grant = ask(Some(&peer), &rules(&["spiffe://example.internal/gateway/*"])).unwrap();
+    let grant = ask(
+        Some(&peer),
+        &rules(&["spiffe://example.internal/gateway/*"]),
+    )
+    .unwrap();
     assert_eq!(grant.rule, "spiffe://example.internal/gateway/*");
     assert_eq!(grant.identity, EDGE);
     assert_eq!(grant.until, Some(peer.leaf.not_after));
@@ -69,34 +98,61 @@ fn absence_is_never_permission() {
 
 #[test]
 fn another_role_of_our_own_domain_is_refused_whatever_matches() {
-    let peer = chained(leaf(&["spiffe://example.internal/acceptor/legacy"], &["edge.example"]));
-    assert_eq!(ask(Some(&peer), &rules(&["dns:edge.example"])), Err(Denial::CertificateWrongRole));
-    let foreign = chained(leaf(&["spiffe://other.example/acceptor/x"], &["edge.example"]));
+    let peer = chained(leaf(
+        &["spiffe://example.internal/acceptor/legacy"],
+        &["edge.example"],
+    ));
+    assert_eq!(
+        ask(Some(&peer), &rules(&["dns:edge.example"])),
+        Err(Denial::CertificateWrongRole)
+    );
+    let foreign = chained(leaf(
+        &["spiffe://other.example/acceptor/x"],
+        &["edge.example"],
+    ));
     assert!(ask(Some(&foreign), &rules(&["dns:edge.example"])).is_ok());
 }
 
 #[test]
 fn more_than_one_spiffe_id_is_refused() {
-    let peer = chained(leaf(&[EDGE, "spiffe://example.internal/gateway/edge-2"], &[]));
-    assert_eq!(ask(Some(&peer), &rules(&[EDGE])), Err(Denial::CertificateAmbiguous));
+    let peer = chained(leaf(
+        &[EDGE, "spiffe://example.internal/gateway/edge-2"],
+        &[],
+    ));
+    assert_eq!(
+        ask(Some(&peer), &rules(&[EDGE])),
+        Err(Denial::CertificateAmbiguous)
+    );
 }
 
 #[test]
 fn dates_are_judged_at_the_moment_of_asking() {
     let mut peer = chained(leaf(&[EDGE], &[]));
     peer.chain_not_after = UnixSeconds(NOW.0 - 1);
-    assert_eq!(ask(Some(&peer), &rules(&[EDGE])), Err(Denial::CertificateExpired));
+    assert_eq!(
+        ask(Some(&peer), &rules(&[EDGE])),
+        Err(Denial::CertificateExpired)
+    );
     let mut peer = chained(leaf(&[EDGE], &[]));
     peer.leaf.not_before = UnixSeconds(NOW.0 + 1);
-    assert_eq!(ask(Some(&peer), &rules(&[EDGE])), Err(Denial::CertificateNotYetValid));
+    assert_eq!(
+        ask(Some(&peer), &rules(&[EDGE])),
+        Err(Denial::CertificateNotYetValid)
+    );
     peer.proof = Proof::Pinned;
-    assert_eq!(ask(Some(&peer), &rules(&[EDGE])), Err(Denial::CertificateNotYetValid));
+    assert_eq!(
+        ask(Some(&peer), &rules(&[EDGE])),
+        Err(Denial::CertificateNotYetValid)
+    );
 }
 
 #[test]
 fn the_denied_list_wins() {
     let peer = chained(leaf(&[EDGE], &[]));
-    for entry in [format!("sha256:{}", peer.leaf.fingerprint), "serial:01:02".into()] {
+    for entry in [
+        format!("sha256:{}", peer.leaf.fingerprint),
+        "serial:01:02".into(),
+    ] {
         let mut rules = rules(&[EDGE]);
         rules.denied.add(&entry).unwrap();
         assert_eq!(ask(Some(&peer), &rules), Err(Denial::CertificateDenied));
@@ -105,8 +161,14 @@ fn the_denied_list_wins() {
 
 #[test]
 fn a_bundle_speaks_for_its_own_names_only() {
-    let mut peer = chained(leaf(&["spiffe://partner.example/gateway/a"], &["a.partner.example"]));
-    let bundle = |list: &[&str]| Proof::Chain { bundle: Some(names(list)), root: "CN=partner".into() };
+    let mut peer = chained(leaf(
+        &["spiffe://partner.example/gateway/a"],
+        &["a.partner.example"],
+    ));
+    let bundle = |list: &[&str]| Proof::Chain {
+        bundle: Some(names(list)),
+        root: "CN=partner".into(),
+    };
     let allow = rules(&["dns:*.partner.example"]);
     peer.proof = bundle(&["dns:*.partner.example", "spiffe://partner.example/*"]);
     assert!(ask(Some(&peer), &allow).is_ok());
@@ -114,7 +176,10 @@ fn a_bundle_speaks_for_its_own_names_only() {
     assert_eq!(ask(Some(&peer), &allow), Err(Denial::IssuerNotForName));
     let mut minted = chained(leaf(&[EDGE], &[]));
     minted.proof = bundle(&["dns:*.partner.example", "spiffe://partner.example/*"]);
-    assert_eq!(ask(Some(&minted), &rules(&[EDGE])), Err(Denial::IssuerNotForName));
+    assert_eq!(
+        ask(Some(&minted), &rules(&[EDGE])),
+        Err(Denial::IssuerNotForName)
+    );
     let mut nameless = chained(leaf(&[], &[]));
     nameless.proof = bundle(&["dns:*.partner.example"]);
     assert_eq!(ask(Some(&nameless), &allow), Err(Denial::IssuerNotForName));
@@ -133,11 +198,17 @@ fn a_rule_joins_source_and_name() {
 fn a_shut_out_source_wins_over_a_trusted_one() {
     let all = SourceRanges::new(["203.0.113.0/24".parse().unwrap()]);
     let one = SourceRanges::new(["203.0.113.9/32".parse().unwrap()]);
-    let rules = SourceRules { trusted: Some(all), denied: one };
+    let rules = SourceRules {
+        trusted: Some(all),
+        denied: one,
+    };
     let judge = |ip: &str| decide_source(ip.parse().unwrap(), &rules).map_err(|d| d.reason);
     assert_eq!(judge("203.0.113.8"), Ok(()));
     assert_eq!(judge("203.0.113.9"), Err(Denial::SourceDenied));
     assert_eq!(judge("192.0.2.1"), Err(Denial::SourceUntrusted));
-    let nobody = SourceRules { trusted: Some(SourceRanges::default()), denied: SourceRanges::default() };
+    let nobody = SourceRules {
+        trusted: Some(SourceRanges::default()),
+        denied: SourceRanges::default(),
+    };
     assert!(decide_source("127.0.0.1".parse().unwrap(), &nobody).is_err());
 }

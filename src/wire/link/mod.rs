@@ -1,0 +1,123 @@
+//! The frames of the gateway-acceptor link, agreed by ALPN [`ALPN`]: `type u8 | length u24 |
+//! payload`. Today one OPEN goes up and one ADMITTED or REFUSED comes down, and raw bytes follow
+//! ADMITTED. Types 4 to 7 are kept for DATA, FIN, RESET and PING of a link that is reused.
+
+use std::{fmt, net::SocketAddr};
+
+mod codec;
+
+#[cfg(test)]
+mod tests;
+
+pub use codec::{decode, encode};
+
+/// The protocol name in TLS; its number is the version of the frames.
+pub const ALPN: &[u8] = b"portcullis/1";
+/// Type and length.
+pub const HEADER_LEN: usize = 4;
+/// The longest payload.
+pub const MAX_PAYLOAD: usize = 4096;
+/// The longest server name in OPEN.
+pub const MAX_AUTHORITY: usize = 255;
+/// The longest client identity in OPEN.
+pub const MAX_IDENTITY: usize = 512;
+/// The longest code in REFUSED.
+pub const MAX_CODE: usize = 64;
+
+/// What a connection is called in the logs of both ends. `Display` is lower-case hex.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub [u8; 16]);
+
+/// What the gateway says of a client before its first byte. All but the connection id is the
+/// gateway's word, to be believed because the gateway was admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Made by the gateway.
+    pub connection: ConnectionId,
+    /// The client's address.
+    pub source: Option<SocketAddr>,
+    /// The address that the client dialled.
+    pub destination: Option<SocketAddr>,
+    /// The server name that the client asked for; visible ASCII, at most [`MAX_AUTHORITY`].
+    pub authority: Option<String>,
+    /// The client's identity where it showed a certificate; no control characters, at most
+    /// [`MAX_IDENTITY`] bytes.
+    pub identity: Option<String>,
+}
+
+impl Open {
+    /// An OPEN that says nothing but the id.
+    #[must_use]
+    pub const fn new(connection: ConnectionId) -> Self {
+        Self {
+            connection,
+            source: None,
+            destination: None,
+            authority: None,
+            identity: None,
+        }
+    }
+}
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Gateway to acceptor: a client's connection begins.
+    Open(Box<Open>),
+    /// Acceptor to gateway: the gateway was admitted and the backend was reached.
+    Admitted,
+    /// Acceptor to gateway: the code of a [`crate::admit::Denial`]. The connection closes.
+    Refused(String),
+}
+
+/// Why bytes are no frame. Nothing but closing is right then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Reserved or never given.
+    #[error("link frame has type {0}, expected 1 (OPEN), 2 (ADMITTED) or 3 (REFUSED)")]
+    Type(u8),
+    /// Too long.
+    #[error("link frame announces {0} bytes, expected at most {MAX_PAYLOAD}")]
+    TooLong(usize),
+    /// OPEN ends before its version or mode.
+    #[error("OPEN ends before its {0}")]
+    Short(&'static str),
+    /// Another release.
+    #[error("OPEN has version {0}, expected 1")]
+    Version(u8),
+    /// A later mode.
+    #[error("OPEN asks for mode {0}, expected 0 (direct)")]
+    Mode(u8),
+    /// A field runs past the end.
+    #[error("a field of the link frame runs past its end")]
+    Overrun,
+    /// A field stands twice.
+    #[error("field {0} of OPEN stands more than once")]
+    Repeated(u8),
+    /// A field can't be what it should.
+    #[error("field {kind} of OPEN is malformed: expected {expected}")]
+    Field {
+        /// Its type.
+        kind: u8,
+        /// In words.
+        expected: &'static str,
+    },
+    /// No connection id.
+    #[error("OPEN carries no connection id")]
+    NoConnection,
+    /// REFUSED without a code.
+    #[error("REFUSED carries no code of 1 to {MAX_CODE} lower-case letters, digits or underscores")]
+    Code,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection:{self}")
+    }
+}
