@@ -3,6 +3,7 @@
 //! over bytes and `http` types; nothing here reads a socket.
 
 pub mod cursor;
+pub mod forwarded;
 pub mod link;
 pub mod proxy;
 pub mod starttls;

@@ -131,7 +131,9 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(kind in 0u8..5, bytes in any::<Vec<u8>>()) {
-        let _ = decode(&bytes);
+        if let Ok(Some((_, len))) = decode(&bytes) {
+            prop_assert!(len <= bytes.len());
+        }
         let mut framed = vec![kind, 0, 0, u8::try_from(bytes.len().min(255)).unwrap(), 1, 0];
         framed.extend(&bytes);
         if let Ok(Some((_, len))) = decode(&framed) {

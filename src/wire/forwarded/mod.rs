@@ -1,0 +1,231 @@
+//! Which headers are removed and set on the way to a backend: those in which a peer could claim
+//! to be somebody (`Forwarded` of RFC 7239, `X-Forwarded-*` and the client-certificate headers)
+//! and those that end at each hop (RFC 9110 section 7.6.1).
+//!
+//! The order is the rule: strip first, set last. What a client lists in `Connection` is removed
+//! from what the client sent, and can't reach what is set afterwards; [`prepare_request`] keeps
+//! that order.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, FORWARDED, TE, UPGRADE},
+};
+
+mod names;
+
+#[cfg(test)]
+mod tests;
+
+use names::{HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, REWRITES, fold, is_claim};
+
+/// `X-Forwarded-For`.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `X-Forwarded-Proto`.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `X-Forwarded-Host`.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Whether what a source says of those before it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Replace it.
+    Untrusted,
+    /// One of `trusted_proxies`: keep it and append.
+    TrustedProxy,
+}
+
+/// The scheme that the client used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// In plain text.
+    Http,
+    /// Inside TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a header.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// What we know ourselves of one request's way to us.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop<'a> {
+    /// The peer's address, after any PROXY header.
+    pub client: IpAddr,
+    /// Our own address or name, for `by=`; `None` leaves it out.
+    pub by: Option<IpAddr>,
+    /// How the client spoke to us.
+    pub scheme: Scheme,
+    /// The effective host, as `wire::host` gave it.
+    pub host: &'a str,
+}
+
+/// Makes a request's headers ours: strips hop-by-hop fields and what the source may not claim,
+/// then sets the forwarding headers. Credentials and the client-certificate header are set after
+/// this by the caller.
+pub fn prepare_request(headers: &mut HeaderMap, hop: &Hop<'_>, trust: Trust) {
+    strip_hop_by_hop(headers);
+    strip_claims(headers, trust);
+    set_forwarding(headers, hop, trust);
+}
+
+/// Removes what ends at this hop, and what `Connection` lists, except fields that a client may
+/// not take away. Of `TE` only `trailers` is left. For requests and responses.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    for name in connection_options(headers) {
+        let folded = fold(name.as_str());
+        if !NEVER_HOP_BY_HOP.contains(&folded.as_str()) && !is_claim(&folded) {
+            headers.remove(name);
+        }
+    }
+    remove_where(headers, |_, folded| HOP_BY_HOP.contains(&folded));
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The protocol that a request asks to upgrade to, to be called before [`strip_hop_by_hop`]:
+/// `Connection` names `upgrade` and exactly one `Upgrade` line names one protocol. HTTP/2 in
+/// clear text (`h2c`) is never one.
+#[must_use]
+pub fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let listed = connection_options(headers).contains(&UPGRADE);
+    let mut lines = headers.get_all(UPGRADE).iter();
+    let (only, more) = (lines.next()?, lines.next());
+    let text = only.to_str().ok()?;
+    let single = more.is_none() && !text.contains(',') && !text.trim().is_empty();
+    (listed && single && !text.trim().eq_ignore_ascii_case("h2c")).then(|| only.clone())
+}
+
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        .collect()
+}
+
+/// Removes what a source may not claim, in any spelling. From a trusted proxy only the spellings
+/// with underscores go, which a backend would merge with the right ones, and names that nobody
+/// may send.
+pub fn strip_claims(headers: &mut HeaderMap, trust: Trust) {
+    remove_where(headers, |name, folded| {
+        let never = folded == "proxy" || REWRITES.contains(&folded);
+        never || is_claim(folded) && (trust == Trust::Untrusted || name.contains('_'))
+    });
+}
+
+/// Removes from trailers what has no place there: claims, routing, framing and credentials.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    remove_where(trailers, |_, folded| {
+        is_claim(folded)
+            || folded == "proxy"
+            || REWRITES.contains(&folded)
+            || HOP_BY_HOP.contains(&folded)
+            || NEVER_IN_TRAILERS.contains(&folded)
+    });
+}
+
+/// Removes every spelling of a name that we set ourselves: call it before a credential or a
+/// client-certificate header is set.
+pub fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
+    let wanted = fold(name.as_str());
+    remove_where(headers, |_, folded| folded == wanted);
+}
+
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) {
+    let doomed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| unwanted(name.as_str(), &fold(name.as_str())))
+        .cloned()
+        .collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+fn set_forwarding(headers: &mut HeaderMap, hop: &Hop<'_>, trust: Trust) {
+    let client = hop.client.to_canonical();
+    append(headers, &X_FORWARDED_FOR, &client.to_string());
+    append(headers, &FORWARDED, &element(hop));
+    for (name, ours) in [
+        (X_FORWARDED_PROTO, hop.scheme.as_str()),
+        (X_FORWARDED_HOST, hop.host),
+    ] {
+        // A trusted proxy's word stands where it is one word; two answers are none.
+        let kept = trust == Trust::TrustedProxy && headers.get_all(&name).iter().count() == 1;
+        if !kept {
+            set(headers, name, ours);
+        }
+    }
+}
+
+/// After [`strip_claims`] an untrusted source has left nothing to append to.
+fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
+    let mut list: Vec<u8> = Vec::new();
+    for value in headers.get_all(name) {
+        if !value.as_bytes().trim_ascii().is_empty() {
+            list.extend(value.as_bytes());
+            list.extend(b", ");
+        }
+    }
+    list.extend(element.as_bytes());
+    // Both parts are header text already; were they not, nothing of the client's may stay.
+    headers.remove(name);
+    if let Ok(value) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, value);
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    headers.remove(&name);
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+/// One element of `Forwarded` (RFC 7239 section 4).
+#[must_use]
+pub fn element(hop: &Hop<'_>) -> String {
+    let mut text = format!("for={}", node(hop.client));
+    // Writing to a String can't fail.
+    if let Some(by) = hop.by {
+        let _infallible = write!(text, ";by={}", node(by));
+    }
+    if !hop.host.is_empty() {
+        let _infallible = write!(text, ";host={}", quoted(hop.host));
+    }
+    let _infallible = write!(text, ";proto={}", hop.scheme.as_str());
+    text
+}
+
+/// RFC 7239 section 6: IPv6 addresses are bracketed, and quoted because of it.
+fn node(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("\"[{ip}]\""),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.bytes().all(token) {
+        return text.to_owned();
+    }
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

@@ -1,0 +1,119 @@
+//! The names that `wire::forwarded` judges, folded: lower case, hyphens for underscores.
+
+/// Names in which a peer claims an address, a scheme, a host or a certificate.
+pub(super) const CLAIMS: &[&str] = &[
+    "forwarded",
+    "true-client-ip",
+    "client-cert",
+    "client-cert-chain",
+    "client-ip",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "cf-visitor",
+    "fastly-client-ip",
+    "front-end-https",
+    "wl-proxy-client-ip",
+    "wl-proxy-client-cert",
+    "wl-proxy-ssl",
+];
+
+/// Beginnings of such names. `x-forwarded` covers `X-Forwarded-For`, `-Host`, `-Proto`, `-Port`,
+/// `-Server`, `-Prefix`, `-Client-Cert` and whatever else a backend believes under that name.
+pub(super) const CLAIM_PREFIXES: &[&str] = &[
+    "x-forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-client-cert",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-originating-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "x-ssl-client",
+    "ssl-client",
+    "x-envoy-external-address",
+];
+
+/// Names that replace the path of the request behind our back (IIS, Zend and Symfony).
+pub(super) const REWRITES: &[&str] = &["x-original-url", "x-rewrite-url"];
+
+/// Sections of RFC 9110 (7.6.1), RFC 9112 and custom that end at this hop. `Trailer` stays: the
+/// trailers go on.
+pub(super) const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-authentication-info",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// End-to-end fields that a `Connection` list does not remove: a client could otherwise take away
+/// what a check in front of us or behind us relies on.
+pub(super) const NEVER_HOP_BY_HOP: &[&str] = &[
+    "host",
+    "authorization",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "content-digest",
+    "cookie",
+    "set-cookie",
+    "cache-control",
+    "expect",
+    "origin",
+    "trailer",
+    "signature",
+    "signature-input",
+];
+
+/// Further names that mean nothing good behind a body (RFC 9110 section 6.5.1).
+pub(super) const NEVER_IN_TRAILERS: &[&str] = &[
+    "host",
+    "authorization",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "content-range",
+    "cookie",
+    "set-cookie",
+    "cache-control",
+    "expect",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "range",
+    "trailer",
+    "www-authenticate",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+    "if-range",
+    "location",
+    "retry-after",
+    "vary",
+    "age",
+    "date",
+    "expires",
+];
+
+/// Whether a folded name carries a claim about the client.
+pub(super) fn is_claim(folded: &str) -> bool {
+    CLAIMS.contains(&folded)
+        || CLAIM_PREFIXES
+            .iter()
+            .any(|prefix| folded.starts_with(prefix))
+}
+
+/// Backends that turn headers into variables (CGI, WSGI, Rack, PHP) see `X_Real_IP` and
+/// `X-Real-IP` as one name; so do we.
+pub(super) fn fold(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
