@@ -1,1 +1,29 @@
-//! (to be written)
+//! TLS (RFC 8446, RFC 5246): one crypto provider, material loaded and cross-checked as one
+//! [`Generation`], peers proven by webpki or by a pin, and handshakes that judge the peer before
+//! they end, so that a refused peer gets the right alert and the log the exact reason.
+
+pub mod alert;
+pub mod check;
+pub mod client;
+pub mod error;
+pub mod generation;
+pub mod handshake;
+pub mod key;
+pub mod material;
+pub mod provider;
+pub mod revocation;
+pub mod server;
+pub mod verify;
+
+pub use client::{ClientTls, NameCheck};
+pub use error::{MaterialError, SetupError};
+pub use generation::{EdgeMaterial, Generation, LinkRole};
+pub use handshake::{Accepted, Connected, Judge, SessionFacts, accept, connect};
+pub use server::ServerTls;
+pub use verify::{Usage, Verification};
+
+#[cfg(test)]
+mod tests;
+
+/// The application protocol of the link between our own two ends (RFC 7301).
+pub const LINK_ALPN: &[u8] = b"portcullis/1";

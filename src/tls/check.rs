@@ -1,0 +1,100 @@
+//! What `portcullis check` says of material beyond "it loads": the same load as at start, and what
+//! an operator should know of the result.
+
+use std::sync::Arc;
+
+use super::{
+    error::{MaterialError, when},
+    generation::{Generation, LinkRole},
+    verify::Verification,
+};
+use crate::{
+    config::{Identity, TlsOptions},
+    identity::UnixSeconds,
+};
+
+/// Less life than this is worth a warning.
+const SOON: i64 = 7 * 24 * 3600;
+
+/// Loads an identity exactly as a start does.
+///
+/// # Errors
+/// All problems at once.
+pub fn identity(
+    identity: &Identity,
+    options: &TlsOptions,
+    role: LinkRole,
+    now: UnixSeconds,
+) -> Result<(Arc<Generation>, Vec<String>), Vec<MaterialError>> {
+    let generation = Generation::load(identity, options, role, None, now)?;
+    let warnings = warnings(&generation, now);
+    Ok((generation, warnings))
+}
+
+/// What is good today and will not be soon.
+#[must_use]
+pub fn warnings(generation: &Generation, now: UnixSeconds) -> Vec<String> {
+    let mut out = Vec::new();
+    if generation.not_after.0 - now.0 < SOON {
+        out.push(format!(
+            "our own chain ends at {}: {}",
+            when(generation.not_after),
+            generation.leaf.describe()
+        ));
+    }
+    out.extend(trust_warnings(&generation.verification, now));
+    out
+}
+
+/// The same for what we believe of others.
+#[must_use]
+pub fn trust_warnings(verification: &Verification, now: UnixSeconds) -> Vec<String> {
+    let mut out = Vec::new();
+    let known = verification
+        .roots()
+        .iter()
+        .map(|root| ("root", &root.facts));
+    for (kind, facts) in known.chain(verification.pins().map(|pin| ("pinned certificate", pin))) {
+        if facts.not_after < now {
+            out.push(format!(
+                "{kind} {} expired at {}: it lets nobody in",
+                facts.describe(),
+                when(facts.not_after)
+            ));
+        } else if facts.not_after.0 - now.0 < SOON {
+            out.push(format!(
+                "{kind} {} ends at {}",
+                facts.describe(),
+                when(facts.not_after)
+            ));
+        }
+    }
+    if let Some(crls) = verification.crls() {
+        let effect = if crls.tolerates_expired() {
+            "it is used all the same (crl_policy = \"tolerate\")"
+        } else {
+            "everybody of that issuer is refused"
+        };
+        for crl in crls.expired(now) {
+            out.push(format!(
+                "the CRL of {:?} in {} was due for renewal at {}: {effect}",
+                crl.issuer,
+                crl.file.display(),
+                when(crl.next_update)
+            ));
+        }
+        for root in verification.roots() {
+            if !crls
+                .lists()
+                .iter()
+                .any(|crl| crl.issuer == root.facts.subject)
+            {
+                out.push(format!(
+                    "no CRL of {:?} is loaded: with crl_policy = \"require\" those it issued are refused",
+                    root.facts.subject
+                ));
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,278 @@
+//! The opening end: client configurations for the link and for backends that speak TLS themselves.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::SingleCertAndKey,
+};
+
+use super::{
+    LINK_ALPN, Usage, Verification,
+    error::{MaterialError, SetupError},
+    generation::{Generation, Trust, load_verification},
+    provider::{provider, versions},
+    server::Pending,
+};
+use crate::{
+    admit::{Denial, Denied, PeerFacts, Proof},
+    config::{self, BackendTls, TlsOptions, TlsVersion},
+    identity::{CertFacts, DnsPattern},
+};
+
+/// Whether the server's certificate must carry the name that was dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameCheck {
+    /// Yes, among its DNS or IP SANs.
+    ServerName,
+    /// No: rules on its identity stand instead (`acceptor_ids` without `server_name`).
+    None,
+}
+
+/// A client's side of TLS, ready for any number of handshakes.
+#[derive(Clone)]
+pub struct ClientTls {
+    pub(super) config: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("alpn", &self.config.alpn_protocols)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientTls {
+    /// The gateway's end of the link: shows our certificate, offers `portcullis/1`, resumes
+    /// nothing.
+    ///
+    /// # Errors
+    /// The options leave no usable version or suite.
+    pub fn link(
+        generation: &Generation,
+        options: &TlsOptions,
+        check_name: NameCheck,
+    ) -> Result<Self, SetupError> {
+        let verifier = Arc::new(ServerVerifier {
+            verification: generation.verification.clone(),
+            check_name,
+        });
+        let mut config = ClientConfig::builder_with_provider(generation.provider.clone())
+            .with_protocol_versions(versions(options, TlsVersion::V1_3))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+                generation.certified.clone(),
+            )));
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        config.alpn_protocols = vec![LINK_ALPN.to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+        })
+    }
+
+    /// The same without ALPN, for a foreign server that refuses ours
+    /// ([`wants_no_alpn`](super::alert::wants_no_alpn)).
+    #[must_use]
+    pub fn without_alpn(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = Vec::new();
+        Self {
+            config: Arc::new(config),
+        }
+    }
+
+    /// The same offering `protocols` instead.
+    #[must_use]
+    pub fn with_alpn(&self, protocols: Vec<Vec<u8>>) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = protocols;
+        Self {
+            config: Arc::new(config),
+        }
+    }
+
+    /// Towards a backend that speaks TLS: its certificate must lead to `backend_tls.trust` and
+    /// carry the name; we show none. Extended key usage may be absent there.
+    ///
+    /// # Errors
+    /// All problems of the roots' file, or options that leave no usable version or suite.
+    pub fn backend(options: &BackendTls) -> Result<Self, Vec<MaterialError>> {
+        Self::plain(&options.trust, &options.tls)
+    }
+
+    /// [`ClientTls::backend`] from its parts.
+    ///
+    /// # Errors
+    /// All problems of the roots' file, or options that leave no usable version or suite.
+    pub fn plain(roots: &Path, options: &TlsOptions) -> Result<Self, Vec<MaterialError>> {
+        let provider = provider(options);
+        let verification = load_verification(
+            &Trust {
+                roots: Some(roots),
+                bundles: &[],
+                pinned: &[],
+                revocation: None,
+            },
+            &provider,
+            None,
+        )?
+        .with_missing_usage_allowed();
+        let verifier = Arc::new(ServerVerifier {
+            verification: Arc::new(verification),
+            check_name: NameCheck::ServerName,
+        });
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions(options, TlsVersion::V1_2))
+            .map_err(|e| {
+                let setup = SetupError::from(e);
+                vec![MaterialError::file(
+                    roots,
+                    setup.to_string(),
+                    "change the TLS options of backend_tls",
+                )]
+            })?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        Ok(Self {
+            config: Arc::new(config),
+        })
+    }
+}
+
+/// The name as the handshake wants it.
+#[must_use]
+pub fn server_name(name: &config::ServerName) -> Option<ServerName<'static>> {
+    match name {
+        config::ServerName::Dns(name) => ServerName::try_from(name.as_str().to_owned()).ok(),
+        config::ServerName::Ip(ip) => Some(ServerName::IpAddress((*ip).into())),
+    }
+}
+
+/// Proves and judges servers inside the handshake.
+#[derive(Debug)]
+struct ServerVerifier {
+    verification: Arc<Verification>,
+    check_name: NameCheck,
+}
+
+impl ServerVerifier {
+    fn prove(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> Result<PeerFacts, Denied> {
+        let peer = self.verification.prove(
+            end_entity,
+            intermediates,
+            Usage::ServerAuth,
+            crate::clock::now(),
+        )?;
+        // a pin names the one certificate there is: its names say nothing more
+        if self.check_name == NameCheck::ServerName && peer.proof != Proof::Pinned {
+            check_server_name(&peer.leaf, name)?;
+        }
+        Ok(peer)
+    }
+}
+
+/// RFC 9525: among DNS or IP SANs, never the common name.
+pub(super) fn check_server_name(leaf: &CertFacts, name: &ServerName<'_>) -> Result<(), Denied> {
+    let (matches, wanted) = match name {
+        ServerName::DnsName(dns) => (
+            leaf.dns
+                .iter()
+                .filter_map(|san| DnsPattern::parse(san))
+                .any(|san| san.matches(dns.as_ref().trim_end_matches('.'))),
+            dns.as_ref().to_owned(),
+        ),
+        ServerName::IpAddress(ip) => {
+            let ip = std::net::IpAddr::from(*ip).to_canonical();
+            (
+                leaf.ips.iter().any(|san| san.to_canonical() == ip),
+                ip.to_string(),
+            )
+        }
+        _ => (false, format!("{name:?}")),
+    };
+    if matches {
+        return Ok(());
+    }
+    let names: Vec<String> = leaf
+        .dns
+        .iter()
+        .cloned()
+        .chain(leaf.ips.iter().map(ToString::to_string))
+        .collect();
+    let has = if names.is_empty() {
+        "it carries no DNS name or IP address (the common name does not count)".to_owned()
+    } else {
+        format!("it carries {}", names.join(", "))
+    };
+    Err(Denied::new(
+        Denial::ServerNameMismatch,
+        format!(
+            "expected {wanted} in certificate {}; {has}",
+            leaf.describe()
+        ),
+    ))
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Pending::judge_current(|| self.prove(end_entity, intermediates, server_name))
+            .map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self
+            .verification
+            .provider()
+            .signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self
+            .verification
+            .provider()
+            .signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verification
+            .provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

@@ -1,0 +1,328 @@
+//! Everything that a TLS endpoint loads, cross-checked as one value and swapped whole. A load gives
+//! a complete [`Generation`] or all that is wrong; there is nothing in between.
+
+use std::sync::Arc;
+
+use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
+
+use super::{
+    error::MaterialError,
+    material::{Own, load_own, load_pin, load_roots},
+    provider::provider,
+    revocation::CrlSet,
+    verify::{Usage, Verification},
+};
+use crate::{
+    config::{
+        ClientAuth, ClientCert, GatewayListener, Identity, Revocation, SecretRef, TlsOptions,
+        TrustBundle,
+    },
+    identity::{CertFacts, Sha256, TrustDomain, UnixSeconds},
+};
+
+/// Which end of the link we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkRole {
+    /// It opens link connections: its own certificate is a client's.
+    Gateway,
+    /// It accepts them: its own certificate is a server's.
+    Acceptor,
+}
+
+impl LinkRole {
+    /// What our own certificate must be made for.
+    #[must_use]
+    pub fn own_usage(self) -> Usage {
+        match self {
+            Self::Gateway => Usage::ClientAuth,
+            Self::Acceptor => Usage::ServerAuth,
+        }
+    }
+
+    /// What the other end's must be made for.
+    #[must_use]
+    pub fn peer_usage(self) -> Usage {
+        match self {
+            Self::Gateway => Usage::ServerAuth,
+            Self::Acceptor => Usage::ClientAuth,
+        }
+    }
+}
+
+/// An `[identity]`, loaded.
+#[derive(Debug)]
+pub struct Generation {
+    /// Our chain and key.
+    pub certified: Arc<CertifiedKey>,
+    /// Our leaf.
+    pub leaf: CertFacts,
+    /// The trust domain of our own SPIFFE ID.
+    pub own_domain: Option<TrustDomain>,
+    /// Whom we believe.
+    pub verification: Arc<Verification>,
+    /// The earliest end of our own chain.
+    pub not_after: UnixSeconds,
+    /// Hash of all that was loaded: equal content is the same generation.
+    pub id: Sha256,
+    /// Our role.
+    pub role: LinkRole,
+    pub(super) provider: Arc<CryptoProvider>,
+}
+
+impl Generation {
+    /// Loads an identity and checks it as far as one side can. `previous` is the generation in
+    /// force: no CRL may go backwards from it.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load(
+        identity: &Identity,
+        options: &TlsOptions,
+        role: LinkRole,
+        previous: Option<&Self>,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let provider = provider(options);
+        let own = load_own(
+            &identity.certificate,
+            &identity.key,
+            identity.key_passphrase.as_ref(),
+            role.own_usage(),
+            &provider,
+            now,
+        );
+        let verification = load_verification(
+            &Trust {
+                roots: identity.trust.as_deref(),
+                bundles: &identity.bundles,
+                pinned: &identity.pinned,
+                revocation: identity.revocation.as_ref(),
+            },
+            &provider,
+            previous.and_then(|p| p.verification.crls()),
+        );
+        let (own, verification) = both(own, verification)?;
+        Ok(Arc::new(Self {
+            id: hash([&own], Some(&verification)),
+            own_domain: own.leaf.spiffe.first().map(|id| id.domain().clone()),
+            certified: own.certified,
+            not_after: own.not_after,
+            leaf: own.leaf,
+            verification: Arc::new(verification),
+            role,
+            provider,
+        }))
+    }
+
+    /// The provider that this generation was loaded for.
+    #[must_use]
+    pub fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+}
+
+/// A certificate that a client-facing listener shows.
+#[derive(Debug)]
+pub struct EdgeCertificate {
+    /// Chain and key.
+    pub certified: Arc<CertifiedKey>,
+    /// Its leaf.
+    pub leaf: CertFacts,
+    /// The earliest end of its chain.
+    pub not_after: UnixSeconds,
+}
+
+/// A client-facing listener's certificates and whom it asks for theirs.
+#[derive(Debug)]
+pub struct EdgeMaterial {
+    /// At least one; the first answers every name that no other has.
+    pub certificates: Vec<EdgeCertificate>,
+    /// Whom we believe, where callers are asked for certificates.
+    pub verification: Option<Arc<Verification>>,
+    /// A caller without certificate is refused.
+    pub client_required: bool,
+    /// The earliest end of all chains.
+    pub not_after: UnixSeconds,
+    /// Hash of all that was loaded.
+    pub id: Sha256,
+    pub(super) provider: Arc<CryptoProvider>,
+}
+
+impl EdgeMaterial {
+    /// Loads a listener's certificates, and its `client_ca` with companions.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load(
+        listener: &GatewayListener,
+        previous: Option<&Self>,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let files = listener.certificates.iter().map(|c| {
+            (
+                c.certificate.as_path(),
+                c.key.as_path(),
+                c.key_passphrase.as_ref(),
+            )
+        });
+        Self::load_parts(
+            files,
+            listener.client_auth.as_ref(),
+            &listener.tls,
+            previous,
+            now,
+        )
+    }
+
+    /// The same for any server that shows certificates, such as the admin listener.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load_parts<'a>(
+        files: impl IntoIterator<
+            Item = (
+                &'a std::path::Path,
+                &'a std::path::Path,
+                Option<&'a SecretRef>,
+            ),
+        >,
+        client_auth: Option<&ClientAuth>,
+        options: &TlsOptions,
+        previous: Option<&Self>,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let provider = provider(options);
+        let mut errors = Vec::new();
+        let mut own = Vec::new();
+        for (certificate, key, passphrase) in files {
+            match load_own(
+                certificate,
+                key,
+                passphrase,
+                Usage::ServerAuth,
+                &provider,
+                now,
+            ) {
+                Ok(loaded) => own.push(loaded),
+                Err(more) => errors.extend(more),
+            }
+        }
+        let before = previous
+            .and_then(|p| p.verification.as_ref())
+            .and_then(|v| v.crls());
+        let verification = client_auth
+            .map(|auth| {
+                load_verification(
+                    &Trust {
+                        roots: auth.ca.as_deref(),
+                        bundles: &[],
+                        pinned: &auth.pinned,
+                        revocation: auth.revocation.as_ref(),
+                    },
+                    &provider,
+                    before,
+                )
+            })
+            .transpose()
+            .unwrap_or_else(|more| {
+                errors.extend(more);
+                None
+            });
+        let not_after = own.iter().map(|o| o.not_after).min();
+        let (Some(not_after), true) = (not_after, errors.is_empty()) else {
+            return Err(errors);
+        };
+        Ok(Arc::new(Self {
+            id: hash(&own, verification.as_ref()),
+            certificates: own
+                .into_iter()
+                .map(|own| EdgeCertificate {
+                    certified: own.certified,
+                    leaf: own.leaf,
+                    not_after: own.not_after,
+                })
+                .collect(),
+            verification: verification.map(Arc::new),
+            client_required: client_auth.is_some_and(|auth| auth.mode == ClientCert::Require),
+            not_after,
+            provider,
+        }))
+    }
+}
+
+/// Where the other side's roots, pins and CRLs are.
+pub(super) struct Trust<'a> {
+    pub(super) roots: Option<&'a std::path::Path>,
+    pub(super) bundles: &'a [TrustBundle],
+    pub(super) pinned: &'a [std::path::PathBuf],
+    pub(super) revocation: Option<&'a Revocation>,
+}
+
+pub(super) fn load_verification(
+    trust: &Trust<'_>,
+    provider: &Arc<CryptoProvider>,
+    previous: Option<&CrlSet>,
+) -> Result<Verification, Vec<MaterialError>> {
+    let mut errors = Vec::new();
+    let mut roots = Vec::new();
+    let files = trust.roots.map(|path| (path, None)).into_iter().chain(
+        trust
+            .bundles
+            .iter()
+            .map(|b| (b.file.as_path(), Some(&b.names))),
+    );
+    for (path, names) in files {
+        match load_roots(path, names) {
+            Ok(found) => roots.extend(found),
+            Err(more) => errors.extend(more),
+        }
+    }
+    let mut pins = Vec::new();
+    for path in trust.pinned {
+        match load_pin(path) {
+            Ok(pin) => pins.push(pin),
+            Err(more) => errors.extend(more),
+        }
+    }
+    let crls = trust
+        .revocation
+        .map(|revocation| CrlSet::load(revocation, previous))
+        .transpose()
+        .unwrap_or_else(|more| {
+            errors.extend(more);
+            None
+        });
+    if errors.is_empty() {
+        Ok(Verification::new(provider.clone(), roots, pins, crls))
+    } else {
+        Err(errors)
+    }
+}
+
+/// Both results, or the errors of both.
+fn both<A, B>(
+    a: Result<A, Vec<MaterialError>>,
+    b: Result<B, Vec<MaterialError>>,
+) -> Result<(A, B), Vec<MaterialError>> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (a, b) => Err(a.err().into_iter().chain(b.err()).flatten().collect()),
+    }
+}
+
+fn hash<'a>(own: impl IntoIterator<Item = &'a Own>, verification: Option<&Verification>) -> Sha256 {
+    let mut all = Vec::new();
+    let mut add = |part: &[u8]| {
+        // with its length, so that no two different lists of parts read alike
+        all.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        all.extend_from_slice(&Sha256::of(part).0);
+    };
+    for own in own {
+        own.certified.cert.iter().for_each(|der| add(der));
+    }
+    add(b"trust");
+    for part in verification.map(Verification::content).unwrap_or_default() {
+        add(&part);
+    }
+    Sha256::of(&all)
+}

@@ -1,0 +1,355 @@
+//! Handshakes that end with a judged peer. The caller sets the deadline: every wait here is over
+//! when its future is dropped.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustls::{CommonState, pki_types::ServerName, server::Acceptor};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, server::TlsStream as ServerStream};
+
+use super::{
+    ClientTls, LINK_ALPN, ServerTls, Usage,
+    alert::{Side, explain},
+    server::{PENDING, Pending},
+};
+use crate::admit::{Denial, Denied, Grant, PeerFacts};
+
+/// Decides whether a proven peer (or one without certificate) may enter; called in the handshake,
+/// so it must not block.
+pub type Judge = Arc<dyn Fn(Option<&PeerFacts>) -> Result<Grant, Denied> + Send + Sync>;
+
+/// How long a refused peer may take to read its alert: closing at once on unread bytes would
+/// reset the connection and lose it.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// What a refused peer may still send meanwhile.
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// Told to a browser that forgot the s. Nothing of ours is in it.
+const HTTP_HINT: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 42\r\n\r\nThis port speaks TLS only: use https://...";
+
+/// What was agreed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// "TLSv1.3" or "TLSv1.2".
+    pub version: &'static str,
+    /// The suite's registered name.
+    pub cipher: String,
+    /// The group's name; empty if none was used.
+    pub group: String,
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Accepted<IO> {
+    /// Bytes of the peer.
+    pub stream: ServerStream<IO>,
+    /// The proven peer; `None`: it showed no certificate.
+    pub peer: Option<PeerFacts>,
+    /// Why it was let in.
+    pub grant: Grant,
+    /// The agreed application protocol.
+    pub alpn: Option<Vec<u8>>,
+    /// The name that the client asked for, lower case.
+    pub sni: Option<String>,
+    /// What was agreed.
+    pub session: SessionFacts,
+}
+
+impl<IO> Accepted<IO> {
+    /// The other end is our gateway.
+    #[must_use]
+    pub fn ours(&self) -> bool {
+        self.alpn.as_deref() == Some(LINK_ALPN)
+    }
+}
+
+/// A connection that we opened.
+#[derive(Debug)]
+pub struct Connected<IO> {
+    /// Bytes of the server.
+    pub stream: tokio_rustls::client::TlsStream<IO>,
+    /// The proven server.
+    pub peer: PeerFacts,
+    /// Why it was let in.
+    pub grant: Grant,
+    /// The other end is our acceptor: `portcullis/1` is agreed.
+    pub ours: bool,
+    /// What was agreed.
+    pub session: SessionFacts,
+}
+
+/// Accepts TLS. A peer that is refused gets the fitting alert.
+///
+/// # Errors
+/// Why there is no connection.
+pub async fn accept<IO>(io: IO, server: &ServerTls, judge: Judge) -> Result<Accepted<IO>, Denied>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), FirstBytes::new(io));
+    let start = match (&mut hello).await {
+        Ok(start) => start,
+        Err(error) => return Err(no_hello(&error, hello.take_io()).await),
+    };
+    let tokio_rustls::StartHandshake { accepted, io, .. } = start;
+    let (config, sni) = {
+        let hello = accepted.client_hello();
+        (
+            server.config_for(&hello),
+            hello.server_name().map(str::to_ascii_lowercase),
+        )
+    };
+    let pending = Pending::new(judge.clone());
+    let start = tokio_rustls::StartHandshake::from_parts(accepted, io.inner);
+    let handshake = start.into_stream(config).into_fallible();
+    let mut stream = match PENDING.scope(pending.clone(), handshake).await {
+        Ok(stream) => stream,
+        Err((error, io)) => {
+            let verdict = pending.take();
+            linger(io).await;
+            return Err(match verdict {
+                Some(Err(denied)) => denied,
+                _ => explain(&error, Side::Server),
+            });
+        }
+    };
+    let session = session_facts(stream.get_ref().1);
+    let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    let settled = match pending.take() {
+        Some(outcome) => outcome.map(|(peer, grant)| (Some(peer), grant)),
+        None => unverified(stream.get_ref().1, server, &judge),
+    };
+    match settled {
+        Ok((peer, grant)) => Ok(Accepted {
+            stream,
+            peer,
+            grant,
+            alpn,
+            sni,
+            session,
+        }),
+        Err(denied) => {
+            let _closed = tokio::time::timeout(LINGER, stream.shutdown()).await;
+            Err(denied)
+        }
+    }
+}
+
+/// The verifier did not run: no certificate was asked for or sent. If there is one all the same
+/// (a resumed session), it is proven and judged now.
+fn unverified(
+    session: &CommonState,
+    server: &ServerTls,
+    judge: &Judge,
+) -> Result<(Option<PeerFacts>, Grant), Denied> {
+    match (session.peer_certificates(), &server.verification) {
+        (None | Some([]), _) => judge(None).map(|grant| (None, grant)),
+        (Some([leaf, rest @ ..]), Some(verification)) => {
+            let peer = verification.prove(leaf, rest, Usage::ClientAuth, crate::clock::now())?;
+            judge(Some(&peer)).map(|grant| (Some(peer), grant))
+        }
+        (Some(_), None) => Err(Denied::new(
+            Denial::CertificateUnknownIssuer,
+            "a certificate that was not asked for",
+        )),
+    }
+}
+
+/// Opens TLS to a server, which is proven and judged before anything is sent to it.
+///
+/// In TLS 1.3 this ends before the server has judged *our* certificate: its refusal comes with the
+/// first read ([`explain`] reads it).
+///
+/// # Errors
+/// Why there is no connection.
+pub async fn connect<IO>(
+    io: IO,
+    client: &ClientTls,
+    server_name: ServerName<'static>,
+    judge: Judge,
+) -> Result<Connected<IO>, Denied>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let pending = Pending::new(judge);
+    let handshake = TlsConnector::from(client.config.clone())
+        .connect(server_name, io)
+        .into_fallible();
+    let stream = match PENDING.scope(pending.clone(), handshake).await {
+        Ok(stream) => stream,
+        Err((error, io)) => {
+            let verdict = pending.take();
+            drop(io);
+            return Err(match verdict {
+                Some(Err(denied)) => denied,
+                _ => explain(&error, Side::Client),
+            });
+        }
+    };
+    // nothing is resumed, so the verifier ran; without its word there is no connection
+    let (peer, grant) = pending.take().unwrap_or_else(|| {
+        Err(Denied::new(
+            Denial::CertificateMissing,
+            "the server's certificate was not judged",
+        ))
+    })?;
+    let common = stream.get_ref().1;
+    Ok(Connected {
+        ours: common.alpn_protocol() == Some(LINK_ALPN),
+        session: session_facts(common),
+        stream,
+        peer,
+        grant,
+    })
+}
+
+fn session_facts(session: &CommonState) -> SessionFacts {
+    SessionFacts {
+        version: session
+            .protocol_version()
+            .and_then(|version| version.as_str())
+            .map_or("TLS", |name| match name {
+                "TLSv1_3" => "TLSv1.3",
+                "TLSv1_2" => "TLSv1.2",
+                other => other,
+            }),
+        cipher: session
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str())
+            .unwrap_or_default()
+            .to_owned(),
+        group: session
+            .negotiated_key_exchange_group()
+            .map(|group| format!("{:?}", group.name()))
+            .unwrap_or_default(),
+    }
+}
+
+/// No ClientHello came. A plain HTTP request is told what this port speaks.
+async fn no_hello<IO>(error: &io::Error, io: Option<FirstBytes<IO>>) -> Denied
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(io) = io else {
+        return explain(error, Side::Server);
+    };
+    let mut denied = explain(error, Side::Server);
+    if io.is_http() {
+        denied = Denied::new(Denial::NotTls, "it is a plain HTTP request");
+        let mut inner = io.inner;
+        let answer = async {
+            inner.write_all(HTTP_HINT).await?;
+            io::Result::Ok(inner)
+        };
+        if let Ok(Ok(inner)) = tokio::time::timeout(LINGER, answer).await {
+            linger(inner).await;
+        }
+    } else if io.is_foreign() {
+        denied = Denied::new(
+            Denial::NotTls,
+            format!("the first byte is 0x{:02x}", io.seen.first().unwrap_or(&0)),
+        );
+    } else if io.len == 0 {
+        denied.detail = "closed before the first byte".to_owned();
+    } else {
+        linger(io.inner).await;
+    }
+    denied
+}
+
+/// Half-closes and lets the peer read what was sent, for a short while and few bytes.
+async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) {
+    let drain = async {
+        io.shutdown().await?;
+        let mut sink = [0; 2048];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match io.read(&mut sink).await? {
+                0 => break,
+                n => left = left.saturating_sub(n),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // a peer that does not go is closed on
+    let _over = tokio::time::timeout(LINGER, drain).await;
+}
+
+/// Sees the first bytes of a connection go by, and keeps TLS alerts from those who speak no TLS.
+struct FirstBytes<IO> {
+    inner: IO,
+    seen: [u8; 4],
+    len: usize,
+}
+
+impl<IO> FirstBytes<IO> {
+    fn new(inner: IO) -> Self {
+        Self {
+            inner,
+            seen: [0; 4],
+            len: 0,
+        }
+    }
+
+    /// The first byte begins no handshake record.
+    fn is_foreign(&self) -> bool {
+        self.len > 0 && self.seen.first() != Some(&0x16)
+    }
+
+    fn is_http(&self) -> bool {
+        self.len == self.seen.len()
+            && [
+                b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC", b"CONN", b"TRAC",
+                b"PRI ",
+            ]
+            .contains(&&self.seen)
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for FirstBytes<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
+        let fresh = buf.filled().iter().skip(before);
+        let room = this.seen.iter_mut().skip(this.len);
+        for (slot, byte) in room.zip(fresh) {
+            *slot = *byte;
+            this.len += 1;
+        }
+        polled
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for FirstBytes<IO> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.is_foreign() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        Pin::new(&mut this.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}

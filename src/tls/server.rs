@@ -1,0 +1,366 @@
+//! The accepting end: server configurations, built once per generation and shared by all
+//! connections. What belongs to one connection reaches the verifier through [`Pending`].
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, aws_lc_rs::Ticketer, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, UnixTime},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+};
+
+use super::{
+    LINK_ALPN, Usage, Verification,
+    alert::refusal,
+    error::SetupError,
+    generation::{EdgeMaterial, Generation},
+    handshake::Judge,
+    provider::versions,
+};
+use crate::{
+    admit::{Denial, Denied, Grant, PeerFacts},
+    config::{GatewayListener, Mode, TlsOptions, TlsVersion},
+    identity::DnsPattern,
+};
+
+/// ALPN of PostgreSQL's direct TLS.
+const POSTGRES_ALPN: &[u8] = b"postgresql";
+
+/// What one handshake knows besides the shared configuration: the judge, and what it said.
+pub(super) struct Pending {
+    judge: Judge,
+    outcome: Mutex<Option<Result<(PeerFacts, Grant), Denied>>>,
+}
+
+tokio::task_local! {
+    /// The handshake that is being polled. Set around every poll, so the shared verifier can't
+    /// meet another connection's; without it nobody is let in.
+    pub(super) static PENDING: Arc<Pending>;
+}
+
+impl Pending {
+    pub(super) fn new(judge: Judge) -> Arc<Self> {
+        Arc::new(Self {
+            judge,
+            outcome: Mutex::new(None),
+        })
+    }
+
+    /// What the verifier found, if it ran.
+    pub(super) fn take(&self) -> Option<Result<(PeerFacts, Grant), Denied>> {
+        self.outcome
+            .lock()
+            .ok()
+            .and_then(|mut outcome| outcome.take())
+    }
+
+    /// Judges whatever proof gave, and keeps the outcome for the log.
+    pub(super) fn settle(&self, proven: Result<PeerFacts, Denied>) -> Result<(), Error> {
+        let outcome = proven.and_then(|peer| (self.judge)(Some(&peer)).map(|grant| (peer, grant)));
+        let answer = outcome
+            .as_ref()
+            .map(|_| ())
+            .map_err(|denied| refusal(denied.reason));
+        match self.outcome.lock() {
+            Ok(mut kept) => {
+                *kept = Some(outcome);
+                answer
+            }
+            Err(_) => Err(refusal(Denial::HandshakeFailed)),
+        }
+    }
+
+    /// Runs `prove` for the handshake that is being polled.
+    pub(super) fn judge_current(
+        prove: impl FnOnce() -> Result<PeerFacts, Denied>,
+    ) -> Result<(), Error> {
+        PENDING
+            .try_with(|pending| pending.settle(prove()))
+            .unwrap_or_else(|_| Err(refusal(Denial::HandshakeFailed)))
+    }
+}
+
+/// A server's side of TLS, ready for any number of handshakes.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// For clients that offered a protocol that this server may agree on.
+    with_alpn: Arc<ServerConfig>,
+    /// For all others, answered as if we had no ALPN; `None`: a mismatch is refused.
+    without_alpn: Option<Arc<ServerConfig>>,
+    pub(super) verification: Option<Arc<Verification>>,
+}
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("alpn", &self.with_alpn.alpn_protocols)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerTls {
+    /// The acceptor's end of the link: a client certificate is required, nothing is resumed, and
+    /// `portcullis/1` is agreed with those who offer it.
+    ///
+    /// # Errors
+    /// The options leave no usable version or suite.
+    pub fn link(generation: &Generation, options: &TlsOptions) -> Result<Self, SetupError> {
+        let verifier = Arc::new(ClientVerifier {
+            verification: generation.verification.clone(),
+            required: true,
+            // no hints: a pinned peer's own certificate is issued by none of our roots, and
+            // strangers need not learn whom we trust
+            hints: Vec::new(),
+        });
+        let plain = ServerConfig::builder_with_provider(generation.provider.clone())
+            .with_protocol_versions(versions(options, TlsVersion::V1_3))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(BySni {
+                first: generation.certified.clone(),
+                exact: HashMap::new(),
+                wildcard: Vec::new(),
+            }));
+        let plain = without_resumption(plain);
+        let mut ours = plain.clone();
+        ours.alpn_protocols = vec![LINK_ALPN.to_vec()];
+        Ok(Self {
+            with_alpn: Arc::new(ours),
+            without_alpn: Some(Arc::new(plain)),
+            verification: Some(generation.verification.clone()),
+        })
+    }
+
+    /// A gateway's client-facing listener.
+    ///
+    /// # Errors
+    /// The options leave no usable version or suite.
+    pub fn edge(material: &EdgeMaterial, listener: &GatewayListener) -> Result<Self, SetupError> {
+        let offered: Vec<Vec<u8>> = match (listener.mode, listener.starttls_postgres) {
+            (Mode::Http, _) => listener
+                .alpn
+                .iter()
+                .map(|p| p.clone().into_bytes())
+                .collect(),
+            (Mode::Tcp, true) => vec![POSTGRES_ALPN.to_vec()],
+            (Mode::Tcp, false) => Vec::new(),
+        };
+        Self::server(
+            material,
+            &listener.tls,
+            offered,
+            listener.mode == Mode::Http,
+        )
+    }
+
+    /// Any other server, such as the admin listener. A client that offers ALPN and none of
+    /// `protocols` is refused if `strict` (RFC 7301 section 3.2), else answered without.
+    ///
+    /// # Errors
+    /// The options leave no usable version or suite.
+    pub fn server(
+        material: &EdgeMaterial,
+        options: &TlsOptions,
+        protocols: Vec<Vec<u8>>,
+        strict: bool,
+    ) -> Result<Self, SetupError> {
+        let builder = ServerConfig::builder_with_provider(material.provider.clone())
+            .with_protocol_versions(versions(options, TlsVersion::V1_2))?;
+        let resolver = Arc::new(BySni::new(material)?);
+        let plain = if let Some(verification) = &material.verification {
+            let hints = if verification.pins().next().is_some() {
+                Vec::new()
+            } else {
+                // browsers choose the certificate to show by these
+                verification
+                    .root_names()
+                    .map(DistinguishedName::in_sequence)
+                    .collect()
+            };
+            let verifier = Arc::new(ClientVerifier {
+                verification: verification.clone(),
+                required: material.client_required,
+                hints,
+            });
+            without_resumption(
+                builder
+                    .with_client_cert_verifier(verifier)
+                    .with_cert_resolver(resolver),
+            )
+        } else {
+            let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+            // nobody was identified, so a resumed session escapes no rule
+            config.ticketer = Ticketer::new()?;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 1;
+            config.max_early_data_size = 0;
+            config.send_half_rtt_data = false;
+            config
+        };
+        let mut with = plain.clone();
+        with.alpn_protocols = protocols;
+        let lenient = !strict || with.alpn_protocols.is_empty();
+        Ok(Self {
+            with_alpn: Arc::new(with),
+            without_alpn: lenient.then(|| Arc::new(plain)),
+            verification: material.verification.clone(),
+        })
+    }
+
+    /// The configuration for this client.
+    pub(super) fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let agreed = hello.alpn().is_some_and(|mut offered| {
+            offered.any(|protocol| {
+                self.with_alpn
+                    .alpn_protocols
+                    .iter()
+                    .any(|ours| ours == protocol)
+            })
+        });
+        match &self.without_alpn {
+            Some(without) if !agreed => without.clone(),
+            _ => self.with_alpn.clone(),
+        }
+    }
+}
+
+/// A resumed session runs no verifier: where a certificate is asked for, nothing is resumed.
+fn without_resumption(mut config: ServerConfig) -> ServerConfig {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    config
+}
+
+/// Certificates by server name; the first answers everybody else, those without SNI too.
+#[derive(Debug)]
+struct BySni {
+    first: Arc<CertifiedKey>,
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    wildcard: Vec<(DnsPattern, Arc<CertifiedKey>)>,
+}
+
+impl BySni {
+    fn new(material: &EdgeMaterial) -> Result<Self, SetupError> {
+        let first = material
+            .certificates
+            .first()
+            .map(|c| c.certified.clone())
+            .ok_or_else(|| SetupError {
+                reason: "no certificate to show".to_owned(),
+            })?;
+        let mut exact = HashMap::new();
+        let mut wildcard = Vec::new();
+        for certificate in &material.certificates {
+            for name in &certificate.leaf.dns {
+                match DnsPattern::parse(name) {
+                    Some(DnsPattern::Exact(name)) => {
+                        // of two certificates with one name the first is shown
+                        let _kept = exact
+                            .entry(name.as_str().to_owned())
+                            .or_insert_with(|| certificate.certified.clone());
+                    }
+                    Some(pattern @ DnsPattern::Wildcard(_)) => {
+                        wildcard.push((pattern, certificate.certified.clone()));
+                    }
+                    None => {}
+                }
+            }
+        }
+        Ok(Self {
+            first,
+            exact,
+            wildcard,
+        })
+    }
+}
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = hello.server_name().and_then(|name| {
+            self.exact.get(&name.to_ascii_lowercase()).or_else(|| {
+                self.wildcard
+                    .iter()
+                    .find(|(pattern, _)| pattern.matches(name))
+                    .map(|(_, certified)| certified)
+            })
+        });
+        Some(found.unwrap_or(&self.first).clone())
+    }
+}
+
+/// Proves and judges callers inside the handshake.
+#[derive(Debug)]
+struct ClientVerifier {
+    verification: Arc<Verification>,
+    required: bool,
+    hints: Vec<DistinguishedName>,
+}
+
+impl ClientVerifier {
+    fn provider(&self) -> &CryptoProvider {
+        self.verification.provider()
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Pending::judge_current(|| {
+            self.verification.prove(
+                end_entity,
+                intermediates,
+                Usage::ClientAuth,
+                crate::clock::now(),
+            )
+        })
+        .map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider().signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider().signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

@@ -1,0 +1,5 @@
+//! Handshakes over a pipe, with material made for each test.
+
+mod mint;
+
+mod handshakes;

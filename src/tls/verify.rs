@@ -1,0 +1,487 @@
+//! Who a peer is: path validation (RFC 5280 section 6) by webpki, or an exact pin. This is the only
+//! place that makes [`PeerFacts`] for a live connection.
+
+use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+
+use rustls::{
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, TrustAnchor, UnixTime},
+};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
+
+use super::{
+    error::when,
+    revocation::{CrlSet, Link},
+};
+use crate::{
+    admit::{Denial, Denied, PeerFacts, Proof},
+    identity::{CertFacts, PeerNames, Sha256, UnixSeconds},
+};
+
+/// Certificates that a peer may send besides its leaf: the engine's depth is 6.
+const MAX_INTERMEDIATES: usize = 10;
+
+/// What the peer's certificate must be made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// It opened the connection.
+    ClientAuth,
+    /// It accepted the connection.
+    ServerAuth,
+}
+
+/// A trusted root.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// Its certificate.
+    pub facts: CertFacts,
+    /// The names that it may speak for; `None`: all.
+    pub bundle: Option<PeerNames>,
+    /// Its DER, for the hash of a generation.
+    pub(super) der: CertificateDer<'static>,
+}
+
+/// Whom we believe: roots, pins, CRLs. Parsed once, shared by all connections of a generation.
+#[derive(Debug)]
+pub struct Verification {
+    provider: Arc<CryptoProvider>,
+    roots: Vec<Root>,
+    /// In the order of `roots`.
+    anchors: Vec<TrustAnchor<'static>>,
+    pins: HashMap<CertificateDer<'static>, CertFacts>,
+    crls: Option<CrlSet>,
+    missing_usage_passes: bool,
+}
+
+impl Verification {
+    /// Puts together what was loaded and checked. A root that is in several bundles speaks for the
+    /// names of all of them; one that is also trusted speaks for all names.
+    pub(super) fn new(
+        provider: Arc<CryptoProvider>,
+        found: Vec<(Root, TrustAnchor<'static>)>,
+        pins: Vec<(CertificateDer<'static>, CertFacts)>,
+        crls: Option<CrlSet>,
+    ) -> Self {
+        let mut roots: Vec<Root> = Vec::new();
+        let mut anchors: Vec<TrustAnchor<'static>> = Vec::new();
+        // plain trust first: the engine takes the first anchor that fits
+        let (trusted, bundled): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|(root, _)| root.bundle.is_none());
+        for (root, anchor) in trusted.into_iter().chain(bundled) {
+            let same = anchors.iter().position(|known| {
+                known.subject == anchor.subject
+                    && known.subject_public_key_info == anchor.subject_public_key_info
+            });
+            let Some(known) = same.and_then(|at| roots.get_mut(at)) else {
+                roots.push(root);
+                anchors.push(anchor);
+                continue;
+            };
+            if let (Some(names), Some(more)) = (&mut known.bundle, &root.bundle) {
+                names.0.extend(more.0.iter().cloned());
+            }
+            // the same name and key with new dates: a root that was renewed
+            if known.bundle.is_none() == root.bundle.is_none()
+                && known.facts.not_after < root.facts.not_after
+            {
+                known.facts = root.facts;
+                known.der = root.der;
+            }
+        }
+        Self {
+            provider,
+            roots,
+            anchors,
+            pins: pins.into_iter().collect(),
+            crls,
+            missing_usage_passes: false,
+        }
+    }
+
+    /// For a backend that is no part of the link: extended key usage may be absent.
+    pub(super) fn with_missing_usage_allowed(mut self) -> Self {
+        self.missing_usage_passes = true;
+        self
+    }
+
+    /// The roots, plain trust first.
+    #[must_use]
+    pub fn roots(&self) -> &[Root] {
+        &self.roots
+    }
+
+    /// The pinned certificates.
+    pub fn pins(&self) -> impl Iterator<Item = &CertFacts> {
+        self.pins.values()
+    }
+
+    /// The CRLs; `None`: revocation is not checked by CRL.
+    #[must_use]
+    pub fn crls(&self) -> Option<&CrlSet> {
+        self.crls.as_ref()
+    }
+
+    /// The provider whose signature algorithms are accepted.
+    pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    /// Subjects of the roots with their outer tag, for the hint in a certificate request.
+    pub(super) fn root_names(&self) -> impl Iterator<Item = &[u8]> {
+        self.anchors.iter().map(|anchor| anchor.subject.as_ref())
+    }
+
+    /// DER of everything that decides, for the hash of a generation.
+    pub(super) fn content(&self) -> Vec<Vec<u8>> {
+        let roots = self.roots.iter().map(|root| {
+            let mut content = format!("{:?}", root.bundle).into_bytes();
+            content.extend_from_slice(&root.der);
+            content
+        });
+        let mut pins: Vec<Vec<u8>> = self.pins.keys().map(|pin| pin.as_ref().to_vec()).collect();
+        pins.sort();
+        let crls = self
+            .crls
+            .iter()
+            .flat_map(|set| set.content().map(<[u8]>::to_vec));
+        roots.chain(pins).chain(crls).collect()
+    }
+
+    /// Proves who the peer is: one of the pins, or a path to a root. Possession of the key is
+    /// proven by the handshake around it.
+    ///
+    /// # Errors
+    /// The rule that the certificate or its path breaks; the detail names the certificate.
+    pub fn prove(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixSeconds,
+    ) -> Result<PeerFacts, Denied> {
+        if let Some(facts) = self.pins.get(end_entity) {
+            check_dates(facts, now)?;
+            return Ok(PeerFacts {
+                leaf: facts.clone(),
+                proof: Proof::Pinned,
+                chain_not_after: facts.not_after,
+            });
+        }
+        let leaf = CertFacts::read(end_entity)
+            .map_err(|e| Denied::new(Denial::CertificateMalformed, e.to_string()))?;
+        if intermediates.len() > MAX_INTERMEDIATES {
+            return Err(Denied::new(
+                Denial::CertificateInvalid,
+                format!(
+                    "certificate {} came with {} others; at most {MAX_INTERMEDIATES} are looked at",
+                    leaf.describe(),
+                    intermediates.len()
+                ),
+            ));
+        }
+        let parsed = EndEntityCert::try_from(end_entity)
+            .map_err(|e| self.denied(&e, &leaf, intermediates, usage, now))?;
+        // why a path that was otherwise good was turned down; the first reason is the best path's
+        let turned_down = RefCell::new(None);
+        let judge = |path: &VerifiedPath<'_>| {
+            self.judge_path(path, &leaf, now).map_err(|denied| {
+                let error = engine_error(denied.reason);
+                let _first = turned_down.borrow_mut().get_or_insert(denied);
+                error
+            })
+        };
+        let path = parsed
+            .verify_for_usage(
+                self.provider.signature_verification_algorithms.all,
+                &self.anchors,
+                intermediates,
+                UnixTime::since_unix_epoch(Duration::from_secs(
+                    u64::try_from(now.0).unwrap_or_default(),
+                )),
+                match usage {
+                    // asked of every certificate of the path that restricts its usage at all
+                    Usage::ClientAuth => KeyUsage::client_auth(),
+                    Usage::ServerAuth => KeyUsage::server_auth(),
+                },
+                None,
+                Some(&judge),
+            )
+            .map_err(|error| {
+                turned_down
+                    .take()
+                    .unwrap_or_else(|| self.denied(&error, &leaf, intermediates, usage, now))
+            })?;
+        self.check_usage(&leaf, usage)?;
+        let root = self.root_of(path.anchor())?;
+        let chain_not_after = path
+            .intermediate_certificates()
+            .map(|cert| CertFacts::read(&cert.der()).map(|facts| facts.not_after))
+            .try_fold(
+                leaf.not_after.min(root.facts.not_after),
+                |earliest, next| next.map(|next| earliest.min(next)),
+            )
+            .map_err(|e| Denied::new(Denial::CertificateMalformed, e.to_string()))?;
+        Ok(PeerFacts {
+            proof: Proof::Chain {
+                bundle: root.bundle.clone(),
+                root: root.facts.subject.clone(),
+            },
+            chain_not_after,
+            leaf,
+        })
+    }
+
+    /// The engine lets a leaf without extended key usage pass; we don't: a server certificate of a
+    /// careless CA must not become a gateway.
+    fn check_usage(&self, leaf: &CertFacts, usage: Usage) -> Result<(), Denied> {
+        if self.missing_usage_passes && !leaf.usage.present {
+            return Ok(());
+        }
+        let fits = match usage {
+            Usage::ClientAuth => leaf.usage.client_auth,
+            Usage::ServerAuth => leaf.usage.server_auth,
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(wrong_usage(leaf, usage))
+    }
+
+    fn root_of(&self, anchor: &TrustAnchor<'_>) -> Result<&Root, Denied> {
+        self.anchors
+            .iter()
+            .position(|known| {
+                known.subject == anchor.subject
+                    && known.subject_public_key_info == anchor.subject_public_key_info
+            })
+            .and_then(|at| self.roots.get(at))
+            .ok_or_else(|| {
+                Denied::new(
+                    Denial::CertificateUnknownIssuer,
+                    "the path ends at no root that is loaded",
+                )
+            })
+    }
+
+    /// What the engine leaves to us: the root's own dates, and revocation.
+    fn judge_path(
+        &self,
+        path: &VerifiedPath<'_>,
+        leaf: &CertFacts,
+        now: UnixSeconds,
+    ) -> Result<(), Denied> {
+        let root = self.root_of(path.anchor())?;
+        check_dates(&root.facts, now).map_err(|denied| {
+            Denied::new(
+                denied.reason,
+                format!("{}; it is the root of {}", denied.detail, leaf.describe()),
+            )
+        })?;
+        let Some(crls) = &self.crls else {
+            return Ok(());
+        };
+        let issuers: Vec<_> = path
+            .intermediate_certificates()
+            .map(|cert| (cert, cert.der(), cert.subject_public_key_info()))
+            .collect();
+        let root_key = spki_for_anchor(path.anchor());
+        let leaf_der = path.end_entity().der();
+        let mut links = Vec::with_capacity(issuers.len() + 1);
+        let mut above = issuers.iter();
+        let mut current = (&**path.end_entity(), &leaf_der);
+        loop {
+            let issuer = above.next();
+            links.push(Link {
+                der: current.1.as_ref(),
+                issuer: current.0.issuer(),
+                serial: current.0.serial(),
+                is_issuer: !links.is_empty(),
+                issuer_key: issuer.map_or_else(|| root_key.clone(), |(_, _, key)| key.clone()),
+                issuer_der: issuer.map(|(_, der, _)| der.as_ref()),
+            });
+            match issuer {
+                Some((cert, der, _)) => current = (cert, der),
+                None => break,
+            }
+        }
+        crls.check(&links, &self.provider, now)
+    }
+
+    /// The engine's answer in our words.
+    fn denied(
+        &self,
+        error: &webpki::Error,
+        leaf: &CertFacts,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixSeconds,
+    ) -> Denied {
+        use webpki::Error as E;
+        let chain = || {
+            std::iter::once(leaf.clone()).chain(
+                intermediates
+                    .iter()
+                    .filter_map(|der| CertFacts::read(der).ok()),
+            )
+        };
+        let invalid = |rule: &str| {
+            Denied::new(
+                Denial::CertificateInvalid,
+                format!("certificate {}: {rule}", leaf.describe()),
+            )
+        };
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the engine's list is open; anything new is a broken rule of X.509"
+        )]
+        match error {
+            E::CertExpired { .. } | E::CertNotValidYet { .. } => chain()
+                .find_map(|facts| check_dates(&facts, now).err())
+                .unwrap_or_else(|| invalid("its dates do not fit")),
+            E::UnknownIssuer | E::InvalidSignatureForPublicKey => self.unknown(leaf),
+            E::CaUsedAsEndEntity if self.is_strange(leaf) => self.unknown(leaf),
+            E::CaUsedAsEndEntity => {
+                invalid("it is a CA's own certificate; expected a leaf, or this one in pinned")
+            }
+            E::EndEntityUsedAsCa => invalid("its issuer is no CA (basicConstraints CA:FALSE)"),
+            E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => chain()
+                .find(|facts| {
+                    facts.usage.present
+                        && match usage {
+                            Usage::ClientAuth => !facts.usage.client_auth,
+                            Usage::ServerAuth => !facts.usage.server_auth,
+                        }
+                })
+                .map_or_else(
+                    || wrong_usage(leaf, usage),
+                    |facts| wrong_usage(&facts, usage),
+                ),
+            E::NameConstraintViolation => {
+                invalid("its names are outside the name constraints of a CA above it")
+            }
+            E::PathLenConstraintViolated => invalid("a CA above it may not have further CAs below"),
+            E::UnsupportedCriticalExtension => {
+                invalid("a critical extension in its chain is not understood")
+            }
+            E::UnsupportedCertVersion => {
+                invalid("its chain holds a certificate older than X.509 v3")
+            }
+            E::UnsupportedSignatureAlgorithmContext(_)
+            | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => invalid(
+                "its chain is signed with an algorithm that is not accepted (RSA below 2048 bits, SHA-1, …)",
+            ),
+            E::BadDer | E::BadDerTime | E::MalformedExtensions | E::TrailingData(_) => Denied::new(
+                Denial::CertificateMalformed,
+                format!(
+                    "certificate {}, or one sent with it: {error:?}",
+                    leaf.describe()
+                ),
+            ),
+            other => invalid(&format!("{other:?}")),
+        }
+    }
+
+    /// A self-issued certificate that is no root of ours.
+    fn is_strange(&self, leaf: &CertFacts) -> bool {
+        leaf.subject == leaf.issuer
+            && !self
+                .roots
+                .iter()
+                .any(|root| root.facts.fingerprint == leaf.fingerprint)
+    }
+
+    fn unknown(&self, leaf: &CertFacts) -> Denied {
+        let mut detail = format!("certificate {}", leaf.describe());
+        if leaf.subject == leaf.issuer {
+            detail.push_str(": it is self-signed and not one of pinned");
+        } else if self.pins.values().any(|pin| pin.subject == leaf.issuer) {
+            detail.push_str(": its issuer is pinned, and a pinned certificate is never an anchor");
+        } else if self.roots.is_empty() {
+            detail.push_str(": it is not one of pinned, and there is no trust");
+        } else if let Some(root) = self.roots.iter().find(|r| r.facts.subject == leaf.issuer) {
+            detail.push_str(": a root of that name is trusted, but it did not sign this (key ");
+            detail.push_str(&short(&root.facts.spki));
+            detail.push(')');
+        } else {
+            detail.push_str(": its chain leads to none of the trusted roots: ");
+            let names: Vec<_> = self
+                .roots
+                .iter()
+                .take(5)
+                .map(|r| format!("{:?}", r.facts.subject))
+                .collect();
+            detail.push_str(&names.join(", "));
+            detail.push_str("; were the intermediates sent?");
+        }
+        Denied::new(Denial::CertificateUnknownIssuer, detail)
+    }
+}
+
+fn short(hash: &Sha256) -> String {
+    format!(
+        "sha256:{}…",
+        hash.to_string().chars().take(16).collect::<String>()
+    )
+}
+
+/// Dates of one certificate: both ends are part of its life (RFC 5280 section 4.1.2.5).
+pub(super) fn check_dates(facts: &CertFacts, now: UnixSeconds) -> Result<(), Denied> {
+    if now > facts.not_after {
+        Err(Denied::new(
+            Denial::CertificateExpired,
+            format!(
+                "certificate {} expired at {}",
+                facts.describe(),
+                when(facts.not_after)
+            ),
+        ))
+    } else if now < facts.not_before {
+        Err(Denied::new(
+            Denial::CertificateNotYetValid,
+            format!(
+                "certificate {} is valid from {}",
+                facts.describe(),
+                when(facts.not_before)
+            ),
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+fn wrong_usage(facts: &CertFacts, usage: Usage) -> Denied {
+    let wanted = match usage {
+        Usage::ClientAuth => "clientAuth",
+        Usage::ServerAuth => "serverAuth",
+    };
+    let mut has = Vec::new();
+    if facts.usage.server_auth {
+        has.push("serverAuth".to_owned());
+    }
+    if facts.usage.client_auth {
+        has.push("clientAuth".to_owned());
+    }
+    has.extend(facts.usage.other.iter().cloned());
+    let has = if has.is_empty() {
+        "none".to_owned()
+    } else {
+        has.join(", ")
+    };
+    Denied::new(
+        Denial::CertificateWrongUsage,
+        format!(
+            "certificate {}: expected extended key usage {wanted}, it has {has}",
+            facts.describe()
+        ),
+    )
+}
+
+/// An error for the engine that lets it look for another path and ends the search otherwise.
+fn engine_error(reason: Denial) -> webpki::Error {
+    if reason == Denial::CertificateRevoked {
+        webpki::Error::CertRevoked
+    } else {
+        webpki::Error::UnknownRevocationStatus
+    }
+}
