@@ -2,9 +2,12 @@
 //! frames, the `PostgreSQL` start, and the parts of an HTTP head that carry trust. Pure functions
 //! over bytes and `http` types; nothing here reads a socket.
 
+pub mod client_cert;
 pub mod cursor;
 pub mod forwarded;
+pub mod host;
 pub mod link;
+pub mod path;
 pub mod proxy;
 pub mod starttls;
 

@@ -65,7 +65,7 @@ pub struct Hop<'a> {
     pub by: Option<IpAddr>,
     /// How the client spoke to us.
     pub scheme: Scheme,
-    /// The effective host, as `wire::host` gave it.
+    /// The effective host, as `wire::host` gave it; empty where the request names none.
     pub host: &'a str,
 }
 
@@ -194,7 +194,11 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
 
 fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     headers.remove(&name);
-    if let Ok(value) = HeaderValue::from_str(text) {
+    // HTTP/1.0 may name no host: then nothing is said of one.
+    if let Some(value) = HeaderValue::from_str(text)
+        .ok()
+        .filter(|value| !value.is_empty())
+    {
         headers.insert(name, value);
     }
 }

@@ -181,6 +181,14 @@ fn what_ends_at_this_hop_is_removed() {
 }
 
 #[test]
+fn without_a_host_nothing_is_said_of_one() {
+    let mut headers = map(&[("x-forwarded-host", "evil.example")]);
+    prepare_request(&mut headers, &Hop { host: "", ..hop() }, Trust::Untrusted);
+    assert!(!headers.contains_key("x-forwarded-host"));
+    assert_eq!(all(&headers, "forwarded"), ["for=192.0.2.1;proto=https"]);
+}
+
+#[test]
 fn te_without_trailers_goes() {
     let mut headers = map(&[("te", "gzip;q=0.5")]);
     strip_hop_by_hop(&mut headers);
