@@ -38,7 +38,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
 
 fn line_of(line: &[u8]) -> Result<Header, ProxyError> {
     let bad = |field| ProxyError::Line { field };
-    let line = line.strip_prefix(PREFIX).ok_or(bad("start"))?;
+    let line = line.strip_prefix(PREFIX).ok_or_else(|| bad("start"))?;
     // After UNKNOWN the receiver must ignore everything up to the end of the line.
     let unknown = line.strip_prefix(b"UNKNOWN");
     if unknown.is_some_and(|rest| rest.is_empty() || rest.starts_with(b" ")) {
@@ -46,7 +46,7 @@ fn line_of(line: &[u8]) -> Result<Header, ProxyError> {
     }
     let text = str::from_utf8(line).map_err(|_not_text| bad("characters"))?;
     let mut words = text.split(' ');
-    let mut word = |field| words.next().ok_or(bad(field));
+    let mut word = |field| words.next().ok_or_else(|| bad(field));
     let family = word("protocol")?;
     let (from, to) = (word("source address")?, word("destination address")?);
     let (from, to) = match family {
@@ -55,12 +55,12 @@ fn line_of(line: &[u8]) -> Result<Header, ProxyError> {
         _ => return Err(bad("protocol")),
     };
     let source = SocketAddr::new(
-        from.ok_or(bad("source address"))?,
-        port(word("source port")?).ok_or(bad("source port"))?,
+        from.ok_or_else(|| bad("source address"))?,
+        port(word("source port")?).ok_or_else(|| bad("source port"))?,
     );
     let destination = SocketAddr::new(
-        to.ok_or(bad("destination address"))?,
-        port(word("destination port")?).ok_or(bad("destination port"))?,
+        to.ok_or_else(|| bad("destination address"))?,
+        port(word("destination port")?).ok_or_else(|| bad("destination port"))?,
     );
     if words.next().is_some() {
         return Err(bad("end"));

@@ -75,10 +75,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     // LOCAL and UNSPEC say nothing that could be believed: their content is skipped unread.
     if command == Command::Proxy && address_len != 0 {
         let mut body = Cursor::new(whole.get(MIN_LEN..).unwrap_or_default());
-        header.addresses = addresses(&mut body, address_len).ok_or(ProxyError::AddressesShort {
+        let short = ProxyError::AddressesShort {
             expected: address_len,
             actual: length.into(),
-        })?;
+        };
+        header.addresses = addresses(&mut body, address_len).ok_or(short)?;
         header.tlvs = tlvs(whole, body)?;
     }
     Ok(Parsed::Complete { header, len })
