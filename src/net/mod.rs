@@ -1,1 +1,18 @@
-//! (to be written)
+//! Sockets: listening, dialling, buffering, and carrying bytes from one side to the other.
+
+mod buffered;
+mod dial;
+pub mod exposure;
+pub mod fd;
+mod inherited;
+mod listener;
+mod pool;
+mod relay;
+mod socket;
+
+pub use buffered::Buffered;
+pub use dial::dial;
+pub use inherited::Inherited;
+pub use listener::{AcceptBackoff, BindError, Listener};
+pub use relay::{Progress, RelayCause, RelayEnd, RelayOptions, Side, relay};
+pub use socket::Socket;

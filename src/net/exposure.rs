@@ -1,0 +1,1 @@
+//! Whether the backend can be reached round the acceptor.

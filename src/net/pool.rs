@@ -1,0 +1,74 @@
+//! 64 KiB buffers, page-aligned, borrowed only while data moves. Alignment matters: on some CPUs
+//! a copy whose destination lies a few bytes above its source modulo 4096 is 20 times slower.
+
+use std::cell::RefCell;
+
+/// Octets of a buffer.
+pub(super) const SIZE: usize = 64 * 1024;
+const PAGE: usize = 4096;
+/// Buffers that a thread keeps for the next one who needs them.
+const KEPT: usize = 32;
+
+/// A buffer; given back to the thread on which it is dropped.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// Longer than `SIZE` by a page, so that an aligned part exists. Empty once given back.
+    memory: Vec<u8>,
+    offset: usize,
+}
+
+thread_local! {
+    static FREE: RefCell<Vec<Chunk>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Chunk {
+    /// Borrows one.
+    pub(super) fn take() -> Self {
+        FREE.with(|free| free.borrow_mut().pop()).unwrap_or_else(|| {
+            let memory = vec![0; SIZE + PAGE];
+            let offset = memory.as_ptr().align_offset(PAGE).min(PAGE);
+            Self { memory, offset }
+        })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.memory.get(self.offset..self.offset.saturating_add(SIZE)).unwrap_or_default()
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.offset..self.offset.saturating_add(SIZE)).unwrap_or_default()
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let (memory, offset) = (std::mem::take(&mut self.memory), self.offset);
+        if memory.is_empty() {
+            return;
+        }
+        // a thread that is ending has no list any more: the memory is freed then
+        drop(FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                free.push(Self { memory, offset });
+            }
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_used_again() {
+        let chunk = Chunk::take();
+        assert_eq!((chunk.bytes().as_ptr() as usize % PAGE, chunk.bytes().len()), (0, SIZE));
+        let address = chunk.bytes().as_ptr() as usize;
+        drop(chunk);
+        assert_eq!(Chunk::take().bytes().as_ptr() as usize, address);
+        let many: Vec<Chunk> = (0..KEPT * 2).map(|_| Chunk::take()).collect();
+        drop(many);
+        assert_eq!(FREE.with(|free| free.borrow().len()), KEPT);
+    }
+}

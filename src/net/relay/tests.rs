@@ -1,0 +1,113 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+fn options() -> RelayOptions {
+    RelayOptions {
+        idle_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(10),
+        ..RelayOptions::default()
+    }
+}
+
+/// (client, server, relay)
+fn chain(size: usize, options: RelayOptions) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<RelayEnd>) {
+    let (client, mut a) = duplex(size);
+    let (mut b, server) = duplex(size);
+    #[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
+    let task = tokio::spawn(async move { relay(&mut a, &mut b, &options).await });
+    (client, server, task)
+}
+
+#[tokio::test]
+async fn every_byte_arrives_in_both_directions() {
+    let (client, server, task) = chain(1000, options());
+    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut server_read, mut server_write) = tokio::io::split(server);
+    let echo = async {
+        tokio::io::copy(&mut server_read, &mut server_write).await.unwrap();
+        server_write.shutdown().await.unwrap();
+    };
+    let send = async {
+        client_write.write_all(&sent).await.unwrap();
+        client_write.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let (_, _, read) = tokio::join!(echo, send, client_read.read_to_end(&mut got));
+    read.unwrap();
+    assert!(got == sent);
+    let end = task.await.unwrap();
+    assert!(matches!(end.cause, RelayCause::Finished), "{end:?}");
+    assert_eq!((end.a_to_b, end.b_to_a), (3_000_000, 3_000_000));
+}
+
+#[tokio::test]
+async fn a_half_close_stays_a_half_close() {
+    let (mut client, mut server, task) = chain(1000, options());
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut question = Vec::new();
+    server.read_to_end(&mut question).await.unwrap();
+    assert_eq!(question, b"question");
+    server.write_all(b"answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"answer");
+    assert!(matches!(task.await.unwrap().cause, RelayCause::Finished));
+}
+
+/// Ends like a TLS stream that was cut: bytes, then an error in place of the end.
+struct Cut(bool);
+
+impl AsyncRead for Cut {
+    fn poll_read(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        buf.put_slice(b"half of it");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Cut {
+    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_cut_stream_is_told_from_an_ended_one() {
+    let (mut b, _server) = duplex(1000);
+    let end = relay(&mut Cut(false), &mut b, &options()).await;
+    assert!(matches!(end.cause, RelayCause::Failed { side: Side::A, truncated: true, .. }), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_at_the_idle_timeout_and_a_byte_puts_it_off() {
+    let (mut client, mut server, task) = chain(1000, options());
+    let began = Instant::now();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        client.write_all(b"x").await.unwrap();
+        server.read_u8().await.unwrap();
+    }
+    assert!(matches!(task.await.unwrap().cause, RelayCause::Idle));
+    let lived = began.elapsed().as_secs();
+    assert!((220..=260).contains(&lived), "{lived}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_does_not_read_is_cut() {
+    let (mut client, _server, task) = chain(1000, options());
+    drop(tokio::time::timeout(Duration::from_secs(5), client.write_all(&[0; 200_000])).await);
+    let end = task.await.unwrap();
+    assert!(matches!(end.cause, RelayCause::WriteStalled { side: Side::B }), "{end:?}");
+}

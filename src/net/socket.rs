@@ -1,0 +1,119 @@
+//! A stream socket, TCP or Unix.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+/// Idle time before the kernel asks a silent peer whether it lives; then every `INTERVAL`, six
+/// times. HAProxy leaves it to the system (2 h), Go takes 15 s, Envoy and Linux 2 h.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// A connected stream.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// The other end; IPv4-mapped addresses as IPv4. `None` for Unix sockets.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(tcp) => tcp.peer_addr().ok().map(canonical),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Our end; IPv4-mapped addresses as IPv4. `None` for Unix sockets.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().ok().map(canonical),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// No delay for small writes, and keepalive. A socket that refuses an option works without.
+    pub fn tune(&self) {
+        if let Self::Tcp(tcp) = self {
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(INTERVAL).with_retries(6);
+            let socket = SockRef::from(tcp);
+            let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
+            if let Err(error) = tuned {
+                tracing::debug!(%error, "socket option refused");
+            }
+        }
+    }
+
+    /// Makes the close a reset: the other end must not take what it got for all there was.
+    pub fn abort(&self) {
+        if let Self::Tcp(tcp) = self
+            && let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!(%error, "SO_LINGER refused");
+        }
+    }
+}
+
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // sockets have nothing to flush
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
