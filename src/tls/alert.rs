@@ -62,10 +62,6 @@ pub fn explain(error: &io::Error, side: Side) -> Denied {
     if let Some(tls) = inner {
         return explain_tls(tls, side);
     }
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the error kinds of the operating system are open"
-    )]
     match (error.kind(), side) {
         (io::ErrorKind::UnexpectedEof, Side::Server) => Denied::new(
             Denial::Truncated,
@@ -149,10 +145,6 @@ fn received(alert: AlertDescription, side: Side) -> Denied {
         _ => "see RFC 8446 section 6",
     };
     let detail = format!("the peer sent alert {}: {hint}", name(alert));
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "every other alert is a plain refusal"
-    )]
     let reason = match (alert, side) {
         (AlertDescription::ProtocolVersion | AlertDescription::InsufficientSecurity, _) => {
             Denial::NoSharedTls

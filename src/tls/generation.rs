@@ -292,10 +292,40 @@ pub(super) fn load_verification(
             errors.extend(more);
             None
         });
-    if errors.is_empty() {
-        Ok(Verification::new(provider.clone(), roots, pins, crls))
+    for (root, _) in &roots {
+        let pinned = pins
+            .iter()
+            .position(|(_, pin)| pin.fingerprint == root.facts.fingerprint)
+            .and_then(|at| trust.pinned.get(at));
+        if let Some(file) = pinned {
+            errors.push(MaterialError::certificate(
+                file,
+                &root.facts,
+                "it is pinned and trusted as a root at once",
+                "a pinned certificate is never an anchor: take it out of trust, or out of pinned",
+            ));
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let verification = Verification::new(provider.clone(), roots, pins, crls);
+    let unsigned: Vec<_> = verification
+        .roots_without_own_crl()
+        .filter_map(|root| {
+            let file = trust.revocation?.files.first()?;
+            Some(MaterialError::certificate(
+                file,
+                &root.facts,
+                "the CRL in this root's name is not signed by its key",
+                "publish the CRL with the root's present key",
+            ))
+        })
+        .collect();
+    if unsigned.is_empty() {
+        Ok(verification)
     } else {
-        Err(errors)
+        Err(unsigned)
     }
 }
 

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use rustls::{CommonState, pki_types::ServerName, server::Acceptor};
+use rustls::{
+    CommonState,
+    pki_types::{CertificateDer, ServerName},
+    server::Acceptor,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, server::TlsStream as ServerStream};
 
@@ -32,7 +36,7 @@ const LINGER: Duration = Duration::from_millis(300);
 const LINGER_BYTES: usize = 64 * 1024;
 
 /// Told to a browser that forgot the s. Nothing of ours is in it.
-const HTTP_HINT: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 42\r\n\r\nThis port speaks TLS only: use https://...";
+const HTTP_HINT: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 35\r\n\r\nThis port speaks TLS: use https://\n";
 
 /// What was agreed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,13 @@ impl<IO> Accepted<IO> {
     pub fn ours(&self) -> bool {
         self.alpn.as_deref() == Some(LINK_ALPN)
     }
+
+    /// The certificates that the peer showed, leaf first: what
+    /// [`Verification::prove_again`](super::Verification::prove_again) asks for.
+    #[must_use]
+    pub fn peer_chain(&self) -> Vec<CertificateDer<'static>> {
+        chain_of(self.stream.get_ref().1)
+    }
 }
 
 /// A connection that we opened.
@@ -83,6 +94,23 @@ pub struct Connected<IO> {
     pub ours: bool,
     /// What was agreed.
     pub session: SessionFacts,
+}
+
+impl<IO> Connected<IO> {
+    /// The certificates that the server showed, leaf first.
+    #[must_use]
+    pub fn peer_chain(&self) -> Vec<CertificateDer<'static>> {
+        chain_of(self.stream.get_ref().1)
+    }
+}
+
+fn chain_of(session: &CommonState) -> Vec<CertificateDer<'static>> {
+    session
+        .peer_certificates()
+        .unwrap_or_default()
+        .iter()
+        .map(|der| der.clone().into_owned())
+        .collect()
 }
 
 /// Accepts TLS. A peer that is refused gets the fitting alert.

@@ -5,12 +5,14 @@
 pub mod alert;
 pub mod check;
 pub mod client;
+pub mod crl;
 pub mod error;
 pub mod generation;
 pub mod handshake;
 pub mod key;
 pub mod material;
 pub mod provider;
+mod refusal;
 pub mod revocation;
 pub mod server;
 pub mod verify;

@@ -11,11 +11,12 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
 
 use super::{
     error::when,
-    revocation::{CrlSet, Link},
+    refusal::wrong_usage,
+    revocation::{CrlSet, Link, Stage},
 };
 use crate::{
     admit::{Denial, Denied, PeerFacts, Proof},
-    identity::{CertFacts, PeerNames, Sha256, UnixSeconds},
+    identity::{CertFacts, PeerNames, UnixSeconds},
 };
 
 /// Certificates that a peer may send besides its leaf: the engine's depth is 6.
@@ -122,6 +123,29 @@ impl Verification {
         self.crls.as_ref()
     }
 
+    /// Roots in whose name there are CRLs, none of which they signed: everybody below them would be
+    /// refused.
+    pub(super) fn roots_without_own_crl(&self) -> impl Iterator<Item = &Root> {
+        self.roots
+            .iter()
+            .zip(&self.anchors)
+            .filter(|(_, anchor)| {
+                // roots of one name share the lists in that name
+                let mut namesakes = self.anchors.iter().filter(|a| a.subject == anchor.subject);
+                let answers: Vec<_> = namesakes
+                    .by_ref()
+                    .filter_map(|a| {
+                        let key = spki_for_anchor(a);
+                        self.crls
+                            .as_ref()?
+                            .signed_by_root(a.subject.as_ref(), &key, &self.provider)
+                    })
+                    .collect();
+                !answers.is_empty() && !answers.contains(&true)
+            })
+            .map(|(root, _)| root)
+    }
+
     /// The provider whose signature algorithms are accepted.
     pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
         &self.provider
@@ -160,6 +184,35 @@ impl Verification {
         usage: Usage,
         now: UnixSeconds,
     ) -> Result<PeerFacts, Denied> {
+        self.prove_at(end_entity, intermediates, usage, Stage::Entering, now)
+    }
+
+    /// Proves a connected peer again, from the chain that it showed in its handshake
+    /// ([`Accepted::peer_chain`](super::Accepted::peer_chain)), against what is believed now. A CRL
+    /// that went stale refuses new handshakes and cuts nobody.
+    ///
+    /// # Errors
+    /// As [`Verification::prove`].
+    pub fn prove_again(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixSeconds,
+    ) -> Result<PeerFacts, Denied> {
+        let [end_entity, intermediates @ ..] = chain else {
+            return Err(Denied::new(Denial::CertificateMissing, ""));
+        };
+        self.prove_at(end_entity, intermediates, usage, Stage::Live, now)
+    }
+
+    fn prove_at(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        stage: Stage,
+        now: UnixSeconds,
+    ) -> Result<PeerFacts, Denied> {
         if let Some(facts) = self.pins.get(end_entity) {
             check_dates(facts, now)?;
             return Ok(PeerFacts {
@@ -185,7 +238,7 @@ impl Verification {
         // why a path that was otherwise good was turned down; the first reason is the best path's
         let turned_down = RefCell::new(None);
         let judge = |path: &VerifiedPath<'_>| {
-            self.judge_path(path, &leaf, now).map_err(|denied| {
+            self.judge_path(path, &leaf, stage, now).map_err(|denied| {
                 let error = engine_error(denied.reason);
                 let _first = turned_down.borrow_mut().get_or_insert(denied);
                 error
@@ -269,6 +322,7 @@ impl Verification {
         &self,
         path: &VerifiedPath<'_>,
         leaf: &CertFacts,
+        stage: Stage,
         now: UnixSeconds,
     ) -> Result<(), Denied> {
         let root = self.root_of(path.anchor())?;
@@ -305,124 +359,8 @@ impl Verification {
                 None => break,
             }
         }
-        crls.check(&links, &self.provider, now)
+        crls.check(&links, &self.provider, stage, now)
     }
-
-    /// The engine's answer in our words.
-    fn denied(
-        &self,
-        error: &webpki::Error,
-        leaf: &CertFacts,
-        intermediates: &[CertificateDer<'_>],
-        usage: Usage,
-        now: UnixSeconds,
-    ) -> Denied {
-        use webpki::Error as E;
-        let chain = || {
-            std::iter::once(leaf.clone()).chain(
-                intermediates
-                    .iter()
-                    .filter_map(|der| CertFacts::read(der).ok()),
-            )
-        };
-        let invalid = |rule: &str| {
-            Denied::new(
-                Denial::CertificateInvalid,
-                format!("certificate {}: {rule}", leaf.describe()),
-            )
-        };
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "the engine's list is open; anything new is a broken rule of X.509"
-        )]
-        match error {
-            E::CertExpired { .. } | E::CertNotValidYet { .. } => chain()
-                .find_map(|facts| check_dates(&facts, now).err())
-                .unwrap_or_else(|| invalid("its dates do not fit")),
-            E::UnknownIssuer | E::InvalidSignatureForPublicKey => self.unknown(leaf),
-            E::CaUsedAsEndEntity if self.is_strange(leaf) => self.unknown(leaf),
-            E::CaUsedAsEndEntity => {
-                invalid("it is a CA's own certificate; expected a leaf, or this one in pinned")
-            }
-            E::EndEntityUsedAsCa => invalid("its issuer is no CA (basicConstraints CA:FALSE)"),
-            E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => chain()
-                .find(|facts| {
-                    facts.usage.present
-                        && match usage {
-                            Usage::ClientAuth => !facts.usage.client_auth,
-                            Usage::ServerAuth => !facts.usage.server_auth,
-                        }
-                })
-                .map_or_else(
-                    || wrong_usage(leaf, usage),
-                    |facts| wrong_usage(&facts, usage),
-                ),
-            E::NameConstraintViolation => {
-                invalid("its names are outside the name constraints of a CA above it")
-            }
-            E::PathLenConstraintViolated => invalid("a CA above it may not have further CAs below"),
-            E::UnsupportedCriticalExtension => {
-                invalid("a critical extension in its chain is not understood")
-            }
-            E::UnsupportedCertVersion => {
-                invalid("its chain holds a certificate older than X.509 v3")
-            }
-            E::UnsupportedSignatureAlgorithmContext(_)
-            | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => invalid(
-                "its chain is signed with an algorithm that is not accepted (RSA below 2048 bits, SHA-1, …)",
-            ),
-            E::BadDer | E::BadDerTime | E::MalformedExtensions | E::TrailingData(_) => Denied::new(
-                Denial::CertificateMalformed,
-                format!(
-                    "certificate {}, or one sent with it: {error:?}",
-                    leaf.describe()
-                ),
-            ),
-            other => invalid(&format!("{other:?}")),
-        }
-    }
-
-    /// A self-issued certificate that is no root of ours.
-    fn is_strange(&self, leaf: &CertFacts) -> bool {
-        leaf.subject == leaf.issuer
-            && !self
-                .roots
-                .iter()
-                .any(|root| root.facts.fingerprint == leaf.fingerprint)
-    }
-
-    fn unknown(&self, leaf: &CertFacts) -> Denied {
-        let mut detail = format!("certificate {}", leaf.describe());
-        if leaf.subject == leaf.issuer {
-            detail.push_str(": it is self-signed and not one of pinned");
-        } else if self.pins.values().any(|pin| pin.subject == leaf.issuer) {
-            detail.push_str(": its issuer is pinned, and a pinned certificate is never an anchor");
-        } else if self.roots.is_empty() {
-            detail.push_str(": it is not one of pinned, and there is no trust");
-        } else if let Some(root) = self.roots.iter().find(|r| r.facts.subject == leaf.issuer) {
-            detail.push_str(": a root of that name is trusted, but it did not sign this (key ");
-            detail.push_str(&short(&root.facts.spki));
-            detail.push(')');
-        } else {
-            detail.push_str(": its chain leads to none of the trusted roots: ");
-            let names: Vec<_> = self
-                .roots
-                .iter()
-                .take(5)
-                .map(|r| format!("{:?}", r.facts.subject))
-                .collect();
-            detail.push_str(&names.join(", "));
-            detail.push_str("; were the intermediates sent?");
-        }
-        Denied::new(Denial::CertificateUnknownIssuer, detail)
-    }
-}
-
-fn short(hash: &Sha256) -> String {
-    format!(
-        "sha256:{}…",
-        hash.to_string().chars().take(16).collect::<String>()
-    )
 }
 
 /// Dates of one certificate: both ends are part of its life (RFC 5280 section 4.1.2.5).
@@ -448,33 +386,6 @@ pub(super) fn check_dates(facts: &CertFacts, now: UnixSeconds) -> Result<(), Den
     } else {
         Ok(())
     }
-}
-
-fn wrong_usage(facts: &CertFacts, usage: Usage) -> Denied {
-    let wanted = match usage {
-        Usage::ClientAuth => "clientAuth",
-        Usage::ServerAuth => "serverAuth",
-    };
-    let mut has = Vec::new();
-    if facts.usage.server_auth {
-        has.push("serverAuth".to_owned());
-    }
-    if facts.usage.client_auth {
-        has.push("clientAuth".to_owned());
-    }
-    has.extend(facts.usage.other.iter().cloned());
-    let has = if has.is_empty() {
-        "none".to_owned()
-    } else {
-        has.join(", ")
-    };
-    Denied::new(
-        Denial::CertificateWrongUsage,
-        format!(
-            "certificate {}: expected extended key usage {wanted}, it has {has}",
-            facts.describe()
-        ),
-    )
 }
 
 /// An error for the engine that lets it look for another path and ends the search otherwise.

@@ -1,5 +1,0 @@
-//! Handshakes over a pipe, with material made for each test.
-
-mod mint;
-
-mod handshakes;

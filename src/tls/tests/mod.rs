@@ -1,0 +1,6 @@
+//! Proofs and handshakes, with material made for each test.
+
+mod handshakes;
+mod loading;
+mod mint;
+mod proofs;
