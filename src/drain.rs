@@ -49,7 +49,10 @@ impl Drain {
     pub async fn drain(&self, deadline: Duration) -> usize {
         self.draining.cancel();
         self.tracker.close();
-        if tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok() {
+        if tokio::time::timeout(deadline, self.tracker.wait())
+            .await
+            .is_ok()
+        {
             return 0;
         }
         let cut = self.tracker.len();

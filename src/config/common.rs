@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Admin, Cipher, Common, Identity, KeyExchange, Limits, ListenAddress, Log as LogTable, LogFormat,
-    Revocation, TlsOptions, TlsVersion, TrustBundle, defaults,
+    Admin, Cipher, Common, Identity, KeyExchange, Limits, ListenAddress, Log as LogTable,
+    LogFormat, Revocation, TlsOptions, TlsVersion, TrustBundle, defaults,
     reader::{Table, Value},
-    values::{certificate_files, duration, listen_address, secret, size, some_duration, some_peer_names},
+    values::{
+        certificate_files, duration, listen_address, secret, size, some_duration, some_peer_names,
+    },
 };
 use crate::admit::DeniedList;
 
@@ -24,7 +26,10 @@ pub(super) struct Head {
 pub(super) fn head(root: &Table<'_>, folder: &Path, per_ip: usize) -> Head {
     let mut warnings = Vec::new();
     let identity = root
-        .need("identity", "who this process is: certificate, key, and trust or pinned")
+        .need(
+            "identity",
+            "who this process is: certificate, key, and trust or pinned",
+        )
         .and_then(|value| value.table("[identity]"))
         .and_then(|table| read_identity(table, folder));
     if let Some(identity) = &identity
@@ -34,11 +39,25 @@ pub(super) fn head(root: &Table<'_>, folder: &Path, per_ip: usize) -> Head {
         warnings.push("identity.crl is not set: revoked certificates are not refused".to_owned());
     }
     let tls = tls_over(&defaults::tls(), root.get("tls").as_ref(), "[tls]");
-    let limits = limits_over(&defaults::limits(per_ip), root.get("limits").as_ref(), "[limits]");
-    let admin = root.get("admin").and_then(|value| read_admin(&value, folder));
+    let limits = limits_over(
+        &defaults::limits(per_ip),
+        root.get("limits").as_ref(),
+        "[limits]",
+    );
+    let admin = root
+        .get("admin")
+        .and_then(|value| read_admin(&value, folder));
     let log = read_log(root.get("log").as_ref());
     let workers = read_workers(root.get("runtime").as_ref());
-    Head { identity, tls, limits, admin, log, workers, warnings }
+    Head {
+        identity,
+        tls,
+        limits,
+        admin,
+        log,
+        workers,
+        warnings,
+    }
 }
 
 impl Head {
@@ -61,7 +80,10 @@ pub(super) fn read_identity(table: Table<'_>, folder: &Path) -> Option<Identity>
         match source.string().as_deref() {
             Some("files") | None => {}
             Some("renew" | "pki" | "acme" | "spiffe") => {
-                source.bad("only `source = \"files\"` is supported yet", "issue with portcullis pki and name the files");
+                source.bad(
+                    "only `source = \"files\"` is supported yet",
+                    "issue with portcullis pki and name the files",
+                );
             }
             Some(other) => source.bad(format!("`source` can't be {other:?}"), "expected \"files\""),
         }
@@ -77,7 +99,10 @@ pub(super) fn read_identity(table: Table<'_>, folder: &Path) -> Option<Identity>
         .filter_map(|item| read_bundle(item, folder))
         .collect();
     let revocation = revocation(&table, folder, "crl", "crl_policy", Some("crl_scope"));
-    let denied = table.get("denied").map(|v| read_denied(&v)).unwrap_or_default();
+    let denied = table
+        .get("denied")
+        .map(|v| read_denied(&v))
+        .unwrap_or_default();
     if trust.is_none() && pinned.is_empty() && bundles.is_empty() {
         table.log.add(
             table.head(),
@@ -102,12 +127,20 @@ pub(super) fn read_identity(table: Table<'_>, folder: &Path) -> Option<Identity>
 
 fn read_bundle(item: &Value<'_>, folder: &Path) -> Option<TrustBundle> {
     let table = item.table("[[identity.trust_bundle]]")?;
-    let file = table.need("file", "a PEM file of roots").and_then(|v| v.path(folder));
+    let file = table
+        .need("file", "a PEM file of roots")
+        .and_then(|v| v.path(folder));
     let names = table
-        .need("names", "what these roots may speak for: [\"dns:*.partner.example\"]")
+        .need(
+            "names",
+            "what these roots may speak for: [\"dns:*.partner.example\"]",
+        )
         .and_then(|v| some_peer_names(&v, folder, &[]));
     table.finish();
-    Some(TrustBundle { file: file?, names: names? })
+    Some(TrustBundle {
+        file: file?,
+        names: names?,
+    })
 }
 
 fn read_denied(value: &Value<'_>) -> DeniedList {
@@ -123,7 +156,9 @@ fn read_denied(value: &Value<'_>) -> DeniedList {
 }
 
 pub(super) fn paths(value: Option<&Value<'_>>, folder: &Path) -> Vec<PathBuf> {
-    let Some(items) = value.and_then(Value::list_or_one) else { return Vec::new() };
+    let Some(items) = value.and_then(Value::list_or_one) else {
+        return Vec::new();
+    };
     items.iter().filter_map(|item| item.path(folder)).collect()
 }
 
@@ -139,20 +174,28 @@ pub(super) fn revocation(
     let leaf_only = scope.and_then(|scope| table.get(scope));
     let Some(files) = files else {
         for lonely in [tolerate, leaf_only].into_iter().flatten() {
-            lonely.bad(format!("`{}` without `{crl}`", lonely.key), format!("name the files: {crl} = [\"crl.pem\"]"));
+            lonely.bad(
+                format!("`{}` without `{crl}`", lonely.key),
+                format!("name the files: {crl} = [\"crl.pem\"]"),
+            );
         }
         return None;
     };
     let list = paths(Some(&files), folder);
     if list.is_empty() {
-        files.bad(format!("`{crl}` names no file"), "leave it out, or name at least one");
+        files.bad(
+            format!("`{crl}` names no file"),
+            "leave it out, or name at least one",
+        );
     }
     Some(Revocation {
         files: list,
         tolerate_expired: tolerate
             .and_then(|v| v.word(&[("require", false), ("tolerate", true)]))
             .unwrap_or(false),
-        leaf_only: leaf_only.and_then(|v| v.word(&[("chain", false), ("leaf", true)])).unwrap_or(false),
+        leaf_only: leaf_only
+            .and_then(|v| v.word(&[("chain", false), ("leaf", true)]))
+            .unwrap_or(false),
     })
 }
 
@@ -167,8 +210,9 @@ pub(super) fn tls_over(base: &TlsOptions, value: Option<&Value<'_>>, name: &str)
 
 /// The keys of a `[tls]` table, wherever they stand.
 pub(super) fn tls_keys(tls: &mut TlsOptions, table: &Table<'_>) {
-    if let Some(version) =
-        table.get("min_version").and_then(|v| v.word(&[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]))
+    if let Some(version) = table
+        .get("min_version")
+        .and_then(|v| v.word(&[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]))
     {
         tls.min_version = Some(version);
     }
@@ -192,9 +236,16 @@ pub(super) fn tls_keys(tls: &mut TlsOptions, table: &Table<'_>) {
 }
 
 fn words<T: Copy + PartialEq>(value: &Value<'_>, known: &[(&'static str, T)]) -> Option<Vec<T>> {
-    let list: Vec<T> = value.list()?.iter().filter_map(|item| item.word(known)).collect();
+    let list: Vec<T> = value
+        .list()?
+        .iter()
+        .filter_map(|item| item.word(known))
+        .collect();
     if list.is_empty() {
-        value.bad(format!("`{}` leaves nothing to negotiate", value.key), "name at least one, or leave it out");
+        value.bad(
+            format!("`{}` leaves nothing to negotiate", value.key),
+            "name at least one, or leave it out",
+        );
         return None;
     }
     Some(list)
@@ -202,7 +253,9 @@ fn words<T: Copy + PartialEq>(value: &Value<'_>, known: &[(&'static str, T)]) ->
 
 pub(super) fn limits_over(base: &Limits, value: Option<&Value<'_>>, name: &str) -> Limits {
     let mut limits = base.clone();
-    let Some(table) = value.and_then(|value| value.table(name)) else { return limits };
+    let Some(table) = value.and_then(|value| value.table(name)) else {
+        return limits;
+    };
     let count = |key, to: &mut usize| {
         if let Some(n) = table.get(key).and_then(|v| v.number()) {
             *to = usize::try_from(n).unwrap_or(usize::MAX);
@@ -214,7 +267,10 @@ pub(super) fn limits_over(base: &Limits, value: Option<&Value<'_>>, name: &str) 
     if limits.connections == 0
         && let Some(value) = table.get("connections")
     {
-        value.bad("`connections` can't be 0", "a listener that admits nobody is left out");
+        value.bad(
+            "`connections` can't be 0",
+            "a listener that admits nobody is left out",
+        );
     }
     let needed = |key, to: &mut std::time::Duration| {
         if let Some(d) = table.get(key).and_then(|v| some_duration(&v)) {
@@ -253,39 +309,64 @@ fn read_admin(value: &Value<'_>, folder: &Path) -> Option<Admin> {
     let address_value = table.need("address", "where /healthz, /readyz and /metrics answer");
     let address = address_value.as_ref().and_then(listen_address);
     let token = table.get("token").and_then(|v| secret(&v, folder));
-    let certificate = table.get("tls").and_then(|v| v.table("[admin.tls]")).and_then(|tls| {
-        let files = certificate_files(&tls, folder);
-        tls.finish();
-        files
-    });
+    let certificate = table
+        .get("tls")
+        .and_then(|v| v.table("[admin.tls]"))
+        .and_then(|tls| {
+            let files = certificate_files(&tls, folder);
+            tls.finish();
+            files
+        });
     if let (Some(ListenAddress::Tcp(tcp)), Some(at)) = (&address, &address_value)
         && !tcp.ip().to_canonical().is_loopback()
     {
         if certificate.is_none() {
-            at.bad("`address` is beyond loopback", "the admin listener needs [admin.tls] there");
+            at.bad(
+                "`address` is beyond loopback",
+                "the admin listener needs [admin.tls] there",
+            );
         }
         if token.is_none() {
-            at.bad("`address` is beyond loopback", "the admin listener needs `token` there");
+            at.bad(
+                "`address` is beyond loopback",
+                "the admin listener needs `token` there",
+            );
         }
     }
     table.finish();
-    Some(Admin { address: address?, token, certificate })
+    Some(Admin {
+        address: address?,
+        token,
+        certificate,
+    })
 }
 
 fn read_log(value: Option<&Value<'_>>) -> LogTable {
-    let mut log = LogTable { level: "info".to_owned(), format: LogFormat::Auto, access: true };
-    let Some(table) = value.and_then(|value| value.table("[log]")) else { return log };
+    let mut log = LogTable {
+        level: "info".to_owned(),
+        format: LogFormat::Auto,
+        access: true,
+    };
+    let Some(table) = value.and_then(|value| value.table("[log]")) else {
+        return log;
+    };
     if let Some(value) = table.get("level")
         && let Some(level) = value.string()
     {
         if let Err(error) = level.parse::<tracing_subscriber::filter::Targets>() {
-            value.bad(format!("`level` can't be {level:?}"), format!("expected a tracing filter like \"info\": {error}"));
+            value.bad(
+                format!("`level` can't be {level:?}"),
+                format!("expected a tracing filter like \"info\": {error}"),
+            );
         }
         log.level = level;
     }
     if let Some(value) = table.get("format") {
         if value.string().as_deref() == Some("journald") {
-            value.bad("\"journald\" is not supported yet", "expected \"auto\", \"json\" or \"text\"");
+            value.bad(
+                "\"journald\" is not supported yet",
+                "expected \"auto\", \"json\" or \"text\"",
+            );
         } else if let Some(format) = value.word(&[
             ("auto", LogFormat::Auto),
             ("json", LogFormat::Json),
@@ -302,11 +383,16 @@ fn read_log(value: Option<&Value<'_>>) -> LogTable {
 }
 
 fn read_workers(value: Option<&Value<'_>>) -> usize {
-    let Some(table) = value.and_then(|value| value.table("[runtime]")) else { return 0 };
+    let Some(table) = value.and_then(|value| value.table("[runtime]")) else {
+        return 0;
+    };
     let workers = table.get("workers").and_then(|value| {
         let n = value.number()?;
         if n > 1024 {
-            value.bad("`workers` is out of bounds", "expected 0 (one per core) to 1024");
+            value.bad(
+                "`workers` is out of bounds",
+                "expected 0 (one per core) to 1024",
+            );
         }
         usize::try_from(n).ok()
     });

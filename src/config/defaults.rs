@@ -5,13 +5,24 @@ use std::time::Duration;
 use super::{Cipher, Health, KeyExchange, Limits, Pool, TlsOptions};
 
 /// Post-quantum first: what is recorded today must not be read tomorrow.
-const KEY_EXCHANGE: [KeyExchange; 3] =
-    [KeyExchange::X25519MlKem768, KeyExchange::X25519, KeyExchange::Secp256r1];
+const KEY_EXCHANGE: [KeyExchange; 3] = [
+    KeyExchange::X25519MlKem768,
+    KeyExchange::X25519,
+    KeyExchange::Secp256r1,
+];
 /// AES-128 first: as strong as the rest of the handshake, and the cheapest.
-const CIPHERS: [Cipher; 3] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+const CIPHERS: [Cipher; 3] = [
+    Cipher::Aes128Gcm,
+    Cipher::Aes256Gcm,
+    Cipher::ChaCha20Poly1305,
+];
 
 pub(super) fn tls() -> TlsOptions {
-    TlsOptions { min_version: None, key_exchange: KEY_EXCHANGE.to_vec(), ciphers: CIPHERS.to_vec() }
+    TlsOptions {
+        min_version: None,
+        key_exchange: KEY_EXCHANGE.to_vec(),
+        ciphers: CIPHERS.to_vec(),
+    }
 }
 
 pub(super) fn limits(connections_per_ip: usize) -> Limits {

@@ -29,7 +29,11 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
         Err(error) => Err(Problems {
             file: path.to_owned(),
             text: String::new(),
-            list: vec![Problem { span: 0..0, message: format!("can't be read: {error}"), help: None }],
+            list: vec![Problem {
+                span: 0..0,
+                message: format!("can't be read: {error}"),
+                help: None,
+            }],
         }),
     }
 }
@@ -39,7 +43,11 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 /// # Errors
 /// Every problem of the text.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Problems> {
-    let fail = |list| Problems { file: path.to_owned(), text: text.to_owned(), list };
+    let fail = |list| Problems {
+        file: path.to_owned(),
+        text: text.to_owned(),
+        list,
+    };
     let document = toml::de::DeTable::parse(text).map_err(|error| {
         fail(vec![Problem {
             span: error.span().unwrap_or(0..0),
@@ -79,9 +87,17 @@ enum Shape {
 fn shape(root: &Table<'_>) -> Shape {
     let gateway = root.get("route").is_some() || root.get("backend").is_some();
     let quiet = Notes::default();
-    let acceptor = root.entries().iter().filter(|(key, _)| key == "listener").any(|(_, value)| {
-        value.list_quietly().iter().filter_map(|item| item.table_with("listener", quiet.clone())).any(|l| l.get("backend").is_some())
-    });
+    let acceptor = root
+        .entries()
+        .iter()
+        .filter(|(key, _)| key == "listener")
+        .any(|(_, value)| {
+            value
+                .list_quietly()
+                .iter()
+                .filter_map(|item| item.table_with("listener", quiet.clone()))
+                .any(|l| l.get("backend").is_some())
+        });
     match (gateway, acceptor) {
         (true, false) => Shape::Gateway,
         (false, true) => Shape::Acceptor,
@@ -108,7 +124,12 @@ impl Config {
         add_identity(&mut files, &common.identity);
         if let Some(admin) = &common.admin {
             add_secret(&mut files, admin.token.as_ref());
-            files.extend(admin.certificate.iter().flat_map(|c| [c.certificate.clone(), c.key.clone()]));
+            files.extend(
+                admin
+                    .certificate
+                    .iter()
+                    .flat_map(|c| [c.certificate.clone(), c.key.clone()]),
+            );
         }
         match self {
             Self::Gateway(gateway) => {
@@ -122,8 +143,18 @@ impl Config {
                         files.extend(auth.pinned.iter().cloned());
                         files.extend(auth.revocation.iter().flat_map(|r| r.files.clone()));
                     }
-                    let lists = [listener.allow.as_ref(), Some(&listener.deny), listener.proxy_from.as_ref(), Some(&listener.trusted_proxies)];
-                    files.extend(lists.into_iter().flatten().flat_map(|list| list.files.clone()));
+                    let lists = [
+                        listener.allow.as_ref(),
+                        Some(&listener.deny),
+                        listener.proxy_from.as_ref(),
+                        Some(&listener.trusted_proxies),
+                    ];
+                    files.extend(
+                        lists
+                            .into_iter()
+                            .flatten()
+                            .flat_map(|list| list.files.clone()),
+                    );
                 }
                 for backend in gateway.backends.values() {
                     if let Some(identity) = &backend.identity {
@@ -134,9 +165,20 @@ impl Config {
             Self::Acceptor(acceptor) => {
                 for listener in &acceptor.listeners {
                     files.extend(listener.backend_tls.iter().map(|tls| tls.trust.clone()));
-                    files.extend(listener.rules.iter().filter_map(|r| r.from.as_ref()).flat_map(|l| l.files.clone()));
+                    files.extend(
+                        listener
+                            .rules
+                            .iter()
+                            .filter_map(|r| r.from.as_ref())
+                            .flat_map(|l| l.files.clone()),
+                    );
                     let lists = [Some(&listener.untrusted_ips), listener.proxy_from.as_ref()];
-                    files.extend(lists.into_iter().flatten().flat_map(|list| list.files.clone()));
+                    files.extend(
+                        lists
+                            .into_iter()
+                            .flatten()
+                            .flat_map(|list| list.files.clone()),
+                    );
                 }
             }
         }

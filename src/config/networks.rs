@@ -20,10 +20,14 @@ pub fn parse(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }
-    let net: IpNet =
-        text.parse().map_err(|_| "expected an address or a prefix like 10.0.0.0/8".to_owned())?;
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| "expected an address or a prefix like 10.0.0.0/8".to_owned())?;
     if net.addr() != net.network() {
-        return Err(format!("bits are set behind the prefix: expected {}", net.trunc()));
+        return Err(format!(
+            "bits are set behind the prefix: expected {}",
+            net.trunc()
+        ));
     }
     Ok(net)
 }
@@ -37,13 +41,19 @@ pub fn parse_text(text: &str) -> Result<Vec<IpNet>, String> {
     for (at, line) in text.lines().enumerate() {
         let entry = line.split('#').next().unwrap_or_default().trim();
         if !entry.is_empty() {
-            let net = parse(entry)
-                .map_err(|reason| format!("{}: {entry:?} is no network: {reason}", at.saturating_add(1)))?;
+            let net = parse(entry).map_err(|reason| {
+                format!(
+                    "{}: {entry:?} is no network: {reason}",
+                    at.saturating_add(1)
+                )
+            })?;
             list.push(net);
         }
     }
     if list.is_empty() {
-        return Err("1: holds no network: an empty list admits nobody, which is never meant".to_owned());
+        return Err(
+            "1: holds no network: an empty list admits nobody, which is never meant".to_owned(),
+        );
     }
     Ok(list)
 }
@@ -70,8 +80,19 @@ mod tests {
 
     #[test]
     fn one_bad_line_refuses_the_file() {
-        assert_eq!(parse_text("# ours\n10.0.0.0/8\n\n::1 # us\n").unwrap().len(), 2);
-        for (text, line) in [("10.0.0.0/8\n10.0.0.0/33\n", "2:"), ("10.0.0.1/8", "1:"), ("", "1:"), ("# none\n", "1:"), ("host", "1:")] {
+        assert_eq!(
+            parse_text("# ours\n10.0.0.0/8\n\n::1 # us\n")
+                .unwrap()
+                .len(),
+            2
+        );
+        for (text, line) in [
+            ("10.0.0.0/8\n10.0.0.0/33\n", "2:"),
+            ("10.0.0.1/8", "1:"),
+            ("", "1:"),
+            ("# none\n", "1:"),
+            ("host", "1:"),
+        ] {
             assert!(parse_text(text).unwrap_err().starts_with(line), "{text}");
         }
     }

@@ -31,23 +31,45 @@ impl Problems {
     pub fn position(&self, at: usize) -> (usize, usize) {
         let before = self.text.get(..at).unwrap_or(&self.text);
         let line = before.matches('\n').count().saturating_add(1);
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            .saturating_add(1);
         (line, column)
     }
 
     fn render(&self, f: &mut fmt::Formatter<'_>, problem: &Problem) -> fmt::Result {
         let (line, column) = self.position(problem.span.start);
-        writeln!(f, "{}:{line}:{column}: {}", self.file.display(), problem.message)?;
-        let text = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-        let width = self
+        writeln!(
+            f,
+            "{}:{line}:{column}: {}",
+            self.file.display(),
+            problem.message
+        )?;
+        let text = self
             .text
-            .get(problem.span.clone())
-            .map_or(1, |part| part.lines().next().unwrap_or_default().chars().count().max(1));
+            .lines()
+            .nth(line.saturating_sub(1))
+            .unwrap_or_default();
+        let width = self.text.get(problem.span.clone()).map_or(1, |part| {
+            part.lines()
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count()
+                .max(1)
+        });
         let gutter = line.to_string();
         let pad = " ".repeat(gutter.len());
         // tabs stay tabs, so that the caret stands under its text
-        let indent: String =
-            text.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
+        let indent: String = text
+            .chars()
+            .take(column.saturating_sub(1))
+            .map(|c| if c == '\t' { c } else { ' ' })
+            .collect();
         writeln!(f, "{pad} |")?;
         writeln!(f, "{gutter} | {text}")?;
         writeln!(f, "{pad} | {indent}{}", "^".repeat(width))?;
@@ -60,7 +82,9 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.list.iter().try_for_each(|problem| self.render(f, problem))
+        self.list
+            .iter()
+            .try_for_each(|problem| self.render(f, problem))
     }
 }
 

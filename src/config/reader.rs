@@ -1,9 +1,17 @@
 //! Walks a TOML document with spans and notes every problem on the way: unknown keys with the
 //! nearest known one, wrong types, missing keys.
 
-use std::{cell::RefCell, ops::Range, path::{Path, PathBuf}, rc::Rc};
+use std::{
+    cell::RefCell,
+    ops::Range,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
-use toml::{Spanned, de::{DeTable, DeValue}};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 use super::problem::Problem;
 
@@ -16,7 +24,11 @@ pub(super) struct Notes(Rc<RefCell<Vec<Problem>>>);
 impl Notes {
     pub(super) fn add(&self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         let help = Some(help.into()).filter(|text: &String| !text.is_empty());
-        self.0.borrow_mut().push(Problem { span, message: message.into(), help });
+        self.0.borrow_mut().push(Problem {
+            span,
+            message: message.into(),
+            help,
+        });
     }
 
     pub(super) fn take(&self) -> Vec<Problem> {
@@ -46,8 +58,19 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(name: impl Into<String>, span: Span, table: &'a DeTable<'a>, log: Notes) -> Self {
-        Self { name: name.into(), span, table, known: RefCell::default(), log }
+    pub(super) fn new(
+        name: impl Into<String>,
+        span: Span,
+        table: &'a DeTable<'a>,
+        log: Notes,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            span,
+            table,
+            known: RefCell::default(),
+            log,
+        }
     }
 
     /// The value of a key, if it is there.
@@ -66,7 +89,8 @@ impl<'a> Table<'a> {
     pub(super) fn need(&self, key: &'static str, why: &str) -> Option<Value<'a>> {
         let found = self.get(key);
         if found.is_none() {
-            self.log.add(self.head(), format!("{} needs `{key}`", self.name), why);
+            self.log
+                .add(self.head(), format!("{} needs `{key}`", self.name), why);
         }
         found
     }
@@ -74,7 +98,11 @@ impl<'a> Table<'a> {
     /// A key that this release knows and does not support.
     pub(super) fn later(&self, key: &'static str) {
         if let Some(value) = self.get(key) {
-            self.log.add(value.span, format!("`{key}` is not supported yet"), "remove it");
+            self.log.add(
+                value.span,
+                format!("`{key}` is not supported yet"),
+                "remove it",
+            );
         }
     }
 
@@ -89,7 +117,15 @@ impl<'a> Table<'a> {
             .iter()
             .map(|(name, value)| {
                 let key = name.get_ref().to_string();
-                (key.clone(), Value { key, span: value.span(), value: value.get_ref(), log: self.log.clone() })
+                (
+                    key.clone(),
+                    Value {
+                        key,
+                        span: value.span(),
+                        value: value.get_ref(),
+                        log: self.log.clone(),
+                    },
+                )
             })
             .collect()
     }
@@ -135,7 +171,11 @@ impl<'a> Value<'a> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.log.add(self.span.clone(), format!("`{}` is {found}", self.key), format!("expected {expected}"));
+        self.log.add(
+            self.span.clone(),
+            format!("`{}` is {found}", self.key),
+            format!("expected {expected}"),
+        );
     }
 
     /// Notes a problem with this value.
@@ -156,21 +196,32 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn string(&self) -> Option<String> {
-        if let DeValue::String(text) = self.value { Some(text.to_string()) } else {
+        if let DeValue::String(text) = self.value {
+            Some(text.to_string())
+        } else {
             self.wrong("a string");
             None
         }
     }
 
     /// A string that `parse` understands.
-    pub(super) fn parsed<T>(&self, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let text = if let DeValue::String(text) = self.value { text } else {
+    pub(super) fn parsed<T>(
+        &self,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = if let DeValue::String(text) = self.value {
+            text
+        } else {
             self.wrong(expected);
             return None;
         };
         let parsed = parse(text);
         if parsed.is_none() {
-            self.bad(format!("`{}` can't be {text:?}", self.key), format!("expected {expected}"));
+            self.bad(
+                format!("`{}` can't be {text:?}", self.key),
+                format!("expected {expected}"),
+            );
         }
         parsed
     }
@@ -178,7 +229,10 @@ impl<'a> Value<'a> {
     /// One of a few words.
     pub(super) fn word<T: Copy>(&self, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.string()?;
-        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        let found = words
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value);
         if found.is_none() {
             self.bad(
                 format!("`{}` can't be {text:?}", self.key),
@@ -189,7 +243,9 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
-        if let DeValue::Boolean(value) = self.value { Some(*value) } else {
+        if let DeValue::Boolean(value) = self.value {
+            Some(*value)
+        } else {
             self.wrong("true or false");
             None
         }
@@ -210,32 +266,51 @@ impl<'a> Value<'a> {
             self.wrong("a list");
             return None;
         };
-        Some(array.iter().map(|item: &'a Spanned<DeValue<'a>>| self.item(item)).collect())
+        Some(
+            array
+                .iter()
+                .map(|item: &'a Spanned<DeValue<'a>>| self.item(item))
+                .collect(),
+        )
     }
 
     /// The items of a list; none where it is no list, without a word.
     pub(super) fn list_quietly(&self) -> Vec<Value<'a>> {
-        let DeValue::Array(array) = self.value else { return Vec::new() };
+        let DeValue::Array(array) = self.value else {
+            return Vec::new();
+        };
         array.iter().map(|item| self.item(item)).collect()
     }
 
     /// A table whose problems go elsewhere; `None` where it is none, without a word.
     pub(super) fn table_with(&self, name: &str, log: Notes) -> Option<Table<'a>> {
-        let DeValue::Table(table) = self.value else { return None };
+        let DeValue::Table(table) = self.value else {
+            return None;
+        };
         Some(Table::new(name, self.span.clone(), table, log))
     }
 
     /// A list, or one value that stands for a list of one.
     pub(super) fn list_or_one(&self) -> Option<Vec<Value<'a>>> {
         if self.is_string() {
-            let one = Value { key: self.key.clone(), span: self.span.clone(), value: self.value, log: self.log.clone() };
+            let one = Value {
+                key: self.key.clone(),
+                span: self.span.clone(),
+                value: self.value,
+                log: self.log.clone(),
+            };
             return Some(vec![one]);
         }
         self.list()
     }
 
     fn item(&self, item: &'a Spanned<DeValue<'a>>) -> Self {
-        Self { key: self.key.clone(), span: item.span(), value: item.get_ref(), log: self.log.clone() }
+        Self {
+            key: self.key.clone(),
+            span: item.span(),
+            value: item.get_ref(),
+            log: self.log.clone(),
+        }
     }
 
     pub(super) fn table(&self, name: impl Into<String>) -> Option<Table<'a>> {

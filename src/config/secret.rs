@@ -52,10 +52,17 @@ pub enum SecretError {
 /// # Errors
 /// It can't be read, or the world or a group that this process is not in may read it.
 pub fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let read = |error| SecretError::Read { file: file.to_owned(), error };
+    let read = |error| SecretError::Read {
+        file: file.to_owned(),
+        error,
+    };
     let meta = fs::metadata(file).map_err(read)?;
     let mode = meta.mode() & 0o777;
-    let exposed = |who| SecretError::Exposed { file: file.to_owned(), mode, who };
+    let exposed = |who| SecretError::Exposed {
+        file: file.to_owned(),
+        mode,
+        who,
+    };
     if mode & 0o007 != 0 {
         return Err(exposed("everybody"));
     }
@@ -87,13 +94,20 @@ pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>,
                 .ok_or_else(|| SecretError::Unset("CREDENTIALS_DIRECTORY".to_owned()))?;
             // the service manager makes the folder readable by this service alone
             let file = PathBuf::from(folder).join(name);
-            fs::read(&file).map(Zeroizing::new).map_err(|error| SecretError::Read { file, error })?
+            fs::read(&file)
+                .map(Zeroizing::new)
+                .map_err(|error| SecretError::Read { file, error })?
         }
     };
     if value.last() == Some(&b'\n') {
         value.pop();
     }
-    let unfit = |reason| Err(SecretError::Unfit { place: secret.to_string(), reason });
+    let unfit = |reason| {
+        Err(SecretError::Unfit {
+            place: secret.to_string(),
+            reason,
+        })
+    };
     if value.is_empty() {
         return unfit("the secret is empty");
     }
@@ -134,14 +148,22 @@ mod tests {
     #[test]
     fn one_trailing_newline_is_dropped() {
         let (_dir, secret) = file(b"0123456789abcdef\n", 0o600);
-        assert_eq!(load(&secret, false).unwrap().as_slice(), b"0123456789abcdef");
+        assert_eq!(
+            load(&secret, false).unwrap().as_slice(),
+            b"0123456789abcdef"
+        );
         let (_dir, secret) = file(b"0123456789abcdef\n\n", 0o600);
         assert!(load(&secret, false).is_err());
     }
 
     #[test]
     fn what_is_no_secret_or_not_kept_is_refused() {
-        for (content, mode) in [(b"".as_slice(), 0o600), (b"\n", 0o600), (b"short", 0o600), (b"0123456789abcdef", 0o644)] {
+        for (content, mode) in [
+            (b"".as_slice(), 0o600),
+            (b"\n", 0o600),
+            (b"short", 0o600),
+            (b"0123456789abcdef", 0o644),
+        ] {
             let (_dir, secret) = file(content, mode);
             assert!(load(&secret, false).is_err(), "{content:?} {mode:o}");
         }

@@ -1,6 +1,10 @@
 //! Values that are strings with a meaning: durations, sizes, addresses, names, networks, secrets.
 
-use std::{net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     CertificateFiles, DialAddress, ListenAddress, NetworkList, SecretRef, ServerName,
@@ -25,7 +29,10 @@ pub(super) fn duration(value: &Value<'_>) -> Option<Duration> {
             _ => return None,
         };
         // ten years: what is longer is a slip of the pen, and timers overflow
-        number.checked_mul(seconds).filter(|s| *s <= 315_360_000).map(Duration::from_secs)
+        number
+            .checked_mul(seconds)
+            .filter(|s| *s <= 315_360_000)
+            .map(Duration::from_secs)
     })
 }
 
@@ -33,7 +40,10 @@ pub(super) fn duration(value: &Value<'_>) -> Option<Duration> {
 pub(super) fn some_duration(value: &Value<'_>) -> Option<Duration> {
     let duration = duration(value)?;
     if duration.is_zero() {
-        value.bad(format!("`{}` can't be 0", value.key), "a wait that a stranger controls needs an end");
+        value.bad(
+            format!("`{}` can't be 0", value.key),
+            "a wait that a stranger controls needs an end",
+        );
         return None;
     }
     Some(duration)
@@ -44,7 +54,10 @@ pub(super) fn size(value: &Value<'_>) -> Option<u64> {
     if !value.is_string() {
         let number = value.number()?;
         if number != 0 {
-            value.bad(format!("`{}` has no unit", value.key), format!("expected {SIZE}"));
+            value.bad(
+                format!("`{}` has no unit", value.key),
+                format!("expected {SIZE}"),
+            );
             return None;
         }
         return Some(0);
@@ -65,30 +78,41 @@ pub(super) fn size(value: &Value<'_>) -> Option<u64> {
 }
 
 pub(super) fn listen_address(value: &Value<'_>) -> Option<ListenAddress> {
-    value.parsed("\"IP:PORT\", \"[IPv6]:PORT\", \"unix:/path\" or \"systemd:NAME\"", |text| {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Some(PathBuf::from(path)).filter(|p| p.is_absolute()).map(ListenAddress::Unix);
-        }
-        if let Some(name) = text.strip_prefix("systemd:") {
-            let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-            return fits.then(|| ListenAddress::Systemd(name.to_owned()));
-        }
-        text.parse::<SocketAddr>().ok().map(ListenAddress::Tcp)
-    })
+    value.parsed(
+        "\"IP:PORT\", \"[IPv6]:PORT\", \"unix:/path\" or \"systemd:NAME\"",
+        |text| {
+            if let Some(path) = text.strip_prefix("unix:") {
+                return Some(PathBuf::from(path))
+                    .filter(|p| p.is_absolute())
+                    .map(ListenAddress::Unix);
+            }
+            if let Some(name) = text.strip_prefix("systemd:") {
+                let fits =
+                    !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+                return fits.then(|| ListenAddress::Systemd(name.to_owned()));
+            }
+            text.parse::<SocketAddr>().ok().map(ListenAddress::Tcp)
+        },
+    )
 }
 
 pub(super) fn dial_address(value: &Value<'_>) -> Option<DialAddress> {
-    value.parsed("\"IP:PORT\", \"[IPv6]:PORT\", \"HOST:PORT\" or \"unix:/path\"", |text| {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Some(PathBuf::from(path)).filter(|p| p.is_absolute()).map(DialAddress::Unix);
-        }
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return (address.port() != 0).then_some(DialAddress::Ip(address));
-        }
-        let (host, port) = text.rsplit_once(':')?;
-        let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
-        DnsName::parse(host).map(|host| DialAddress::Host(host.as_str().to_owned(), port))
-    })
+    value.parsed(
+        "\"IP:PORT\", \"[IPv6]:PORT\", \"HOST:PORT\" or \"unix:/path\"",
+        |text| {
+            if let Some(path) = text.strip_prefix("unix:") {
+                return Some(PathBuf::from(path))
+                    .filter(|p| p.is_absolute())
+                    .map(DialAddress::Unix);
+            }
+            if let Ok(address) = text.parse::<SocketAddr>() {
+                return (address.port() != 0).then_some(DialAddress::Ip(address));
+            }
+            let (host, port) = text.rsplit_once(':')?;
+            let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+            DnsName::parse(host).map(|host| DialAddress::Host(host.as_str().to_owned(), port))
+        },
+    )
 }
 
 pub(super) fn server_name(value: &Value<'_>) -> Option<ServerName> {
@@ -99,7 +123,11 @@ pub(super) fn server_name(value: &Value<'_>) -> Option<ServerName> {
 }
 
 /// Peer names. `pinned:FILE` becomes the file's whole path, and must be one of `pinned`.
-pub(super) fn peer_names(value: &Value<'_>, folder: &Path, pinned: &[PathBuf]) -> Option<PeerNames> {
+pub(super) fn peer_names(
+    value: &Value<'_>,
+    folder: &Path,
+    pinned: &[PathBuf],
+) -> Option<PeerNames> {
     let mut names = Vec::new();
     for item in value.list()? {
         let Some(text) = item.string() else { continue };
@@ -107,9 +135,15 @@ pub(super) fn peer_names(value: &Value<'_>, folder: &Path, pinned: &[PathBuf]) -
             Ok(PeerName::Pinned { file, .. }) => {
                 let whole = folder.join(&file);
                 if pinned.contains(&whole) {
-                    names.push(PeerName::Pinned { file: whole.display().to_string(), fingerprint: None });
+                    names.push(PeerName::Pinned {
+                        file: whole.display().to_string(),
+                        fingerprint: None,
+                    });
                 } else {
-                    item.bad(format!("{file} is not one of `pinned`"), "add the file to pinned");
+                    item.bad(
+                        format!("{file} is not one of `pinned`"),
+                        "add the file to pinned",
+                    );
                 }
             }
             Ok(name) => names.push(name),
@@ -120,10 +154,17 @@ pub(super) fn peer_names(value: &Value<'_>, folder: &Path, pinned: &[PathBuf]) -
 }
 
 /// The same, where an empty list makes no sense.
-pub(super) fn some_peer_names(value: &Value<'_>, folder: &Path, pinned: &[PathBuf]) -> Option<PeerNames> {
+pub(super) fn some_peer_names(
+    value: &Value<'_>,
+    folder: &Path,
+    pinned: &[PathBuf],
+) -> Option<PeerNames> {
     let names = peer_names(value, folder, pinned)?;
     if names.0.is_empty() {
-        value.bad(format!("`{}` names nobody", value.key), "absence is never permission: name at least one peer");
+        value.bad(
+            format!("`{}` names nobody", value.key),
+            "absence is never permission: name at least one peer",
+        );
         return None;
     }
     Some(names)
@@ -133,7 +174,9 @@ pub(super) fn networks(value: &Value<'_>, folder: &Path) -> Option<NetworkList> 
     let mut list = NetworkList::default();
     for item in value.list()? {
         if item.is_table() {
-            let Some(table) = item.table("a network list's file") else { continue };
+            let Some(table) = item.table("a network list's file") else {
+                continue;
+            };
             table.later("url");
             if let Some(file) = table.get("file").and_then(|v| v.path(folder)) {
                 list.files.push(file);
@@ -153,7 +196,10 @@ pub(super) fn networks(value: &Value<'_>, folder: &Path) -> Option<NetworkList> 
 pub(super) fn some_networks(value: &Value<'_>, folder: &Path) -> Option<NetworkList> {
     let list = networks(value, folder)?;
     if list.networks.is_empty() && list.files.is_empty() {
-        value.bad(format!("`{}` admits nobody", value.key), "name at least one network");
+        value.bad(
+            format!("`{}` admits nobody", value.key),
+            "name at least one network",
+        );
         return None;
     }
     Some(list)
@@ -162,13 +208,25 @@ pub(super) fn some_networks(value: &Value<'_>, folder: &Path) -> Option<NetworkL
 pub(super) fn secret(value: &Value<'_>, folder: &Path) -> Option<SecretRef> {
     const EXPECTED: &str = "expected { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
     if !value.is_table() {
-        value.bad(format!("`{}` is no reference to a secret", value.key), EXPECTED);
+        value.bad(
+            format!("`{}` is no reference to a secret", value.key),
+            EXPECTED,
+        );
         return None;
     }
     let table = value.table("a secret")?;
-    let file = table.get("file").and_then(|v| v.path(folder)).map(SecretRef::File);
-    let env = table.get("env").and_then(|v| v.string()).map(SecretRef::Env);
-    let credential = table.get("credential").and_then(|v| v.string()).map(SecretRef::Credential);
+    let file = table
+        .get("file")
+        .and_then(|v| v.path(folder))
+        .map(SecretRef::File);
+    let env = table
+        .get("env")
+        .and_then(|v| v.string())
+        .map(SecretRef::Env);
+    let credential = table
+        .get("credential")
+        .and_then(|v| v.string())
+        .map(SecretRef::Credential);
     table.finish();
     let mut given = [file, env, credential].into_iter().flatten();
     match (given.next(), given.next()) {
@@ -182,7 +240,10 @@ pub(super) fn secret(value: &Value<'_>, folder: &Path) -> Option<SecretRef> {
 
 /// `certificate`, `key` and `key_passphrase` of a table.
 pub(super) fn certificate_files(table: &Table<'_>, folder: &Path) -> Option<CertificateFiles> {
-    let certificate = table.need("certificate", "the chain that is shown: leaf first, then intermediates");
+    let certificate = table.need(
+        "certificate",
+        "the chain that is shown: leaf first, then intermediates",
+    );
     let key = table.need("key", "the private key of the certificate");
     let passphrase = table.get("key_passphrase").and_then(|v| secret(&v, folder));
     Some(CertificateFiles {

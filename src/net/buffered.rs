@@ -24,7 +24,12 @@ pub struct Buffered<S> {
 impl<S> Buffered<S> {
     /// Wraps a stream.
     pub fn new(inner: S) -> Self {
-        Self { inner, chunk: None, start: 0, end: 0 }
+        Self {
+            inner,
+            chunk: None,
+            start: 0,
+            end: 0,
+        }
     }
 
     /// The stream itself.
@@ -40,7 +45,10 @@ impl<S> Buffered<S> {
     /// What was read and not consumed.
     #[must_use]
     pub fn buffered(&self) -> &[u8] {
-        self.chunk.as_ref().and_then(|chunk| chunk.bytes().get(self.start..self.end)).unwrap_or_default()
+        self.chunk
+            .as_ref()
+            .and_then(|chunk| chunk.bytes().get(self.start..self.end))
+            .unwrap_or_default()
     }
 
     /// Drops octets from the front of what is buffered.
@@ -85,7 +93,11 @@ impl<S: AsyncRead + Unpin> Buffered<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.buffered().is_empty() {
             // who asks for much gets it without a copy
@@ -104,7 +116,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Buffered<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Buffered<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
     }
 
@@ -147,7 +163,8 @@ mod tests {
         near.read_exact(&mut got).await.unwrap();
         assert_eq!(got, sent[3..]);
         let mut one = [0];
-        let pending = tokio::time::timeout(std::time::Duration::from_millis(5), near.read(&mut one)).await;
+        let pending =
+            tokio::time::timeout(std::time::Duration::from_millis(5), near.read(&mut one)).await;
         assert!(pending.is_err() && near.chunk.is_none());
         drop(far);
         assert_eq!(near.read(&mut one).await.unwrap(), 0);

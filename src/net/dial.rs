@@ -27,7 +27,9 @@ pub async fn dial(address: &DialAddress, bind: Option<IpAddr>) -> io::Result<Soc
                         found = Some(socket);
                         break;
                     }
-                    Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+                    Err(error) => {
+                        last = io::Error::new(error.kind(), format!("{address}: {error}"))
+                    }
                 }
             }
             found.ok_or(last)?
@@ -38,7 +40,11 @@ pub async fn dial(address: &DialAddress, bind: Option<IpAddr>) -> io::Result<Soc
 }
 
 async fn connect(address: SocketAddr, bind: Option<IpAddr>) -> io::Result<Socket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     if let Some(bind) = bind {
         socket.bind(SocketAddr::new(bind, 0))?;
     }

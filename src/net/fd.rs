@@ -6,7 +6,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[must_use]
 pub fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,

@@ -31,6 +31,9 @@ impl Inherited {
     /// The names that are there.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.0.lock().map(|held| held.keys().cloned().collect()).unwrap_or_default()
+        self.0
+            .lock()
+            .map(|held| held.keys().cloned().collect())
+            .unwrap_or_default()
     }
 }

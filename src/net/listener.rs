@@ -47,7 +47,10 @@ impl Listener {
             ListenAddress::Unix(path) => bind_unix(path),
             ListenAddress::Systemd(name) => return take(address, name, inherited),
         };
-        bound.map_err(|error| BindError { address: address.clone(), reason: hint(&error) })
+        bound.map_err(|error| BindError {
+            address: address.clone(),
+            reason: hint(&error),
+        })
     }
 
     /// Where it really listens: port 0 has become a port.
@@ -72,14 +75,21 @@ impl Listener {
             }
             Self::Unix(unix) => {
                 let (stream, _) = unix.accept().await?;
-                Ok((Socket::Unix(stream), SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)))
+                Ok((
+                    Socket::Unix(stream),
+                    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+                ))
             }
         }
     }
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
@@ -90,7 +100,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     if path.exists() {
         if StdUnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another process answers there",
+            ));
         }
         std::fs::remove_file(path)?;
     }
@@ -100,14 +113,19 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 }
 
 fn take(address: &ListenAddress, name: &str, inherited: &Inherited) -> Result<Listener, BindError> {
-    let bad = |reason: String| BindError { address: address.clone(), reason };
+    let bad = |reason: String| BindError {
+        address: address.clone(),
+        reason,
+    };
     let fd = inherited.take(name).ok_or_else(|| {
         let names = inherited.names();
         let there = if names.is_empty() { "none was".to_owned() } else { names.join(", ") };
         bad(format!("no socket of that name was handed over ({there}): set FileDescriptorName={name} in the .socket unit"))
     })?;
     let socket = socket2::Socket::from(fd);
-    let set = socket.set_nonblocking(true).and_then(|()| socket.local_addr());
+    let set = socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.local_addr());
     let local = set.map_err(|error| bad(error.to_string()))?;
     let listener = if local.is_unix() {
         UnixListener::from_std(socket.into()).map(Listener::Unix)
@@ -120,7 +138,9 @@ fn take(address: &ListenAddress, name: &str, inherited: &Inherited) -> Result<Li
 fn hint(error: &io::Error) -> String {
     let next = match error.kind() {
         io::ErrorKind::AddrInUse => ": find its holder with ss -ltnp",
-        io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE or a .socket unit",
+        io::ErrorKind::PermissionDenied => {
+            ": ports below 1024 need CAP_NET_BIND_SERVICE or a .socket unit"
+        }
         io::ErrorKind::AddrNotAvailable => ": this host has no such address",
         _ => "",
     };
@@ -163,7 +183,9 @@ impl AcceptBackoff {
         if one_connection {
             return None;
         }
-        let pause = self.0.map_or(Self::FIRST, |last| last.saturating_mul(2).min(Self::LONGEST));
+        let pause = self.0.map_or(Self::FIRST, |last| {
+            last.saturating_mul(2).min(Self::LONGEST)
+        });
         self.0 = Some(pause);
         Some(pause)
     }
@@ -177,11 +199,17 @@ mod tests {
     fn a_system_error_pauses_longer_each_time_and_success_forgets() {
         let mut backoff = AcceptBackoff::default();
         let full = io::Error::from_raw_os_error(24);
-        let pauses: Vec<_> = (0..10).filter_map(|_| backoff.after(&full)).map(|p| p.as_millis()).collect();
+        let pauses: Vec<_> = (0..10)
+            .filter_map(|_| backoff.after(&full))
+            .map(|p| p.as_millis())
+            .collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         backoff.reset();
         assert_eq!(backoff.after(&full), Some(AcceptBackoff::FIRST));
-        assert_eq!(backoff.after(&io::ErrorKind::ConnectionAborted.into()), None);
+        assert_eq!(
+            backoff.after(&io::ErrorKind::ConnectionAborted.into()),
+            None
+        );
     }
 
     #[tokio::test]

@@ -24,19 +24,24 @@ thread_local! {
 impl Chunk {
     /// Borrows one.
     pub(super) fn take() -> Self {
-        FREE.with(|free| free.borrow_mut().pop()).unwrap_or_else(|| {
-            let memory = vec![0; SIZE + PAGE];
-            let offset = memory.as_ptr().align_offset(PAGE).min(PAGE);
-            Self { memory, offset }
-        })
+        FREE.with(|free| free.borrow_mut().pop())
+            .unwrap_or_else(|| {
+                let memory = vec![0; SIZE + PAGE];
+                let offset = memory.as_ptr().align_offset(PAGE).min(PAGE);
+                Self { memory, offset }
+            })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        self.memory.get(self.offset..self.offset.saturating_add(SIZE)).unwrap_or_default()
+        self.memory
+            .get(self.offset..self.offset.saturating_add(SIZE))
+            .unwrap_or_default()
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.get_mut(self.offset..self.offset.saturating_add(SIZE)).unwrap_or_default()
+        self.memory
+            .get_mut(self.offset..self.offset.saturating_add(SIZE))
+            .unwrap_or_default()
     }
 }
 
@@ -63,7 +68,10 @@ mod tests {
     #[test]
     fn buffers_are_aligned_and_used_again() {
         let chunk = Chunk::take();
-        assert_eq!((chunk.bytes().as_ptr() as usize % PAGE, chunk.bytes().len()), (0, SIZE));
+        assert_eq!(
+            (chunk.bytes().as_ptr() as usize % PAGE, chunk.bytes().len()),
+            (0, SIZE)
+        );
         let address = chunk.bytes().as_ptr() as usize;
         drop(chunk);
         assert_eq!(Chunk::take().bytes().as_ptr() as usize, address);

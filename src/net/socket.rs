@@ -50,9 +50,14 @@ impl Socket {
     /// No delay for small writes, and keepalive. A socket that refuses an option works without.
     pub fn tune(&self) {
         if let Self::Tcp(tcp) = self {
-            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(INTERVAL).with_retries(6);
+            let keepalive = TcpKeepalive::new()
+                .with_time(KEEPALIVE)
+                .with_interval(INTERVAL)
+                .with_retries(6);
             let socket = SockRef::from(tcp);
-            let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
+            let tuned = socket
+                .set_tcp_nodelay(true)
+                .and_then(|()| socket.set_tcp_keepalive(&keepalive));
             if let Err(error) = tuned {
                 tracing::debug!(%error, "socket option refused");
             }
@@ -74,7 +79,11 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
@@ -83,7 +92,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),

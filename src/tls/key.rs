@@ -1,25 +1,16 @@
 //! Private keys: PKCS#8, SEC1 and PKCS#1 in PEM, encrypted PKCS#8 (RFC 5958, PBES2) with a
 //! passphrase. Key material is wiped when dropped, and no file that others can read is used.
 
-use std::{
-    fs::File,
-    io::Read,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use pkcs8::EncryptedPrivateKeyInfoOwned;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
-use zeroize::Zeroizing;
 
 use super::error::MaterialError;
-use crate::config::SecretRef;
-
-/// No key or passphrase is longer.
-const MAX_BYTES: u64 = 64 * 1024;
-
-/// A passphrase, wiped when dropped.
-pub type Passphrase = Zeroizing<Vec<u8>>;
+use crate::config::{
+    SecretRef,
+    secret::{self, SecretError},
+};
 
 /// Loads a private key.
 ///
@@ -30,17 +21,19 @@ pub fn load_key(
     path: &Path,
     passphrase: Option<&SecretRef>,
 ) -> Result<PrivateKeyDer<'static>, MaterialError> {
-    let pem = read_private(path)?;
+    let pem = secret::read_private(path).map_err(|e| unusable(path, e))?;
     let text = String::from_utf8_lossy(&pem);
     if text.contains("BEGIN ENCRYPTED PRIVATE KEY") {
-        let Some(secret) = passphrase else {
+        let Some(passphrase) = passphrase else {
             return Err(MaterialError::file(
                 path,
                 "the key is encrypted, and no passphrase is configured",
                 "set key_passphrase = { file = \"…\" } (or env, or credential)",
             ));
         };
-        return decrypt(path, &pem, &resolve(path, secret)?);
+        // whoever made the key chose its passphrase: a short one is not refused here
+        let passphrase = secret::load(passphrase, true).map_err(|e| unusable(path, e))?;
+        return decrypt(path, &pem, &passphrase);
     }
     if text.contains("Proc-Type: 4,ENCRYPTED") {
         return Err(MaterialError::file(
@@ -66,7 +59,7 @@ pub fn load_key(
 fn decrypt(
     path: &Path,
     pem: &[u8],
-    passphrase: &Passphrase,
+    passphrase: &[u8],
 ) -> Result<PrivateKeyDer<'static>, MaterialError> {
     let malformed = |e: String| {
         MaterialError::file(
@@ -81,7 +74,7 @@ fn decrypt(
             EncryptedPrivateKeyInfoOwned::try_from(document.as_bytes())
                 .map_err(|e| malformed(e.to_string()))
         })?;
-    let plain = info.decrypt(passphrase.as_slice()).map_err(|e| {
+    let plain = info.decrypt(passphrase).map_err(|e| {
         MaterialError::file(
             path,
             format!("the key can't be decrypted with this passphrase ({e})"),
@@ -93,90 +86,23 @@ fn decrypt(
     )))
 }
 
-/// Reads a secret reference. One trailing newline is dropped; empty is an error.
-///
-/// # Errors
-/// It can't be read, is open to others, or is empty.
-pub fn resolve(for_file: &Path, secret: &SecretRef) -> Result<Passphrase, MaterialError> {
-    let mut value = match secret {
-        SecretRef::File(path) => read_private(path)?,
-        SecretRef::Env(name) => Zeroizing::new(
-            std::env::var(name)
-                .map_err(|e| {
-                    MaterialError::file(
-                        for_file,
-                        format!("the passphrase's environment variable {name}: {e}"),
-                        "set it in the service's environment",
-                    )
-                })?
-                .into_bytes(),
+/// A secret's problem, said of the file that it stands in (or that needs it).
+fn unusable(file: &Path, error: SecretError) -> MaterialError {
+    match error {
+        SecretError::Read { file, error } => MaterialError::file(
+            &file,
+            error.to_string(),
+            "check the path and its permissions",
         ),
-        SecretRef::Credential(name) => {
-            let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else {
-                return Err(MaterialError::file(
-                    for_file,
-                    format!(
-                        "the credential {name} is asked for outside a service with credentials"
-                    ),
-                    "start it by the service manager with LoadCredential=",
-                ));
-            };
-            read_private(&PathBuf::from(directory).join(name))?
-        }
-    };
-    if value.last() == Some(&b'\n') {
-        let _newline = value.pop();
-    }
-    if value.is_empty() {
-        return Err(MaterialError::file(
-            for_file,
-            "the passphrase of this key is empty",
-            "write it into the file, variable or credential",
-        ));
-    }
-    Ok(value)
-}
-
-/// Reads a small secret file after looking at who else may read it.
-fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, MaterialError> {
-    let unreadable = |e: std::io::Error| {
-        MaterialError::file(path, e.to_string(), "check the path and its permissions")
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    // of the open file, so that nothing can be swapped between the look and the read
-    let metadata = file.metadata().map_err(unreadable)?;
-    let mode = metadata.permissions().mode();
-    let open_to = if mode & 0o006 != 0 {
-        Some("everybody")
-    } else if mode & 0o060 != 0 && !in_group(metadata.gid()) {
-        Some("a group that this process is not in")
-    } else {
-        None
-    };
-    if let Some(whom) = open_to {
-        return Err(MaterialError::file(
-            path,
-            format!("mode {:04o} opens this secret to {whom}", mode & 0o7777),
+        SecretError::Exposed { file, mode, who } => MaterialError::file(
+            &file,
+            format!("mode {mode:04o} opens this secret to {who}"),
             "chmod 600, or 640 with the service's group",
-        ));
+        ),
+        other @ (SecretError::Unset(_) | SecretError::Unfit { .. }) => MaterialError::file(
+            file,
+            format!("the passphrase of this key: {other}"),
+            "see key_passphrase",
+        ),
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
-    let _read = file
-        .take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(MaterialError::file(
-            path,
-            "it is larger than 64 KiB",
-            "expected a key or a passphrase alone",
-        ));
-    }
-    Ok(bytes)
-}
-
-fn in_group(gid: u32) -> bool {
-    rustix::process::getegid().as_raw() == gid
-        || rustix::process::getgroups()
-            .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
 }

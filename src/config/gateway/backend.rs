@@ -3,7 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use super::super::{
-    Backend, BackendProtocol, Balance, ClientCertHeader, DialAddress, Health, HostHeader, Pool, ProxyVersion,
+    Backend, BackendProtocol, Balance, ClientCertHeader, DialAddress, Health, HostHeader, Pool,
+    ProxyVersion,
     common::{Head, read_identity},
     defaults,
     reader::Value,
@@ -13,33 +14,59 @@ use super::link_tls;
 
 pub(super) fn read(name: &str, value: &Value<'_>, head: &Head, folder: &Path) -> Option<Backend> {
     let table = value.table(format!("[backend.{name}]"))?;
-    let list = table.need("acceptors", "where the acceptor listens: [\"10.0.4.7:9443\"]");
-    let acceptors: Vec<DialAddress> =
-        list.as_ref().and_then(Value::list).unwrap_or_default().iter().filter_map(dial_address).collect();
+    let list = table.need(
+        "acceptors",
+        "where the acceptor listens: [\"10.0.4.7:9443\"]",
+    );
+    let acceptors: Vec<DialAddress> = list
+        .as_ref()
+        .and_then(Value::list)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(dial_address)
+        .collect();
     if let Some(list) = &list
         && acceptors.is_empty()
     {
         list.bad("`acceptors` names none", "expected at least one address");
     }
     table.later("credentials");
-    let identity = table.get("identity").and_then(|v| v.table(format!("backend.{name}.identity"))).and_then(|t| read_identity(t, folder));
-    let pinned = identity.as_ref().or(head.identity.as_ref()).map(|i| i.pinned.clone()).unwrap_or_default();
-    let acceptor_ids = table.get("acceptor_ids").and_then(|v| peer_names(&v, folder, &pinned));
+    let identity = table
+        .get("identity")
+        .and_then(|v| v.table(format!("backend.{name}.identity")))
+        .and_then(|t| read_identity(t, folder));
+    let pinned = identity
+        .as_ref()
+        .or(head.identity.as_ref())
+        .map(|i| i.pinned.clone())
+        .unwrap_or_default();
+    let acceptor_ids = table
+        .get("acceptor_ids")
+        .and_then(|v| peer_names(&v, folder, &pinned));
     let own_name = table.get("server_name").and_then(|v| server_name(&v));
     if own_name.is_none()
         && acceptor_ids.is_none()
         && let Some(list) = &list
         && acceptors.iter().any(|a| matches!(a, DialAddress::Unix(_)))
     {
-        list.bad("a Unix socket has no host name to verify", "set server_name or acceptor_ids");
+        list.bad(
+            "a Unix socket has no host name to verify",
+            "set server_name or acceptor_ids",
+        );
     }
     if let Some(value) = table.get("tunnel") {
         match value.string().as_deref() {
             Some("auto" | "direct") | None => {}
             Some(other @ ("reuse" | "mux")) => {
-                value.bad(format!("`tunnel = {other:?}` is not supported yet"), "expected \"auto\" or \"direct\"");
+                value.bad(
+                    format!("`tunnel = {other:?}` is not supported yet"),
+                    "expected \"auto\" or \"direct\"",
+                );
             }
-            Some(other) => value.bad(format!("`tunnel` can't be {other:?}"), "expected \"auto\" or \"direct\""),
+            Some(other) => value.bad(
+                format!("`tunnel` can't be {other:?}"),
+                "expected \"auto\" or \"direct\"",
+            ),
         }
     }
     let backend = Backend {
@@ -49,30 +76,45 @@ pub(super) fn read(name: &str, value: &Value<'_>, head: &Head, folder: &Path) ->
         acceptor_ids,
         protocol: table
             .get("protocol")
-            .and_then(|v| v.word(&[("http/1.1", BackendProtocol::Http1), ("h2", BackendProtocol::Http2)]))
+            .and_then(|v| {
+                v.word(&[
+                    ("http/1.1", BackendProtocol::Http1),
+                    ("h2", BackendProtocol::Http2),
+                ])
+            })
             .unwrap_or(BackendProtocol::Http1),
         balance: table
             .get("balance")
-            .and_then(|v| v.word(&[("round-robin", Balance::RoundRobin), ("least-requests", Balance::LeastRequests)]))
+            .and_then(|v| {
+                v.word(&[
+                    ("round-robin", Balance::RoundRobin),
+                    ("least-requests", Balance::LeastRequests),
+                ])
+            })
             .unwrap_or(Balance::LeastRequests),
         connect_timeout: table
             .get("connect_timeout")
             .and_then(|v| some_duration(&v))
             .unwrap_or(defaults::CONNECT_TIMEOUT),
-        bind: table.get("bind").and_then(|v| v.parsed("an IP address", |text| text.parse().ok())),
-        pool: table.get("pool").map_or_else(defaults::pool, |v| read_pool(&v)),
+        bind: table
+            .get("bind")
+            .and_then(|v| v.parsed("an IP address", |text| text.parse().ok())),
+        pool: table
+            .get("pool")
+            .map_or_else(defaults::pool, |v| read_pool(&v)),
         proxy_protocol: table
             .get("proxy_protocol")
             .and_then(|v| v.word(&[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)])),
         health: table.get("health").and_then(|v| read_health(&v)),
         identity,
-        host_header: table.get("host_header").and_then(|v| v.string()).map_or(HostHeader::Preserve, |text| {
-            match text.as_str() {
+        host_header: table.get("host_header").and_then(|v| v.string()).map_or(
+            HostHeader::Preserve,
+            |text| match text.as_str() {
                 "preserve" => HostHeader::Preserve,
                 "backend" => HostHeader::Backend,
                 _ => HostHeader::Literal(text),
-            }
-        }),
+            },
+        ),
         client_cert_header: table
             .get("client_cert_header")
             .and_then(|v| {
@@ -91,7 +133,9 @@ pub(super) fn read(name: &str, value: &Value<'_>, head: &Head, folder: &Path) ->
 
 fn read_pool(value: &Value<'_>) -> Pool {
     let mut pool = defaults::pool();
-    let Some(table) = value.table("pool") else { return pool };
+    let Some(table) = value.table("pool") else {
+        return pool;
+    };
     let count = |key, to: &mut usize| {
         if let Some(n) = table.get(key).and_then(|v| v.number()) {
             *to = usize::try_from(n).unwrap_or(*to);

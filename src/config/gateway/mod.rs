@@ -17,24 +17,43 @@ use super::{
 pub(super) fn read(root: Table<'_>, file: &Path, folder: &Path) -> Option<GatewayConfig> {
     let mut head = head(&root, folder, defaults::CONNECTIONS_PER_IP);
     root.later("policy");
-    let values = root.need("listener", "at least one [[listener]]").and_then(|v| v.list()).unwrap_or_default();
+    let values = root
+        .need("listener", "at least one [[listener]]")
+        .and_then(|v| v.list())
+        .unwrap_or_default();
     let mut listeners: Vec<GatewayListener> = Vec::new();
     for value in &values {
-        let Some(table) = value.table("[[listener]]") else { continue };
-        let Some(listener) = read_listener(table, &mut head, folder) else { continue };
+        let Some(table) = value.table("[[listener]]") else {
+            continue;
+        };
+        let Some(listener) = read_listener(table, &mut head, folder) else {
+            continue;
+        };
         if let Some(other) = listeners.iter().find(|other| other.name == listener.name) {
-            value.bad(format!("two listeners are called {:?}", other.name), "give each a name of its own");
-        }
-        if let Some(other) = listeners.iter().find(|other| clashes(&other.address, &listener.address)) {
             value.bad(
-                format!("{} clashes with {} of listener {:?}", listener.address, other.address, other.name),
+                format!("two listeners are called {:?}", other.name),
+                "give each a name of its own",
+            );
+        }
+        if let Some(other) = listeners
+            .iter()
+            .find(|other| clashes(&other.address, &listener.address))
+        {
+            value.bad(
+                format!(
+                    "{} clashes with {} of listener {:?}",
+                    listener.address, other.address, other.name
+                ),
                 "only one of them can be bound",
             );
         }
         listeners.push(listener);
     }
     let mut backends = BTreeMap::new();
-    if let Some(table) = root.need("backend", "at least one [backend.NAME]").and_then(|v| v.table("[backend]")) {
+    if let Some(table) = root
+        .need("backend", "at least one [backend.NAME]")
+        .and_then(|v| v.table("[backend]"))
+    {
         for (name, value) in table.entries() {
             if let Some(backend) = backend::read(&name, &value, &head, folder) {
                 backends.insert(name, Arc::new(backend));
@@ -50,41 +69,66 @@ pub(super) fn read(root: Table<'_>, file: &Path, folder: &Path) -> Option<Gatewa
     let routes = route::read_all(&root, &listeners, complete, &names, folder);
     for name in &names {
         if !routes.iter().any(|route| &route.backend == name) {
-            head.warnings.push(format!("no route leads to backend {name}"));
+            head.warnings
+                .push(format!("no route leads to backend {name}"));
         }
     }
     root.finish();
     let common = head.into_common(file)?;
-    complete.then_some(GatewayConfig { common, listeners, routes, backends })
+    complete.then_some(GatewayConfig {
+        common,
+        listeners,
+        routes,
+        backends,
+    })
 }
 
 fn read_listener(table: Table<'_>, head: &mut Head, folder: &Path) -> Option<GatewayListener> {
-    let address = table.need("address", "where clients connect: \"0.0.0.0:8443\"").and_then(|v| listen_address(&v));
+    let address = table
+        .need("address", "where clients connect: \"0.0.0.0:8443\"")
+        .and_then(|v| listen_address(&v));
     let name = table.get("name").and_then(|v| v.string());
     let mode_value = table.need("mode", "\"http\" or \"tcp\"");
     let mode = mode_value.as_ref().and_then(|value| {
         if value.string().as_deref() == Some("redirect") {
-            value.bad("`mode = \"redirect\"` is not supported yet", "expected \"http\" or \"tcp\"");
+            value.bad(
+                "`mode = \"redirect\"` is not supported yet",
+                "expected \"http\" or \"tcp\"",
+            );
             return None;
         }
         value.word(&[("http", Mode::Http), ("tcp", Mode::Tcp)])
     });
     let tls = tls_over(&head.tls, table.get("tls").as_ref(), "[listener.tls]");
-    let limits = limits_over(&head.limits, table.get("limits").as_ref(), "[listener.limits]");
+    let limits = limits_over(
+        &head.limits,
+        table.get("limits").as_ref(),
+        "[listener.limits]",
+    );
     let certificates = read_certificates(&table, folder);
     let alpn = read_alpn(&table, mode);
     let allow = table.get("allow").and_then(|v| networks(&v, folder));
-    let deny = table.get("deny").and_then(|v| networks(&v, folder)).unwrap_or_default();
+    let deny = table
+        .get("deny")
+        .and_then(|v| networks(&v, folder))
+        .unwrap_or_default();
     let label = name.clone().unwrap_or_else(|| "?".to_owned());
     let client_auth = read_client_auth(&table, head, folder, &label);
     let proxy_from = read_proxy_from(&table, folder);
     let proxies = table.get("trusted_proxies");
     if let (Some(value), Some(Mode::Tcp)) = (&proxies, mode) {
-        value.bad("`trusted_proxies` in tcp mode", "it is about HTTP headers; proxy_protocol is for byte streams");
+        value.bad(
+            "`trusted_proxies` in tcp mode",
+            "it is about HTTP headers; proxy_protocol is for byte streams",
+        );
     }
-    let trusted_proxies = proxies.and_then(|v| networks(&v, folder)).unwrap_or_default();
+    let trusted_proxies = proxies
+        .and_then(|v| networks(&v, folder))
+        .unwrap_or_default();
     let starttls = table.get("starttls");
-    let starttls_postgres = starttls.as_ref().is_some_and(|value| read_starttls(value, mode));
+    let starttls_postgres = starttls
+        .as_ref()
+        .is_some_and(|value| read_starttls(value, mode));
     table.finish();
     let (address, certificates) = (address?, certificates?);
     Some(GatewayListener {
@@ -108,23 +152,39 @@ fn read_starttls(value: &Value<'_>, mode: Option<Mode>) -> bool {
     match value.string().as_deref() {
         Some("postgres") => {}
         Some(other @ ("mysql" | "smtp" | "imap" | "ldap")) => {
-            value.bad(format!("`starttls = {other:?}` is not supported yet"), "expected \"postgres\"");
+            value.bad(
+                format!("`starttls = {other:?}` is not supported yet"),
+                "expected \"postgres\"",
+            );
         }
-        Some(other) => value.bad(format!("`starttls` can't be {other:?}"), "expected \"postgres\""),
+        Some(other) => value.bad(
+            format!("`starttls` can't be {other:?}"),
+            "expected \"postgres\"",
+        ),
         None => {}
     }
     if mode == Some(Mode::Http) {
-        value.bad("`starttls` in http mode", "it is for byte streams: mode = \"tcp\"");
+        value.bad(
+            "`starttls` in http mode",
+            "it is for byte streams: mode = \"tcp\"",
+        );
     }
     true
 }
 
 fn read_alpn(table: &Table<'_>, mode: Option<Mode>) -> Vec<String> {
     let Some(value) = table.get("alpn") else {
-        return if mode == Some(Mode::Http) { vec!["h2".to_owned(), "http/1.1".to_owned()] } else { Vec::new() };
+        return if mode == Some(Mode::Http) {
+            vec!["h2".to_owned(), "http/1.1".to_owned()]
+        } else {
+            Vec::new()
+        };
     };
     if mode == Some(Mode::Tcp) {
-        value.bad("`alpn` in tcp mode", "a byte stream has no protocols to choose from");
+        value.bad(
+            "`alpn` in tcp mode",
+            "a byte stream has no protocols to choose from",
+        );
         return Vec::new();
     }
     let list: Vec<&str> = value
@@ -134,7 +194,10 @@ fn read_alpn(table: &Table<'_>, mode: Option<Mode>) -> Vec<String> {
         .filter_map(|item| item.word(&[("h2", "h2"), ("http/1.1", "http/1.1")]))
         .collect();
     if list.is_empty() {
-        value.bad("`alpn` leaves nothing to negotiate", "expected [\"h2\", \"http/1.1\"] or one of them");
+        value.bad(
+            "`alpn` leaves nothing to negotiate",
+            "expected [\"h2\", \"http/1.1\"] or one of them",
+        );
     }
     list.into_iter().map(str::to_owned).collect()
 }
@@ -175,7 +238,12 @@ fn read_certificates(table: &Table<'_>, folder: &Path) -> Option<Vec<Certificate
     (!list.is_empty()).then_some(list)
 }
 
-fn read_client_auth(table: &Table<'_>, head: &mut Head, folder: &Path, name: &str) -> Option<ClientAuth> {
+fn read_client_auth(
+    table: &Table<'_>,
+    head: &mut Head,
+    folder: &Path,
+    name: &str,
+) -> Option<ClientAuth> {
     let ca = table.get("client_ca");
     let pinned_value = table.get("client_pinned");
     let mode = table.get("client_cert");
@@ -193,7 +261,9 @@ fn read_client_auth(table: &Table<'_>, head: &mut Head, folder: &Path, name: &st
     }
     let pinned = paths(pinned_value.as_ref(), folder);
     let any = any.and_then(|v| v.boolean()).unwrap_or(false);
-    let names = clients.as_ref().and_then(|v| peer_names(v, folder, &pinned));
+    let names = clients
+        .as_ref()
+        .and_then(|v| peer_names(v, folder, &pinned));
     match (&clients, any) {
         (Some(value), true) => value.bad("`clients` and `danger_any_client`", "take one of them"),
         (Some(value), false) if names.as_ref().is_some_and(|n| n.0.is_empty()) => {
@@ -214,7 +284,12 @@ fn read_client_auth(table: &Table<'_>, head: &mut Head, folder: &Path, name: &st
         pinned,
         revocation,
         mode: mode
-            .and_then(|v| v.word(&[("require", ClientCert::Require), ("optional", ClientCert::Optional)]))
+            .and_then(|v| {
+                v.word(&[
+                    ("require", ClientCert::Require),
+                    ("optional", ClientCert::Optional),
+                ])
+            })
             .unwrap_or(ClientCert::Require),
         clients: names,
     })

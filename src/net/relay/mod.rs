@@ -6,7 +6,10 @@ use std::{
     future::{Future as _, poll_fn},
     io,
     pin::{Pin, pin},
-    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -44,7 +47,10 @@ impl Progress {
     /// (a to b, b to a).
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
-        (self.a_to_b.load(Ordering::Relaxed), self.b_to_a.load(Ordering::Relaxed))
+        (
+            self.a_to_b.load(Ordering::Relaxed),
+            self.b_to_a.load(Ordering::Relaxed),
+        )
     }
 }
 
@@ -152,7 +158,11 @@ where
     })
     .await;
     let (a_to_b, b_to_a) = progress.bytes();
-    RelayEnd { a_to_b, b_to_a, cause }
+    RelayEnd {
+        a_to_b,
+        b_to_a,
+        cause,
+    }
 }
 
 impl Half {
@@ -178,11 +188,21 @@ impl Half {
 
     fn failed(&self, side: Side, error: io::Error) -> RelayCause {
         let truncated = side == self.from && error.kind() == io::ErrorKind::UnexpectedEof;
-        RelayCause::Failed { side, error, truncated }
+        RelayCause::Failed {
+            side,
+            error,
+            truncated,
+        }
     }
 
     /// Moves what can be moved; whether anything did.
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, count: &AtomicU64) -> Result<bool, RelayCause>
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        count: &AtomicU64,
+    ) -> Result<bool, RelayCause>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -216,7 +236,11 @@ impl Half {
     }
 
     /// Fills the buffer until it is full or nothing more is there.
-    fn read<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> Result<bool, RelayCause> {
+    fn read<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+    ) -> Result<bool, RelayCause> {
         let mut moved = false;
         while !self.ended && self.end < SIZE && !(self.start > 0 && self.start < self.end) {
             let mut chunk = self.chunk.take().unwrap_or_else(Chunk::take);
@@ -237,7 +261,12 @@ impl Half {
         Ok(moved)
     }
 
-    fn write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W, count: &AtomicU64) -> Result<bool, RelayCause> {
+    fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+        count: &AtomicU64,
+    ) -> Result<bool, RelayCause> {
         let mut moved = false;
         while self.start < self.end {
             let Some(chunk) = &self.chunk else { break };
@@ -247,7 +276,9 @@ impl Half {
                     self.stall();
                     return Ok(moved);
                 }
-                Poll::Ready(Ok(0)) => return Err(self.failed(self.to(), io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(0)) => {
+                    return Err(self.failed(self.to(), io::ErrorKind::WriteZero.into()));
+                }
                 Poll::Ready(Ok(n)) => {
                     self.start = self.start.saturating_add(n);
                     count.fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
@@ -302,11 +333,21 @@ impl Watch {
 
     /// Deadlines are met to within a quarter.
     fn step(&self) -> Duration {
-        let shortest = [self.idle, self.write].into_iter().filter(|d| !d.is_zero()).min();
-        shortest.map_or(Duration::from_secs(3600), |d| (d / 4).max(Duration::from_millis(5)))
+        let shortest = [self.idle, self.write]
+            .into_iter()
+            .filter(|d| !d.is_zero())
+            .min();
+        shortest.map_or(Duration::from_secs(3600), |d| {
+            (d / 4).max(Duration::from_millis(5))
+        })
     }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, progress: &Progress, halves: [&Half; 2]) -> Poll<RelayCause> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        progress: &Progress,
+        halves: [&Half; 2],
+    ) -> Poll<RelayCause> {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let bytes = progress.bytes();

@@ -11,7 +11,14 @@ fn options() -> RelayOptions {
 }
 
 /// (client, server, relay)
-fn chain(size: usize, options: RelayOptions) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<RelayEnd>) {
+fn chain(
+    size: usize,
+    options: RelayOptions,
+) -> (
+    DuplexStream,
+    DuplexStream,
+    tokio::task::JoinHandle<RelayEnd>,
+) {
     let (client, mut a) = duplex(size);
     let (mut b, server) = duplex(size);
     #[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
@@ -22,11 +29,15 @@ fn chain(size: usize, options: RelayOptions) -> (DuplexStream, DuplexStream, tok
 #[tokio::test]
 async fn every_byte_arrives_in_both_directions() {
     let (client, server, task) = chain(1000, options());
-    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let sent: Vec<u8> = (0..3_000_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut server_read, mut server_write) = tokio::io::split(server);
     let echo = async {
-        tokio::io::copy(&mut server_read, &mut server_write).await.unwrap();
+        tokio::io::copy(&mut server_read, &mut server_write)
+            .await
+            .unwrap();
         server_write.shutdown().await.unwrap();
     };
     let send = async {
@@ -62,7 +73,11 @@ async fn a_half_close_stays_a_half_close() {
 struct Cut(bool);
 
 impl AsyncRead for Cut {
-    fn poll_read(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if std::mem::replace(&mut self.0, true) {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -72,7 +87,11 @@ impl AsyncRead for Cut {
 }
 
 impl AsyncWrite for Cut {
-    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(buf.len()))
     }
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -87,7 +106,17 @@ impl AsyncWrite for Cut {
 async fn a_cut_stream_is_told_from_an_ended_one() {
     let (mut b, _server) = duplex(1000);
     let end = relay(&mut Cut(false), &mut b, &options()).await;
-    assert!(matches!(end.cause, RelayCause::Failed { side: Side::A, truncated: true, .. }), "{end:?}");
+    assert!(
+        matches!(
+            end.cause,
+            RelayCause::Failed {
+                side: Side::A,
+                truncated: true,
+                ..
+            }
+        ),
+        "{end:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,5 +138,8 @@ async fn a_reader_that_does_not_read_is_cut() {
     let (mut client, _server, task) = chain(1000, options());
     drop(tokio::time::timeout(Duration::from_secs(5), client.write_all(&[0; 200_000])).await);
     let end = task.await.unwrap();
-    assert!(matches!(end.cause, RelayCause::WriteStalled { side: Side::B }), "{end:?}");
+    assert!(
+        matches!(end.cause, RelayCause::WriteStalled { side: Side::B }),
+        "{end:?}"
+    );
 }

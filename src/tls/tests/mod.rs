@@ -3,4 +3,5 @@
 mod handshakes;
 mod loading;
 mod mint;
+mod openssl;
 mod proofs;
