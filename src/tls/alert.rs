@@ -63,6 +63,16 @@ pub fn explain(error: &io::Error, side: Side) -> Denied {
         return explain_tls(tls, side);
     }
     match (error.kind(), side) {
+        // after the handshake
+        (io::ErrorKind::UnexpectedEof, _) if error.to_string().contains("close_notify") => {
+            Denied::new(
+                match side {
+                    Side::Server => Denial::Truncated,
+                    Side::Client => Denial::UpstreamBroken,
+                },
+                "closed without close_notify",
+            )
+        }
         (io::ErrorKind::UnexpectedEof, Side::Server) => Denied::new(
             Denial::Truncated,
             "the peer closed before the handshake was complete",

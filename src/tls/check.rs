@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::{
     error::{MaterialError, when},
-    generation::{Generation, LinkRole},
+    generation::{EdgeMaterial, Generation, LinkRole},
     verify::Verification,
 };
 use crate::{
-    config::{Identity, TlsOptions},
+    config::{GatewayListener, Identity, TlsOptions},
     identity::UnixSeconds,
 };
 
@@ -29,6 +29,34 @@ pub fn identity(
     let generation = Generation::load(identity, options, role, None, now)?;
     let warnings = warnings(&generation, now);
     Ok((generation, warnings))
+}
+
+/// Loads a client-facing listener's material exactly as a start does.
+///
+/// # Errors
+/// All problems at once.
+pub fn edge(
+    listener: &GatewayListener,
+    now: UnixSeconds,
+) -> Result<(Arc<EdgeMaterial>, Vec<String>), Vec<MaterialError>> {
+    let material = EdgeMaterial::load(listener, None, now)?;
+    let mut warnings: Vec<_> = material
+        .certificates
+        .iter()
+        .filter(|own| own.not_after.0 - now.0 < SOON)
+        .map(|own| {
+            format!(
+                "a chain of listener {:?} ends at {}: {}",
+                listener.name,
+                when(own.not_after),
+                own.leaf.describe()
+            )
+        })
+        .collect();
+    if let Some(verification) = &material.verification {
+        warnings.extend(trust_warnings(verification, now));
+    }
+    Ok((material, warnings))
 }
 
 /// What is good today and will not be soon.

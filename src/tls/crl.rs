@@ -11,7 +11,7 @@ use x509_parser::{
 };
 
 use super::{error::MaterialError, revocation::Link};
-use crate::identity::{Serial, UnixSeconds};
+use crate::identity::{Serial, Sha256, UnixSeconds};
 
 /// What tells the lists of different issuers, keys and scopes apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,8 @@ pub struct Crl {
     pub(super) line: Line,
     scope: Option<Scope>,
     pub(super) list: CertRevocationList<'static>,
-    pub(super) der: std::sync::Arc<[u8]>,
+    /// Hash of the whole list.
+    pub digest: Sha256,
     signed: Signed,
 }
 
@@ -210,7 +211,7 @@ fn parse(file: &Path, der: &[u8]) -> Result<Crl, MaterialError> {
             signature: parsed.signature_value.as_ref().to_vec(),
         },
         list,
-        der: der.into(),
+        digest: Sha256::of(der),
     })
 }
 

@@ -178,6 +178,10 @@ fn unverified(
     judge: &Judge,
 ) -> Result<(Option<PeerFacts>, Grant), Denied> {
     match (session.peer_certificates(), &server.verification) {
+        (None | Some([]), _) if server.required => Err(Denied::new(
+            Denial::CertificateMissing,
+            "a certificate was asked for, and none was sent",
+        )),
         (None | Some([]), _) => judge(None).map(|grant| (None, grant)),
         (Some([leaf, rest @ ..]), Some(verification)) => {
             let peer = verification.prove(leaf, rest, Usage::ClientAuth, crate::clock::now())?;

@@ -126,7 +126,7 @@ impl CrlSet {
 
     /// What goes into the hash of a generation.
     pub(super) fn content(&self) -> impl Iterator<Item = &[u8]> {
-        self.crls.iter().map(|crl| &*crl.der)
+        self.crls.iter().map(|crl| crl.digest.0.as_slice())
     }
 
     /// Judges a proven path, leaf first.

@@ -97,6 +97,8 @@ pub struct ServerTls {
     /// For all others, answered as if we had no ALPN; `None`: a mismatch is refused.
     without_alpn: Option<Arc<ServerConfig>>,
     pub(super) verification: Option<Arc<Verification>>,
+    /// Nobody enters without a certificate, whatever a judge says.
+    pub(super) required: bool,
 }
 
 impl std::fmt::Debug for ServerTls {
@@ -136,6 +138,7 @@ impl ServerTls {
             with_alpn: Arc::new(ours),
             without_alpn: Some(Arc::new(plain)),
             verification: Some(generation.verification.clone()),
+            required: true,
         })
     }
 
@@ -212,6 +215,7 @@ impl ServerTls {
             with_alpn: Arc::new(with),
             without_alpn: lenient.then(|| Arc::new(plain)),
             verification: material.verification.clone(),
+            required: material.client_required,
         })
     }
 

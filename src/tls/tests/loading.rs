@@ -342,3 +342,34 @@ fn check_warns_of_what_will_not_last() {
         );
     }
 }
+
+#[test]
+fn the_established_reader_sees_the_same_certificates() {
+    let folder = Folder::new();
+    let (one, two) = (Ca::root("one"), Ca::root("two"));
+    let leaf = one.leaf(client("edge.internal"));
+    let crlf = one.pem.replace('\n', "\r\n");
+    for pem in [
+        one.pem.clone(),
+        format!("{}{}", one.pem, two.pem),
+        format!(
+            "subject=CN = one\nissuer=CN = one\n{}\n\n# two\n{}",
+            one.pem, two.pem
+        ),
+        format!("{}{}{}", leaf.key, leaf.pem, one.pem),
+        format!("{crlf}{}", one.crl(1, &[])),
+        one.pem.trim_end().to_owned(),
+    ] {
+        let theirs: Vec<_> = rustls_pemfile::certs(&mut pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert!(!theirs.is_empty());
+        let ours = crate::tls::material::load_chain(&folder.write("some.pem", &pem)).unwrap();
+        assert_eq!(ours, theirs, "{pem}");
+    }
+    // half a section is an error to both
+    let cut = one.pem.split_at(one.pem.len() / 2).0;
+    let theirs = rustls_pemfile::certs(&mut cut.as_bytes()).collect::<Result<Vec<_>, _>>();
+    assert!(theirs.is_err());
+    assert!(crate::tls::material::load_chain(&folder.write("cut.pem", cut)).is_err());
+}

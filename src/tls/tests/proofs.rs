@@ -718,3 +718,50 @@ fn pins_need_no_crl() {
     world.identity.pinned = vec![world.folder.write("partner.pem", &pinned.pem)];
     assert!(world.prove(&pinned, &[]).is_ok());
 }
+
+#[test]
+fn a_partitioned_crl_speaks_for_its_part_alone() {
+    use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope};
+    let at = |uri: &str| CrlDistributionPoint {
+        uris: vec![uri.to_owned()],
+    };
+    let part = |world: &World, scope: CrlScope| {
+        let mut params = world.root.crl_params(1, &[], 7);
+        params.issuing_distribution_point = Some(CrlIssuingDistributionPoint {
+            distribution_point: at("http://crl.example/1"),
+            scope: Some(scope),
+        });
+        params.signed_by(&world.root.issuer).unwrap().pem().unwrap()
+    };
+    let world = World::new();
+    let crls = [
+        part(&world, CrlScope::UserCertsOnly),
+        world.issuing.crl(1, &[]),
+    ];
+    let world = world.with_crls(&crls);
+    let plain = world.root.leaf(client("edge.internal"));
+    assert!(world.prove(&plain, &[]).is_ok());
+    for (uri, fine) in [
+        ("http://crl.example/1", true),
+        ("http://crl.example/2", false),
+    ] {
+        let leaf = world.root.leaf_with(client("edge.internal"), |p| {
+            p.crl_distribution_points = vec![at(uri)];
+        });
+        assert_eq!(world.prove(&leaf, &[]).is_ok(), fine, "{uri}");
+    }
+    // it says nothing of the issuing CA
+    let below = world.issuing.leaf(client("edge.internal"));
+    assert_says(
+        &world.refusal(&below, &[&world.issuing]),
+        Denial::RevocationUnknown,
+        &["no CRL of \"CN=root\""],
+    );
+    let crls = [
+        part(&world, CrlScope::CaCertsOnly),
+        world.issuing.crl(1, &[]),
+    ];
+    let world = world.with_crls(&crls);
+    assert!(world.prove(&below, &[&world.issuing]).is_ok());
+    assert_eq!(world.refusal(&plain, &[]).reason, Denial::RevocationUnknown);
+}
