@@ -88,7 +88,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
     for name in connection_options(headers) {
         let folded = fold(name.as_str());
-        if !NEVER_HOP_BY_HOP.contains(&folded.as_str()) && !is_claim(&folded) {
+        if !NEVER_HOP_BY_HOP.contains(&&*folded) && !is_claim(&folded) {
             headers.remove(name);
         }
     }

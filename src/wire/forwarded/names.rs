@@ -1,5 +1,7 @@
 //! The names that `wire::forwarded` judges, folded: lower case, hyphens for underscores.
 
+use std::borrow::Cow;
+
 /// Names in which a peer claims an address, a scheme, a host or a certificate.
 pub(super) const CLAIMS: &[&str] = &[
     "forwarded",
@@ -113,7 +115,11 @@ pub(super) fn is_claim(folded: &str) -> bool {
 }
 
 /// Backends that turn headers into variables (CGI, WSGI, Rack, PHP) see `X_Real_IP` and
-/// `X-Real-IP` as one name; so do we.
-pub(super) fn fold(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
+/// `X-Real-IP` as one name; so do we. A [`http::HeaderName`] is in lower case already.
+pub(super) fn fold(name: &str) -> Cow<'_, str> {
+    if name.contains('_') {
+        Cow::Owned(name.replace('_', "-"))
+    } else {
+        Cow::Borrowed(name)
+    }
 }
