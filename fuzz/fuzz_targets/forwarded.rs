@@ -18,7 +18,9 @@ fuzz_target!(|bytes: &[u8]| {
         let mut parts = line.splitn(2, |byte| *byte == b':');
         let name = parts.next().unwrap_or_default();
         let value = parts.next().unwrap_or_default();
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
             headers.append(name, value);
         }
     }
@@ -44,12 +46,19 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let mut trusted = headers.clone();
     prepare_request(&mut trusted, &hop, Trust::TrustedProxy);
-    assert!(trusted["x-forwarded-for"].as_bytes().ends_with(b"192.0.2.1"));
+    assert!(
+        trusted["x-forwarded-for"]
+            .as_bytes()
+            .ends_with(b"192.0.2.1")
+    );
     prepare_request(&mut headers, &hop, Trust::Untrusted);
     assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
     assert_eq!(headers["x-forwarded-host"], "a.example");
     assert_eq!(headers["x-forwarded-proto"], "https");
-    assert_eq!(headers["forwarded"], "for=192.0.2.1;host=a.example;proto=https");
+    assert_eq!(
+        headers["forwarded"],
+        "for=192.0.2.1;host=a.example;proto=https"
+    );
     assert!(!headers.contains_key("connection"));
     for name in headers.keys() {
         let folded = name.as_str().replace('_', "-");
