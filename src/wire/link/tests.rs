@@ -85,6 +85,15 @@ fn facts_that_do_not_fit_are_left_out() {
     );
 }
 
+#[test]
+fn every_denial_can_be_told() {
+    for denial in crate::admit::Denial::ALL {
+        let frame = Frame::Refused(denial.code().to_owned());
+        let bytes = encode(&frame);
+        assert_eq!(decode(&bytes), Ok(Some((frame, bytes.len()))));
+    }
+}
+
 fn address() -> impl Strategy<Value = Option<SocketAddr>> {
     proptest::option::of(any::<SocketAddr>().prop_map(|address| {
         // Scope and flow do not travel; mapped addresses come out as IPv4.
