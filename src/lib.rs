@@ -16,7 +16,7 @@
 //! | revoked or stale | `tls/revocation.rs` |
 //! | TLS versions, groups and suites | `tls/provider.rs` |
 //! | any default or timeout | `config/defaults.rs` |
-//! | which headers are removed and set | `wire/forwarded/` |
+//! | which headers are removed and set | `wire/forwarded.rs` |
 //! | order of checks on a socket | `serve/accept.rs` |
 //! | bytes from one side to the other | `net/relay.rs` |
 //! | what a reload keeps on failure | `app/reload.rs` |

@@ -1,1 +1,14 @@
-//! (to be written)
+//! Composition: from a validated configuration to a process at work. Everything is loaded and
+//! checked, then everything is bound, then it runs.
+
+pub mod admin;
+pub mod exposure;
+pub mod load;
+pub mod notify;
+pub mod reload;
+pub mod run;
+pub mod signals;
+pub mod watch;
+
+pub use load::{LoadError, Loaded, load};
+pub use run::{Bound, StartError, run};

@@ -1,7 +1,109 @@
-//! The command line: one file per command; `report` says how errors speak.
+//! The command line: one file per command; `report` says how errors speak and what exit codes mean.
+
+mod check;
+mod explain;
+mod report;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::{app, config::Config};
+use report::{Failure, fail, out};
+
+/// Every byte that reaches the backend came through the gateway.
+#[derive(Debug, Parser)]
+#[command(
+    name = "portcullis",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Terminate client TLS and open mutual TLS to acceptors
+    Gateway(Run),
+    /// Let gateways in to the backend beside us, and nobody else
+    Acceptor(Run),
+    /// Validate configurations and every file they name; opens no socket
+    Check {
+        /// Configuration files of either role
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Say which rule decides on a peer, and why; opens no socket. With a reason's code: what it means
+    Explain(explain::Explain),
+    /// Write the completions of a shell to standard output
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Validate it and every file it names, then exit
+    #[arg(long)]
+    check: bool,
+}
 
 /// Runs the program.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return report::usage(&error),
+    };
+    let done = match cli.command {
+        Command::Gateway(run) => role(&run, "gateway", |config| {
+            matches!(config, Config::Gateway(_))
+        }),
+        Command::Acceptor(run) => role(&run, "acceptor", |config| {
+            matches!(config, Config::Acceptor(_))
+        }),
+        Command::Check { files } => check::run(&files),
+        Command::Explain(explain) => explain::run(&explain),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut text);
+            out(&String::from_utf8_lossy(&text));
+            Ok(())
+        }
+        Command::Man { dir } => clap_mangen::generate_to(Cli::command(), &dir)
+            .map_err(|error| Failure::Failed(format!("{}: {error}", dir.display()))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn role(run: &Run, name: &str, fits: impl Fn(&Config) -> bool) -> Result<(), Failure> {
+    let config = check::read(&run.config)?;
+    if !fits(&config) {
+        return Err(Failure::Wrong(format!(
+            "{}: is no configuration of a {name}: run the other role with it",
+            run.config.display()
+        )));
+    }
+    if run.check {
+        return check::run(std::slice::from_ref(&run.config));
+    }
+    app::run(config).map_err(|error| match error {
+        app::StartError::Load(_) => Failure::Wrong(error.to_string()),
+        app::StartError::Bind(_) | app::StartError::System(_) => Failure::Failed(error.to_string()),
+    })
 }

@@ -1,1 +1,5 @@
-//! (to be written)
+//! What the process says of itself: metrics, access records, the log.
+
+pub mod access;
+pub mod log;
+pub mod metrics;

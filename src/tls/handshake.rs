@@ -49,6 +49,12 @@ pub struct SessionFacts {
     pub group: String,
 }
 
+impl std::fmt::Display for SessionFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.version, self.cipher, self.group)
+    }
+}
+
 /// An accepted connection.
 #[derive(Debug)]
 pub struct Accepted<IO> {

@@ -1,0 +1,167 @@
+//! The way to the legacy backend: plain TCP, a Unix socket, or TLS with its own trust.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::{
+    admit::{Denial, Denied, Grant, Permit},
+    config::{DialAddress, ProxyVersion},
+    net::{self, Buffered, Socket},
+    serve::proxy_header,
+    tls::{ClientTls, Judge, connect},
+};
+
+/// Longest wait for the backend's socket. Shorter than a gateway's default `connect_timeout`, so
+/// that the gateway hears the reason in place of timing out itself.
+pub const BACKEND_CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// How a listener's backend is reached.
+pub struct BackendDial {
+    /// Address.
+    pub address: DialAddress,
+    /// TLS towards it, and the name it must carry.
+    pub tls: Option<(ClientTls, ServerName<'static>)>,
+    /// Our own address towards it.
+    pub source_address: Option<IpAddr>,
+    /// The PROXY header that it expects.
+    pub send_proxy: Option<ProxyVersion>,
+}
+
+/// An open connection to the backend.
+pub enum BackendStream {
+    /// Bytes as they are.
+    Plain(Socket),
+    /// Inside TLS.
+    Tls(Box<tokio_rustls::client::TlsStream<Buffered<Socket>>>),
+}
+
+impl BackendDial {
+    /// Opens a connection for a client. Takes the permit: no path to the backend without one.
+    ///
+    /// # Errors
+    /// `BackendUnreachable`, with what was tried.
+    pub async fn connect(
+        &self,
+        _permit: &Permit,
+        client: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<BackendStream, Denied> {
+        let opening = Box::pin(self.open(client));
+        tokio::time::timeout(BACKEND_CONNECT_TIMEOUT, opening)
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(unreachable(
+                    &self.address,
+                    format!("no answer in {BACKEND_CONNECT_TIMEOUT:?}"),
+                ))
+            })
+    }
+
+    async fn open(
+        &self,
+        client: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<BackendStream, Denied> {
+        let mut socket = net::dial(&self.address, self.source_address)
+            .await
+            .map_err(|error| unreachable(&self.address, error.to_string()))?;
+        if let Some(version) = self.send_proxy {
+            // the header stands before TLS, as HAProxy's send-proxy does
+            let header = proxy_header(version, client);
+            socket
+                .write_all(&header)
+                .await
+                .map_err(|error| unreachable(&self.address, error.to_string()))?;
+        }
+        let Some((tls, name)) = &self.tls else {
+            return Ok(BackendStream::Plain(socket));
+        };
+        // nobody's rules name a backend: its chain and name are all that is asked
+        let judge: Judge = Arc::new(|peer| {
+            let identity = peer
+                .map(|peer| peer.leaf.display_name())
+                .unwrap_or_default();
+            Ok(Grant {
+                rule: "backend_tls".to_owned(),
+                identity,
+                until: None,
+            })
+        });
+        let connected = connect(Buffered::new(socket), tls, name.clone(), judge)
+            .await
+            .map_err(|denied| unreachable(&self.address, denied))?;
+        Ok(BackendStream::Tls(Box::new(connected.stream)))
+    }
+}
+
+fn unreachable(address: &DialAddress, what: impl std::fmt::Display) -> Denied {
+    Denied::new(Denial::BackendUnreachable, format!("{address}: {what}"))
+}
+
+impl BackendStream {
+    /// Makes the close a reset: what was carried is not to look complete.
+    pub fn abort(&self) {
+        match self {
+            Self::Plain(socket) => socket.abort(),
+            Self::Tls(stream) => stream.get_ref().0.get_ref().abort(),
+        }
+    }
+}
+
+impl AsyncRead for BackendStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for BackendStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A backend for messages and metrics.
+impl std::fmt::Debug for BackendDial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackendDial")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Shared by every connection of a listener.
+pub(super) type SharedDial = Arc<BackendDial>;

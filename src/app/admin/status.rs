@@ -1,0 +1,188 @@
+//! What the admin listener says: readiness checks and the whole status as JSON.
+
+use serde_json::{Value, json};
+
+use super::super::{exposure, reload::Process};
+use crate::{clock, config::Config, net::exposure::Exposure};
+
+/// Whether the process is ready, and each check with its word.
+pub(super) fn readiness(process: &Process, verbose: bool) -> (bool, String) {
+    let checks = checks(process);
+    let ready = checks.iter().all(|check| check.ok || check.warning);
+    if !verbose {
+        return (
+            ready,
+            if ready {
+                "ready\n".to_owned()
+            } else {
+                "not ready\n".to_owned()
+            },
+        );
+    }
+    let mut text = String::new();
+    for check in &checks {
+        let word = match (check.ok, check.warning) {
+            (true, _) => "ok  ",
+            (false, true) => "warn",
+            (false, false) => "fail",
+        };
+        text.push_str(&format!("{word} {}: {}\n", check.name, check.detail));
+    }
+    (ready, text)
+}
+
+struct Check {
+    name: String,
+    ok: bool,
+    /// It has to be looked at, and traffic passes all the same.
+    warning: bool,
+    detail: String,
+}
+
+fn checks(process: &Process) -> Vec<Check> {
+    let now = clock::now();
+    let mut list = Vec::new();
+    for (name, address) in process.addresses() {
+        list.push(Check {
+            name: format!("listener {name}"),
+            ok: true,
+            warning: false,
+            detail: address,
+        });
+    }
+    process.with(|in_force| {
+        let Some(in_force) = in_force else { return };
+        let identity = &in_force.loaded.identity;
+        list.push(Check {
+            name: "identity".to_owned(),
+            ok: now <= identity.not_after,
+            warning: false,
+            detail: format!(
+                "{} ends {} ({})",
+                identity.leaf.display_name(),
+                identity.not_after.relative_to(now),
+                identity.not_after
+            ),
+        });
+        for crl in identity
+            .verification
+            .crls()
+            .iter()
+            .flat_map(|set| set.expired(now))
+        {
+            list.push(Check {
+                name: "crl".to_owned(),
+                ok: false,
+                warning: true,
+                detail: format!("the CRL of {} has expired: portcullis pki crl", crl.issuer),
+            });
+        }
+        list.push(Check {
+            name: "reload".to_owned(),
+            ok: in_force.refused.is_empty(),
+            warning: true,
+            detail: if in_force.refused.is_empty() {
+                "what is on disk is in force".to_owned()
+            } else {
+                format!(
+                    "the last good state stays in force: {}",
+                    in_force.refused.join("; ")
+                )
+            },
+        });
+        for backend in in_force.loaded.backends.values() {
+            let usable = backend.acceptors().iter().filter(|a| a.is_usable()).count();
+            list.push(Check {
+                name: format!("backend {}", backend.config.name),
+                ok: usable > 0,
+                warning: true,
+                detail: format!("{usable} of {} acceptors usable", backend.acceptors().len()),
+            });
+        }
+    });
+    for (name, seen) in exposure::seen(process) {
+        let (ok, detail) = match seen {
+            Exposure::OnlyLoopback => (true, "listens on loopback alone".to_owned()),
+            Exposure::NotListening => (false, "nobody listens".to_owned()),
+            Exposure::Unknown(reason) => (
+                false,
+                format!("unknown whether it can be reached round us: {reason}"),
+            ),
+            Exposure::Exposed(ways) => {
+                let ways: Vec<String> = ways
+                    .iter()
+                    .map(|w| format!("{} {}", w.address, w.process))
+                    .collect();
+                (
+                    false,
+                    format!("can be reached round us: {}", ways.join(", ")),
+                )
+            }
+        };
+        list.push(Check {
+            name: format!("backend of {name}"),
+            ok,
+            warning: true,
+            detail,
+        });
+    }
+    list
+}
+
+/// The whole status; `schema` grows when a field changes its meaning.
+pub(super) fn json(process: &Process) -> String {
+    let checks: Vec<Value> = checks(process)
+        .into_iter()
+        .map(|c| json!({ "name": c.name, "ok": c.ok, "warning": c.warning, "detail": c.detail }))
+        .collect();
+    let listeners: Vec<Value> = process
+        .addresses()
+        .into_iter()
+        .map(|(name, address)| {
+            let metrics = process.metrics.listener(&name);
+            let [accepted, admitted, active, denied] = metrics.counts();
+            let reasons: serde_json::Map<String, Value> = metrics
+                .denials()
+                .into_iter()
+                .map(|(code, n)| (code.to_owned(), n.into()))
+                .collect();
+            json!({ "name": *name, "address": address, "accepted": accepted, "admitted": admitted,
+                    "active": active, "denied": denied, "denied_by_reason": reasons })
+        })
+        .collect();
+    let mut status = json!({
+        "schema": 1,
+        "version": env!("CARGO_PKG_VERSION"),
+        "listeners": listeners,
+        "checks": checks,
+    });
+    process.with(|in_force| {
+        let (Some(in_force), Some(map)) = (in_force, status.as_object_mut()) else { return };
+        let identity = &in_force.loaded.identity;
+        let role = if matches!(in_force.loaded.config, Config::Gateway(_)) { "gateway" } else { "acceptor" };
+        map.insert("role".to_owned(), role.into());
+        map.insert("loaded_at".to_owned(), in_force.since.into());
+        map.insert("last_reload_refused".to_owned(), in_force.refused.clone().into());
+        map.insert("warnings".to_owned(), in_force.loaded.warnings.clone().into());
+        map.insert(
+            "identity".to_owned(),
+            json!({ "name": identity.leaf.display_name(), "serial": identity.leaf.serial.to_string(),
+                    "fingerprint": identity.leaf.fingerprint.to_string(), "not_after": identity.not_after.0 }),
+        );
+        let backends: Vec<Value> = in_force
+            .loaded
+            .backends
+            .values()
+            .map(|b| {
+                let acceptors: Vec<Value> = b
+                    .acceptors()
+                    .iter()
+                    .map(|a| json!({ "address": a.name, "usable": a.is_usable(), "active": a.active() }))
+                    .collect();
+                json!({ "name": b.config.name, "acceptors": acceptors })
+            })
+            .collect();
+        map.insert("backends".to_owned(), backends.into());
+    });
+    status.to_string()
+}

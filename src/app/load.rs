@@ -1,0 +1,449 @@
+//! Loads every file that a configuration names, checks it as the peer would, and builds what the
+//! listeners need. `check`, start and reload are this one path.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use rustls_pki_types::ServerName as TlsName;
+
+use crate::{
+    acceptor::{BackendDial, TcpAcceptor},
+    admit::{DeniedList, OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
+    clock,
+    config::{
+        self, AcceptorConfig, AcceptorListener, Backend, Common, Config, DialAddress,
+        GatewayConfig, GatewayListener, ListenAddress, Mode, NetworkList, ServerName,
+    },
+    drain::Drain,
+    gateway::{BackendRuntime, http::HttpGateway, tcp::TcpGateway},
+    identity::{PeerName, Sha256},
+    serve::{ListenerRules, Role, Snapshot},
+    telemetry::metrics::Metrics,
+    tls::{ClientTls, EdgeMaterial, Generation, Judge, LinkRole, NameCheck, ServerTls, material},
+};
+
+/// One thing that is wrong with a file that the configuration names.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct LoadError {
+    /// What, where, what was expected, what to do.
+    pub message: String,
+}
+
+/// A configuration whose every file is loaded.
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Our identity on the link.
+    pub identity: Arc<Generation>,
+    /// Listeners in the configuration's order.
+    pub listeners: Vec<LoadedListener>,
+    /// A gateway's backends.
+    pub backends: Arc<HashMap<String, Arc<BackendRuntime>>>,
+    /// What the operator has to know.
+    pub warnings: Vec<String>,
+}
+
+/// One listener, ready to be bound.
+pub struct LoadedListener {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: ListenAddress,
+    /// Rules and role.
+    pub snapshot: Arc<Snapshot>,
+}
+
+impl Loaded {
+    /// What both roles have.
+    #[must_use]
+    pub fn common(&self) -> &Common {
+        match &self.config {
+            Config::Gateway(gateway) => &gateway.common,
+            Config::Acceptor(acceptor) => &acceptor.common,
+        }
+    }
+}
+
+/// Collects every problem of a load.
+#[derive(Default)]
+struct Problems(Vec<LoadError>);
+
+impl Problems {
+    fn keep<T, E: std::fmt::Display>(&mut self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    fn keep_all<T, E: std::fmt::Display>(&mut self, result: Result<T, Vec<E>>) -> Option<T> {
+        result
+            .map_err(|errors| errors.into_iter().for_each(|error| self.add(error)))
+            .ok()
+    }
+
+    fn add(&mut self, error: impl std::fmt::Display) {
+        self.0.push(LoadError {
+            message: error.to_string(),
+        });
+    }
+
+    /// Tells `pinned:FILE` rules which certificate they mean.
+    fn resolve_pins(&mut self, rules: &mut PeerRules) {
+        let names = rules
+            .rules
+            .iter_mut()
+            .filter_map(|rule| rule.peers.as_mut())
+            .flat_map(|p| &mut p.0);
+        for name in names {
+            if let PeerName::Pinned { file, fingerprint } = name {
+                let chain = self.keep(material::load_chain(std::path::Path::new(file)));
+                *fingerprint = chain.and_then(|chain| chain.first().map(|der| Sha256::of(der)));
+            }
+        }
+    }
+
+    fn ranges(&mut self, list: &NetworkList) -> Option<SourceRanges> {
+        self.keep(config::networks::load(list))
+            .map(SourceRanges::new)
+    }
+}
+
+/// Loads what `config` names. `previous` is what is in force: its CRL numbers never go back.
+///
+/// # Errors
+/// Every problem of every file.
+pub fn load(
+    config: Config,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+    previous: Option<&Loaded>,
+) -> Result<Loaded, Vec<LoadError>> {
+    let mut problems = Problems::default();
+    let loaded = match config {
+        Config::Gateway(gateway) => gateway_parts(gateway, metrics, drain, previous, &mut problems),
+        Config::Acceptor(acceptor) => acceptor_parts(acceptor, metrics, previous, &mut problems),
+    };
+    match loaded {
+        Some(loaded) if problems.0.is_empty() => Ok(loaded),
+        _ => Err(problems.0),
+    }
+}
+
+fn identity(
+    common: &Common,
+    role: LinkRole,
+    previous: Option<&Loaded>,
+    problems: &mut Problems,
+) -> Option<Arc<Generation>> {
+    let before = previous.map(|loaded| loaded.identity.as_ref());
+    problems.keep_all(Generation::load(
+        &common.identity,
+        &common.tls,
+        role,
+        before,
+        clock::now(),
+    ))
+}
+
+fn acceptor_parts(
+    config: AcceptorConfig,
+    metrics: &Arc<Metrics>,
+    previous: Option<&Loaded>,
+    problems: &mut Problems,
+) -> Option<Loaded> {
+    let identity = identity(&config.common, LinkRole::Acceptor, previous, problems);
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let name = Arc::clone(&listener.name);
+        drop(metrics.listener(&name));
+        let rules = acceptor_rules(&config.common, listener, identity.as_deref(), problems);
+        let dial = backend_dial(listener, problems);
+        if let (Some(rules), Some(backend)) = (rules, dial) {
+            let role: Arc<dyn Role> = Arc::new(TcpAcceptor {
+                listener: Arc::clone(&name),
+                backend: Arc::new(backend),
+                expect_proxy: listener.expect_proxy,
+                limits: listener.limits.clone(),
+                access: config.common.log.access,
+            });
+            let snapshot = Arc::new(Snapshot { rules, role });
+            listeners.push(LoadedListener {
+                name,
+                address: listener.address.clone(),
+                snapshot,
+            });
+        }
+    }
+    let identity = identity?;
+    let mut warnings = config.common.warnings.clone();
+    warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
+    Some(Loaded {
+        identity,
+        listeners,
+        backends: Arc::default(),
+        warnings,
+        config: Config::Acceptor(config),
+    })
+}
+
+fn acceptor_rules(
+    common: &Common,
+    listener: &AcceptorListener,
+    identity: Option<&Generation>,
+    problems: &mut Problems,
+) -> Option<ListenerRules> {
+    let mut union = Some(Vec::new());
+    let mut rules = Vec::new();
+    for rule in &listener.rules {
+        let from = match &rule.from {
+            None => {
+                union = None;
+                None
+            }
+            Some(list) => {
+                let networks = problems.keep(config::networks::load(list))?;
+                if let Some(all) = &mut union {
+                    all.extend(networks.iter().copied());
+                }
+                Some(SourceRanges::new(networks))
+            }
+        };
+        rules.push(PeerRule {
+            from,
+            peers: Some(rule.gateways.clone()),
+        });
+    }
+    let denied = problems.ranges(&listener.untrusted_ips)?;
+    let proxy_from = match &listener.proxy_from {
+        Some(list) => Some(problems.ranges(list)?),
+        None => None,
+    };
+    let identity = identity?;
+    let mut peers = PeerRules {
+        rules,
+        certificate_required: true,
+        denied: common.identity.denied.clone(),
+        own_domain: identity.own_domain.clone(),
+        role: OwnRole::Gateway,
+    };
+    problems.resolve_pins(&mut peers);
+    Some(ListenerRules {
+        name: Arc::clone(&listener.name),
+        source: SourceRules {
+            trusted: union.map(SourceRanges::new),
+            denied,
+        },
+        proxy_from,
+        tls: Arc::new(problems.keep(ServerTls::link(identity, &listener.tls))?),
+        verification: Some(Arc::clone(&identity.verification)),
+        peers,
+        limits: listener.limits.clone(),
+        starttls_postgres: false,
+        access: common.log.access,
+    })
+}
+
+fn backend_dial(listener: &AcceptorListener, problems: &mut Problems) -> Option<BackendDial> {
+    let tls = match &listener.backend_tls {
+        None => None,
+        Some(tls) => {
+            let client = problems.keep_all(ClientTls::backend(tls))?;
+            Some((client, tls_name(&tls.server_name, problems)?))
+        }
+    };
+    Some(BackendDial {
+        address: listener.backend.clone(),
+        tls,
+        source_address: listener.source_address,
+        send_proxy: listener.send_proxy,
+    })
+}
+
+fn tls_name(name: &ServerName, problems: &mut Problems) -> Option<TlsName<'static>> {
+    match name {
+        ServerName::Ip(ip) => Some(TlsName::IpAddress((*ip).into())),
+        ServerName::Dns(dns) => problems.keep(TlsName::try_from(dns.as_str().to_owned())),
+    }
+}
+
+fn gateway_parts(
+    config: GatewayConfig,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+    previous: Option<&Loaded>,
+    problems: &mut Problems,
+) -> Option<Loaded> {
+    let identity = identity(&config.common, LinkRole::Gateway, previous, problems);
+    let mut backends = HashMap::new();
+    for (name, backend) in &config.backends {
+        if let Some(runtime) =
+            backend_runtime(backend, &config, identity.as_ref(), metrics, problems)
+        {
+            backends.insert(name.clone(), runtime);
+        }
+    }
+    let backends = Arc::new(backends);
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let name = Arc::clone(&listener.name);
+        let Some(rules) = edge_rules(&config.common, listener, problems) else {
+            continue;
+        };
+        let role = match listener.mode {
+            Mode::Tcp => Arc::new(TcpGateway {
+                listener: Arc::clone(&name),
+                routes: config.routes.clone(),
+                backends: Arc::clone(&backends),
+                limits: listener.limits.clone(),
+                access: config.common.log.access,
+            }) as Arc<dyn Role>,
+            Mode::Http => {
+                let trusted_proxies = problems.ranges(&listener.trusted_proxies);
+                Arc::new(HttpGateway::new(
+                    listener,
+                    trusted_proxies.unwrap_or_default(),
+                    config.routes.clone(),
+                    &backends,
+                    metrics.listener(&name),
+                    drain.clone(),
+                    config.common.log.access,
+                ))
+            }
+        };
+        let snapshot = Arc::new(Snapshot { rules, role });
+        listeners.push(LoadedListener {
+            name,
+            address: listener.address.clone(),
+            snapshot,
+        });
+    }
+    let identity = identity?;
+    let mut warnings = config.common.warnings.clone();
+    warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
+    Some(Loaded {
+        identity,
+        listeners,
+        backends,
+        warnings,
+        config: Config::Gateway(config),
+    })
+}
+
+fn edge_rules(
+    common: &Common,
+    listener: &GatewayListener,
+    problems: &mut Problems,
+) -> Option<ListenerRules> {
+    let material = problems.keep_all(EdgeMaterial::load(listener, None, clock::now()));
+    let trusted = match &listener.allow {
+        Some(list) => Some(problems.ranges(list)?),
+        None => None,
+    };
+    let denied = problems.ranges(&listener.deny)?;
+    let proxy_from = match &listener.proxy_from {
+        Some(list) => Some(problems.ranges(list)?),
+        None => None,
+    };
+    let material = material?;
+    let auth = listener.client_auth.as_ref();
+    let mut peers = PeerRules {
+        rules: vec![PeerRule {
+            from: None,
+            peers: auth.and_then(|auth| auth.clients.clone()),
+        }],
+        certificate_required: auth.is_some_and(|a| a.mode == config::ClientCert::Require),
+        denied: if auth.is_some() {
+            common.identity.denied.clone()
+        } else {
+            DeniedList::default()
+        },
+        own_domain: None,
+        role: OwnRole::Client,
+    };
+    problems.resolve_pins(&mut peers);
+    Some(ListenerRules {
+        name: Arc::clone(&listener.name),
+        source: SourceRules { trusted, denied },
+        proxy_from,
+        verification: material.verification.clone(),
+        tls: Arc::new(problems.keep(ServerTls::edge(&material, listener))?),
+        peers,
+        limits: listener.limits.clone(),
+        starttls_postgres: listener.starttls_postgres,
+        access: common.log.access,
+    })
+}
+
+fn backend_runtime(
+    backend: &Arc<Backend>,
+    config: &GatewayConfig,
+    identity: Option<&Arc<Generation>>,
+    metrics: &Arc<Metrics>,
+    problems: &mut Problems,
+) -> Option<Arc<BackendRuntime>> {
+    let generation = match &backend.identity {
+        None => Arc::clone(identity?),
+        Some(own) => problems.keep_all(Generation::load(
+            own,
+            &backend.tls,
+            LinkRole::Gateway,
+            None,
+            clock::now(),
+        ))?,
+    };
+    let denied = &backend
+        .identity
+        .as_ref()
+        .unwrap_or(&config.common.identity)
+        .denied;
+    let mut peers = PeerRules {
+        rules: vec![PeerRule {
+            from: None,
+            peers: backend.acceptor_ids.clone(),
+        }],
+        certificate_required: true,
+        denied: denied.clone(),
+        own_domain: generation.own_domain.clone(),
+        role: OwnRole::Acceptor,
+    };
+    problems.resolve_pins(&mut peers);
+    let peers = Arc::new(peers);
+    let check = if backend.acceptor_ids.is_some() && backend.server_name.is_none() {
+        NameCheck::None
+    } else {
+        NameCheck::ServerName
+    };
+    let mut diallers = Vec::new();
+    for address in &backend.acceptors {
+        let name = match (&backend.server_name, address) {
+            (Some(name), _) => tls_name(name, problems)?,
+            (None, DialAddress::Ip(ip)) => TlsName::IpAddress(ip.ip().into()),
+            (None, DialAddress::Host(host, _)) => problems.keep(TlsName::try_from(host.clone()))?,
+            // a Unix socket has no host: config asks for server_name or acceptor_ids there
+            (None, DialAddress::Unix(_)) => problems.keep(TlsName::try_from("localhost"))?,
+        };
+        let tls = problems.keep(ClientTls::link(&generation, &backend.tls, check))?;
+        let rules = Arc::clone(&peers);
+        let judge: Judge = Arc::new(move |peer| {
+            let source = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+            let facts = crate::admit::ConnectionFacts {
+                source,
+                peer,
+                now: clock::now(),
+            };
+            crate::admit::decide_peer(&facts, &rules)
+        });
+        diallers.push(crate::gateway::dial::Dialler {
+            address: address.clone(),
+            name,
+            tls,
+            judge,
+            bind: backend.bind,
+            proxy_protocol: backend.proxy_protocol,
+        });
+    }
+    Some(BackendRuntime::new(
+        Arc::clone(backend),
+        diallers,
+        Arc::clone(&generation.verification),
+        metrics.backend(&backend.name),
+    ))
+}

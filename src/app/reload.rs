@@ -1,0 +1,222 @@
+//! Reload: load and check everything, then swap, or keep what is in force and say so loudly.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::load::{LoadError, Loaded, LoadedListener, load};
+use crate::{
+    clock,
+    config::{self, ListenAddress},
+    drain::Drain,
+    net::{BindError, Inherited, Listener},
+    serve::Serving,
+    telemetry::metrics::Metrics,
+};
+
+/// One bound listener.
+struct Live {
+    address: ListenAddress,
+    bound: Option<std::net::SocketAddr>,
+    serving: Arc<Serving>,
+}
+
+/// What is in force, and what became of the last reload.
+pub struct InForce {
+    /// What was loaded last without a problem.
+    pub loaded: Loaded,
+    /// When.
+    pub since: i64,
+    /// Why the last reload was refused; empty when it was taken.
+    pub refused: Vec<String>,
+}
+
+/// The process's listeners and what they follow.
+pub struct Process {
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The drain that everything belongs to.
+    pub drain: Drain,
+    inherited: Inherited,
+    live: Mutex<HashMap<Arc<str>, Live>>,
+    in_force: Mutex<Option<InForce>>,
+}
+
+impl Process {
+    /// A process without listeners.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, drain: Drain, inherited: Inherited) -> Arc<Self> {
+        Arc::new(Self {
+            metrics,
+            drain,
+            inherited,
+            live: Mutex::default(),
+            in_force: Mutex::default(),
+        })
+    }
+
+    /// Binds and starts every listener of a first load: all of them, or none.
+    ///
+    /// # Errors
+    /// The listeners that can't be bound.
+    pub fn start(&self, loaded: Loaded) -> Result<(), Vec<BindError>> {
+        self.take(loaded)
+    }
+
+    /// Loads the configuration again; whether it is in force now.
+    pub fn reload(&self) -> bool {
+        let file = self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()));
+        let Some(file) = file else { return false };
+        let problems = match config::load(&file) {
+            Err(problems) => vec![problems.to_string()],
+            Ok(config) => match self.load(config) {
+                Err(errors) => errors.iter().map(ToString::to_string).collect(),
+                Ok(loaded) => match self.take(loaded) {
+                    Ok(()) => return true,
+                    Err(errors) => errors.iter().map(ToString::to_string).collect(),
+                },
+            },
+        };
+        for problem in &problems {
+            tracing::error!(%problem, "reload refused: the last good configuration stays in force");
+        }
+        self.metrics.reloaded(None);
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(in_force) = in_force.as_mut() {
+            in_force.refused = problems;
+        }
+        false
+    }
+
+    fn load(&self, config: config::Config) -> Result<Loaded, Vec<LoadError>> {
+        self.with(|in_force| {
+            load(
+                config,
+                &self.metrics,
+                &self.drain,
+                in_force.map(|f| &f.loaded),
+            )
+        })
+    }
+
+    /// Looks at what is in force.
+    pub fn with<T>(&self, look: impl FnOnce(Option<&InForce>) -> T) -> T {
+        look(
+            self.in_force
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref(),
+        )
+    }
+
+    /// Where the listeners really listen.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(Arc<str>, String)> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = |l: &Live| {
+            l.bound
+                .map_or_else(|| l.address.to_string(), |a| a.to_string())
+        };
+        let mut list: Vec<_> = live
+            .iter()
+            .map(|(name, l)| (Arc::clone(name), shown(l)))
+            .collect();
+        list.sort();
+        list
+    }
+
+    /// Binds what is new first: when that fails nothing has changed.
+    fn take(&self, loaded: Loaded) -> Result<(), Vec<BindError>> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bound = Vec::new();
+        let mut failed = Vec::new();
+        for listener in &loaded.listeners {
+            let kept = live
+                .get(&listener.name)
+                .is_some_and(|l| l.address == listener.address);
+            if !kept {
+                match Listener::bind(&listener.address, &self.inherited) {
+                    Ok(socket) => bound.push((listener, socket)),
+                    Err(error) => failed.push(error),
+                }
+            }
+        }
+        if !failed.is_empty() {
+            return Err(failed);
+        }
+        for listener in &loaded.listeners {
+            if let Some(held) = live.get(&listener.name)
+                && held.address == listener.address
+            {
+                held.serving.publish(Arc::clone(&listener.snapshot));
+            }
+        }
+        for (listener, socket) in bound {
+            let begun = self.begin(listener, socket);
+            if let Some(moved) = live.insert(Arc::clone(&listener.name), begun) {
+                // the same listener at another address: live connections follow the new rules
+                moved.serving.publish(Arc::clone(&listener.snapshot));
+                moved.serving.stop();
+                self.hold(moved.serving);
+            }
+        }
+        live.retain(|name, held| {
+            let stays = loaded.listeners.iter().any(|l| l.name == *name);
+            if !stays {
+                held.serving.stop();
+            }
+            stays
+        });
+        drop(live);
+        self.publish(loaded);
+        Ok(())
+    }
+
+    fn begin(&self, listener: &LoadedListener, socket: Listener) -> Live {
+        let bound = socket.local_address();
+        let serving = Serving::new(
+            Arc::clone(&listener.snapshot),
+            self.metrics.listener(&listener.name),
+            self.drain.clone(),
+        );
+        let shown = bound.map_or_else(|| listener.address.to_string(), |a| a.to_string());
+        tracing::info!(listener = %listener.name, address = %shown, "listening");
+        self.drain.spawn(Arc::clone(&serving).run(socket));
+        Live {
+            address: listener.address.clone(),
+            bound,
+            serving,
+        }
+    }
+
+    /// Keeps a moved listener's rules alive while connections of its old address live.
+    fn hold(&self, serving: Arc<Serving>) {
+        self.drain.spawn(async move { serving.until_idle().await });
+    }
+
+    fn publish(&self, loaded: Loaded) {
+        let now = clock::now();
+        self.metrics.reloaded(Some(now.0));
+        self.metrics
+            .certificate("identity", loaded.identity.not_after.0);
+        for crl in loaded
+            .identity
+            .verification
+            .crls()
+            .iter()
+            .flat_map(|set| set.lists())
+        {
+            self.metrics.crl(&crl.issuer, crl.next_update.0);
+        }
+        for warning in &loaded.warnings {
+            tracing::warn!(%warning, "configuration");
+        }
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        *in_force = Some(InForce {
+            loaded,
+            since: now.0,
+            refused: Vec::new(),
+        });
+    }
+}

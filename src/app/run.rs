@@ -1,0 +1,199 @@
+//! The life of a process: load, bind, run, reload, drain.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    admin,
+    load::{LoadError, load},
+    notify::Notifier,
+    reload::Process,
+    signals::{Signals, Wish},
+    watch::Watch,
+};
+use crate::{
+    config::{self, Config},
+    drain::Drain,
+    net::{BindError, Inherited, fd},
+    telemetry::{log, metrics::Metrics},
+};
+
+/// A process that could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file that the configuration names is wrong: exit code 2.
+    #[error("{}", list(.0))]
+    Load(Vec<LoadError>),
+    /// A listener can't be bound: exit code 1.
+    #[error("{}", list(.0))]
+    Bind(Vec<BindError>),
+    /// The system refuses what every process has: exit code 1.
+    #[error("{0}")]
+    System(String),
+}
+
+fn list<E: ToString>(errors: &[E]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Where a started process listens.
+#[derive(Debug)]
+pub struct Bound {
+    /// Listener name and address.
+    pub addresses: Vec<(Arc<str>, String)>,
+}
+
+/// Checks everything that a start would check; opens no socket.
+///
+/// # Errors
+/// Every problem of every file.
+pub fn check(config: Config) -> Result<Vec<String>, Vec<LoadError>> {
+    load(config, &Metrics::new(), &Drain::new(), None).map(|loaded| loaded.warnings)
+}
+
+/// Runs a role until it is told to stop and has drained.
+///
+/// # Errors
+/// It could not start.
+pub fn run(config: Config) -> Result<(), StartError> {
+    // before the runtime's threads: this edits the environment
+    let inherited = Inherited::from_environment();
+    log::init(&config.common().log);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.common().workers > 0 {
+        runtime.worker_threads(config.common().workers);
+    }
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::System(error.to_string()))?;
+    let done = runtime.block_on(live(config, inherited));
+    // what is left is stuck in a blocking call: it is not waited for
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
+    let metrics = Metrics::new();
+    let drain = Drain::new();
+    let mut signals = Signals::new().map_err(|error| StartError::System(error.to_string()))?;
+    let drain_timeout = drain_timeout(&config);
+    check_descriptors(&config, &metrics);
+    let files = config.files();
+    let loaded = load(config, &metrics, &drain, None).map_err(StartError::Load)?;
+    let admin_config = loaded.config.common().admin.clone();
+    let process = Process::new(Arc::clone(&metrics), drain.clone(), inherited);
+    process.start(loaded).map_err(StartError::Bind)?;
+    if let Some(config) = admin_config {
+        admin::start(&config, &process).map_err(|error| StartError::Bind(vec![error]))?;
+    }
+    super::exposure::start(&process);
+    let notifier = Notifier::default();
+    notifier.ready(&status(&process));
+    follow(&process, &mut signals, &notifier, files).await;
+    notifier.stopping();
+    tracing::info!(live = drain.live(), timeout = ?drain_timeout, "draining");
+    let cut = tokio::select! {
+        biased;
+        cut = drain.drain(drain_timeout) => cut,
+        () = second(&mut signals) => {
+            tracing::warn!("told twice: not waiting");
+            return Ok(());
+        }
+    };
+    tracing::info!(cut, "stopped");
+    Ok(())
+}
+
+/// Reloads until told to stop.
+async fn follow(
+    process: &Arc<Process>,
+    signals: &mut Signals,
+    notifier: &Notifier,
+    files: Vec<std::path::PathBuf>,
+) {
+    let mut watch = Watch::new(files);
+    let beat = Notifier::watchdog_interval();
+    loop {
+        let alive = async {
+            match beat {
+                Some(every) => tokio::time::sleep(every).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            wish = signals.next() => if wish == Wish::Stop { return },
+            () = watch.changed() => tracing::info!("a file changed"),
+            () = alive => {
+                notifier.alive();
+                continue;
+            }
+        }
+        notifier.reloading();
+        if process.reload() {
+            tracing::info!("reloaded");
+            let files = process.with(|f| f.map(|f| f.loaded.config.files()).unwrap_or_default());
+            watch = Watch::new(files);
+        }
+        notifier.ready(&status(process));
+    }
+}
+
+async fn second(signals: &mut Signals) {
+    while signals.next().await != Wish::Stop {}
+}
+
+fn status(process: &Process) -> String {
+    let listeners = process.addresses();
+    let shown: Vec<String> = listeners
+        .iter()
+        .map(|(name, at)| format!("{name} {at}"))
+        .collect();
+    format!("listening: {}", shown.join(", "))
+}
+
+fn drain_timeout(config: &Config) -> Duration {
+    let all = match config {
+        Config::Gateway(gateway) => gateway
+            .listeners
+            .iter()
+            .map(|l| l.limits.drain_timeout)
+            .max(),
+        Config::Acceptor(acceptor) => acceptor
+            .listeners
+            .iter()
+            .map(|l| l.limits.drain_timeout)
+            .max(),
+    };
+    all.unwrap_or(Duration::from_secs(30))
+}
+
+/// Each connection takes two descriptors: its own and the one of the next hop.
+fn check_descriptors(config: &config::Config, metrics: &Metrics) {
+    let connections: usize = match config {
+        Config::Gateway(gateway) => gateway.listeners.iter().map(|l| l.limits.connections).sum(),
+        Config::Acceptor(acceptor) => acceptor
+            .listeners
+            .iter()
+            .map(|l| l.limits.connections)
+            .sum(),
+    };
+    let needed = u64::try_from(connections)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(2)
+        .saturating_add(100);
+    if let Some(limit) = fd::raise_limit() {
+        metrics.descriptors(limit);
+        if limit < needed {
+            tracing::warn!(
+                limit,
+                needed,
+                "too few file descriptors for limits.connections: raise LimitNOFILE or lower the limit"
+            );
+        }
+    }
+}

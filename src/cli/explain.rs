@@ -1,0 +1,187 @@
+//! `explain`: the rules that the accept loop asks, asked by hand.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{
+    check,
+    report::{Failure, out},
+};
+use crate::{
+    admit::{Denial, Denied, PeerFacts, decide_source},
+    app, clock,
+    config::Config,
+    gateway::routes,
+    identity::UnixSeconds,
+    serve::ListenerRules,
+    tls::{Usage, material},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// A configuration file, or a reason's code
+    file: String,
+    /// The peer's address
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
+    /// The peer's certificate: leaf first, then intermediates
+    #[arg(long, value_name = "PEM")]
+    cert: Option<PathBuf>,
+    /// The host that it asks for (gateway)
+    #[arg(long)]
+    host: Option<String>,
+    /// The path that it asks for (gateway, http mode)
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// When, in RFC 3339; now where absent
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+}
+
+pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
+    if let Some(denial) = Denial::from_code(&ask.file) {
+        out(&format!(
+            "{}: {}\nnext: {}\n",
+            denial.code(),
+            denial.meaning(),
+            denial.hint()
+        ));
+        return Ok(());
+    }
+    let Some(from) = ask.from else {
+        return Err(Failure::Wrong(format!(
+            "{}: is no reason's code; with a configuration, --from IP says who asks",
+            ask.file
+        )));
+    };
+    let now = time_of(ask.at.as_deref())?;
+    let config = check::read(Path::new(&ask.file))?;
+    let gateway = match &config {
+        Config::Gateway(gateway) => Some(gateway.clone()),
+        Config::Acceptor(_) => None,
+    };
+    let metrics = crate::telemetry::metrics::Metrics::new();
+    let loaded =
+        app::load(config, &metrics, &crate::drain::Drain::new(), None).map_err(|errors| {
+            Failure::Wrong(
+                errors
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            )
+        })?;
+    for listener in &loaded.listeners {
+        let rules = &listener.snapshot.rules;
+        out(&format!(
+            "listener {} ({})\n",
+            listener.name, listener.address
+        ));
+        match judge(rules, from, ask.cert.as_deref(), now)? {
+            Err(denied) => {
+                out(&format!(
+                    "  refused: {}: {denied}\n  next: {}\n",
+                    denied.reason.code(),
+                    denied.reason.hint()
+                ));
+                continue;
+            }
+            Ok((said, peer)) => {
+                out(&said);
+                if let Some(gateway) = &gateway {
+                    out(&route(gateway, &listener.name, ask, peer.as_ref()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+type Judged = Result<(String, Option<PeerFacts>), Denied>;
+
+fn judge(
+    rules: &ListenerRules,
+    from: IpAddr,
+    cert: Option<&Path>,
+    now: UnixSeconds,
+) -> Result<Judged, Failure> {
+    if let Err(denied) = decide_source(from, &rules.source) {
+        return Ok(Err(denied));
+    }
+    let mut said = format!("  source {from}: admitted\n");
+    let peer = match (cert, &rules.verification) {
+        (Some(file), Some(verification)) => {
+            let chain =
+                material::load_chain(file).map_err(|error| Failure::Wrong(error.to_string()))?;
+            let Some((leaf, rest)) = chain.split_first() else {
+                return Err(Failure::Wrong(format!(
+                    "{}: holds no certificate",
+                    file.display()
+                )));
+            };
+            match verification.prove(leaf, rest, Usage::ClientAuth, now) {
+                Ok(peer) => Some(peer),
+                Err(denied) => return Ok(Err(denied)),
+            }
+        }
+        (Some(_), None) => {
+            said.push_str("  certificate: none is asked for here\n");
+            None
+        }
+        (None, _) => None,
+    };
+    Ok(rules.judge(from, peer.as_ref(), now).map(|grant| {
+        said.push_str(&format!(
+            "  peer {}: admitted by {}\n",
+            grant.identity, grant.rule
+        ));
+        (said, peer)
+    }))
+}
+
+fn route(
+    gateway: &crate::config::GatewayConfig,
+    listener: &str,
+    ask: &Explain,
+    peer: Option<&PeerFacts>,
+) -> String {
+    let tcp = gateway
+        .listeners
+        .iter()
+        .any(|l| *l.name == *listener && l.mode == crate::config::Mode::Tcp);
+    let host = ask.host.as_deref();
+    let found = if tcp {
+        routes::match_tcp(&gateway.routes, listener, host)
+    } else {
+        routes::match_http(&gateway.routes, listener, host, &ask.path, "GET")
+    };
+    match found {
+        None => format!(
+            "  refused: {}: {}\n",
+            Denial::NoRoute.code(),
+            Denial::NoRoute.meaning()
+        ),
+        Some(route) => match routes::check_clients(route, peer) {
+            Ok(()) => format!("  {} leads to backend {}\n", route.label, route.backend),
+            Err(denied) => format!("  refused: {}: {denied}\n", denied.reason.code()),
+        },
+    }
+}
+
+fn time_of(text: Option<&str>) -> Result<UnixSeconds, Failure> {
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+    let Some(text) = text else {
+        return Ok(clock::now());
+    };
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map(|time| UnixSeconds(time.unix_timestamp()))
+        .map_err(|error| {
+            Failure::Wrong(format!(
+                "--at {text}: {error}: expected 2027-01-22T12:00:00Z"
+            ))
+        })
+}

@@ -1,0 +1,290 @@
+//! A backend: its acceptors, which one is taken, and what is known of their health.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustls_pki_types::CertificateDer;
+
+use super::{
+    ClientFacts,
+    dial::{Dialled, Dialler, LinkStream},
+};
+use crate::{
+    admit::{Denial, Denied},
+    clock,
+    config::{Backend, Balance},
+    identity::UnixSeconds,
+    telemetry::metrics::BackendMetrics,
+    tls::{Usage, Verification},
+};
+
+/// An acceptor that failed is the last choice for so long, doubled with each failure.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A backend at work.
+pub struct BackendRuntime {
+    /// Its configuration.
+    pub config: Arc<Backend>,
+    acceptors: Vec<Arc<AcceptorState>>,
+    turn: AtomicUsize,
+    metrics: Arc<BackendMetrics>,
+    verification: Arc<Verification>,
+}
+
+/// What is known of one acceptor.
+pub struct AcceptorState {
+    /// Its address as configured.
+    pub name: String,
+    pub(super) dialler: Dialler,
+    active: AtomicUsize,
+    failures: AtomicU32,
+    /// Milliseconds after `epoch` until which it is the last choice.
+    paused_until: AtomicU64,
+    /// What active health checks say; true without them.
+    healthy: AtomicBool,
+    epoch: Instant,
+}
+
+/// An admitted link connection, counted at its acceptor while it lives.
+pub struct Link {
+    /// The stream.
+    pub stream: LinkStream,
+    /// The acceptor, and our place in its count.
+    pub lease: Lease,
+    /// When the acceptor's chain ends.
+    pub until: Option<UnixSeconds>,
+    /// The acceptor's chain, leaf first.
+    pub chain: Arc<[CertificateDer<'static>]>,
+    /// How long it took.
+    pub connect: Duration,
+}
+
+/// A place in an acceptor's count of connections or requests under way.
+pub struct Lease {
+    acceptor: Arc<AcceptorState>,
+}
+
+impl Lease {
+    /// The acceptor's name.
+    #[must_use]
+    pub fn acceptor(&self) -> &str {
+        &self.acceptor.name
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.acceptor.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl AcceptorState {
+    pub(super) fn new(name: String, dialler: Dialler) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            dialler,
+            active: AtomicUsize::new(0),
+            failures: AtomicU32::new(0),
+            paused_until: AtomicU64::new(0),
+            healthy: AtomicBool::new(true),
+            epoch: Instant::now(),
+        })
+    }
+
+    fn lease(self: &Arc<Self>) -> Lease {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Lease {
+            acceptor: Arc::clone(self),
+        }
+    }
+
+    /// Whether it is a first choice now.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+            && self.paused_until.load(Ordering::Relaxed) <= self.millis()
+    }
+
+    /// Connections and requests under way.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_healthy(&self, healthy: bool) -> bool {
+        self.healthy.swap(healthy, Ordering::Relaxed) != healthy
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn succeeded(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.paused_until.store(0, Ordering::Relaxed);
+    }
+
+    fn failed(&self) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(5);
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures).min(LONGEST_PAUSE);
+        let until = self
+            .millis()
+            .saturating_add(u64::try_from(pause.as_millis()).unwrap_or(0));
+        self.paused_until.store(until, Ordering::Relaxed);
+    }
+}
+
+impl BackendRuntime {
+    /// A backend with its acceptors; there is at least one.
+    pub(crate) fn new(
+        config: Arc<Backend>,
+        diallers: Vec<Dialler>,
+        verification: Arc<Verification>,
+        metrics: Arc<BackendMetrics>,
+    ) -> Arc<Self> {
+        let acceptors = diallers
+            .into_iter()
+            .map(|d| AcceptorState::new(d.address.to_string(), d))
+            .collect();
+        Arc::new(Self {
+            config,
+            acceptors,
+            turn: AtomicUsize::new(0),
+            metrics,
+            verification,
+        })
+    }
+
+    /// The acceptors.
+    #[must_use]
+    pub fn acceptors(&self) -> &[Arc<AcceptorState>] {
+        &self.acceptors
+    }
+
+    /// Its metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<BackendMetrics> {
+        &self.metrics
+    }
+
+    /// Opens a link connection to the first acceptor that admits us, each within
+    /// `connect_timeout`.
+    ///
+    /// # Errors
+    /// Why the last one that was tried did not.
+    pub async fn connect(&self, client: &ClientFacts) -> Result<Link, Denied> {
+        let mut last = Denied::new(Denial::UpstreamUnreachable, "no acceptor is configured");
+        for acceptor in self.order() {
+            match self.connect_to(&acceptor, client).await {
+                Ok(link) => return Ok(link),
+                Err(denied) => {
+                    tracing::warn!(
+                        backend = %self.config.name,
+                        acceptor = %acceptor.name,
+                        connection = %client.connection_id,
+                        reason = denied.reason.code(),
+                        detail = %denied.detail,
+                        "link connection failed"
+                    );
+                    last = denied;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Opens a link connection to one acceptor.
+    ///
+    /// # Errors
+    /// Where it stopped.
+    pub async fn connect_to(
+        &self,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+    ) -> Result<Link, Denied> {
+        let lease = acceptor.lease();
+        let began = Instant::now();
+        let limit = self.config.connect_timeout;
+        // boxed: the handshake's state is gone while bytes are relayed
+        let dialling = Box::pin(acceptor.dialler.dial(client));
+        let dialled = tokio::time::timeout(limit, dialling)
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(Denied::new(
+                    Denial::UpstreamTimeout,
+                    format!(
+                        "acceptor {}: not admitted within connect_timeout = {limit:?}",
+                        acceptor.name
+                    ),
+                ))
+            });
+        let connect = began.elapsed();
+        match dialled {
+            Ok(Dialled {
+                stream,
+                chain,
+                until,
+            }) => {
+                acceptor.succeeded();
+                self.metrics.connect_ok(connect.as_secs_f64());
+                Ok(Link {
+                    stream,
+                    lease,
+                    until,
+                    chain,
+                    connect,
+                })
+            }
+            Err(denied) => {
+                acceptor.failed();
+                self.metrics.connect_failed(denied.reason);
+                Err(denied)
+            }
+        }
+    }
+
+    /// Acceptors in the order in which they are tried: usable ones first.
+    fn order(&self) -> Vec<Arc<AcceptorState>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut order: Vec<_> = self.acceptors.to_vec();
+        let len = order.len().max(1);
+        order.rotate_left(turn % len);
+        match self.config.balance {
+            Balance::RoundRobin => order.sort_by_key(|a| !a.is_usable()),
+            // stable, so equals are taken in turn
+            Balance::LeastRequests => order.sort_by_key(|a| (!a.is_usable(), a.active())),
+        }
+        order
+    }
+
+    /// Judges the acceptor at the other end of a live link again.
+    ///
+    /// # Errors
+    /// Why it would be refused today.
+    pub fn judge_again(
+        &self,
+        acceptor: &str,
+        chain: &[CertificateDer<'static>],
+    ) -> Result<(), Denied> {
+        let Some(state) = self.acceptors.iter().find(|a| a.name == acceptor) else {
+            return Err(Denied::new(
+                Denial::RulesChanged,
+                "the acceptor is configured no more",
+            ));
+        };
+        let Some((leaf, rest)) = chain.split_first() else {
+            return Err(Denied::new(Denial::CertificateMissing, ""));
+        };
+        let now = clock::now();
+        let peer = self
+            .verification
+            .prove(leaf, rest, Usage::ServerAuth, now)?;
+        (state.dialler.judge)(Some(&peer)).map(drop)
+    }
+}

@@ -1,0 +1,120 @@
+//! One link connection: resolve, connect, handshake, OPEN, admission.
+
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::AsyncWriteExt;
+
+use super::ClientFacts;
+use crate::{
+    admit::{Denial, Denied},
+    config::{DialAddress, ProxyVersion},
+    identity::UnixSeconds,
+    net::{self, Buffered, Socket},
+    serve::{link, proxy_header},
+    tls::{
+        ClientTls, Connected, Judge,
+        alert::{self, Side},
+        connect,
+    },
+    wire::link::Open,
+};
+
+/// A TLS stream to an acceptor.
+pub type LinkStream = tokio_rustls::client::TlsStream<Buffered<Socket>>;
+
+/// How one acceptor is dialled.
+pub(crate) struct Dialler {
+    pub(crate) address: DialAddress,
+    pub(crate) name: ServerName<'static>,
+    pub(crate) tls: ClientTls,
+    pub(crate) judge: Judge,
+    pub(crate) bind: Option<std::net::IpAddr>,
+    pub(crate) proxy_protocol: Option<ProxyVersion>,
+}
+
+/// An admitted link connection.
+pub(crate) struct Dialled {
+    pub(crate) stream: LinkStream,
+    /// The acceptor's chain, to judge it again.
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
+    pub(crate) until: Option<UnixSeconds>,
+}
+
+impl Dialler {
+    /// Opens the link for a client.
+    ///
+    /// # Errors
+    /// Where it stopped: no TCP, closed before ServerHello, the alert, the acceptor's word.
+    pub(crate) async fn dial(&self, client: &ClientFacts) -> Result<Dialled, Denied> {
+        let connected = match self.handshake(&self.tls).await {
+            // a foreign acceptor with protocols of its own and none in common says so with
+            // this alert: it is asked again without ours
+            Err(denied) if alert::wants_no_alpn(&denied) => {
+                self.handshake(&self.tls.without_alpn()).await?
+            }
+            other => other?,
+        };
+        let mut stream = connected.stream;
+        if connected.ours {
+            link::write_open(&mut stream, open(client)).await?;
+            link::read_admission(&mut stream).await?;
+        } else if let Some(version) = self.proxy_protocol {
+            let header = proxy_header(version, Some((client.source, client.destination)));
+            let sent = async {
+                stream.write_all(&header).await?;
+                stream.flush().await
+            };
+            sent.await
+                .map_err(|error| alert::explain(&error, Side::Client))?;
+        }
+        let chain = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .unwrap_or_default()
+            .iter()
+            .map(|certificate| certificate.clone().into_owned())
+            .collect();
+        Ok(Dialled {
+            stream,
+            chain,
+            until: connected.grant.until,
+        })
+    }
+
+    async fn handshake(&self, tls: &ClientTls) -> Result<Connected<Buffered<Socket>>, Denied> {
+        let socket = net::dial(&self.address, self.bind).await.map_err(|error| {
+            Denied::new(
+                Denial::UpstreamUnreachable,
+                format!("{}: {error}", self.address),
+            )
+        })?;
+        connect(
+            Buffered::new(socket),
+            tls,
+            self.name.clone(),
+            Arc::clone(&self.judge),
+        )
+        .await
+        .map_err(|denied| self.explained(denied))
+    }
+
+    /// Adds which acceptor it was.
+    fn explained(&self, denied: Denied) -> Denied {
+        Denied {
+            detail: format!("acceptor {}: {}", self.address, denied.detail),
+            ..denied
+        }
+    }
+}
+
+fn open(client: &ClientFacts) -> Open {
+    Open {
+        connection: client.connection_id,
+        source: Some(client.source),
+        destination: Some(client.destination),
+        authority: client.sni.clone(),
+        identity: client.identity.clone(),
+    }
+}

@@ -1,0 +1,268 @@
+//! Bodies on their way: limits on what a client sends, and what a backend's answer holds on to
+//! until it has passed.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::{io::UnderWay, pool::Sender};
+use crate::{config::Limits, telemetry::access::Access, wire::forwarded};
+
+/// Over so long a client's rate is averaged.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// Why a body was cut.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("limits.body_bytes is exceeded")]
+    TooLarge,
+    #[error("slower than limits.body_min_rate")]
+    TooSlow,
+    #[error("{0}")]
+    Broken(#[from] hyper::Error),
+}
+
+/// What a client sends: counted, bounded in size and slowness, trailers cleaned.
+pub(super) struct RequestBody {
+    inner: Incoming,
+    /// Set when the last frame has been handed on.
+    done: Arc<AtomicBool>,
+    left: u64,
+    rate: u64,
+    window_bytes: u64,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    pub(super) fn new(inner: Incoming, limits: &Limits) -> (Self, Arc<AtomicBool>) {
+        let done = Arc::new(AtomicBool::new(inner.is_end_stream()));
+        let left = if limits.body_bytes == 0 {
+            u64::MAX
+        } else {
+            limits.body_bytes
+        };
+        let body = Self {
+            inner,
+            done: Arc::clone(&done),
+            left,
+            rate: limits.body_min_rate,
+            window_bytes: 0,
+            timer: None,
+        };
+        (body, done)
+    }
+
+    /// The client is the slow one whenever we wait here.
+    fn waited(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        if self.rate == 0 {
+            return Ok(());
+        }
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(RATE_WINDOW)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if self.window_bytes < self.rate.saturating_mul(RATE_WINDOW.as_secs()) {
+                return Err(BodyError::TooSlow);
+            }
+            self.window_bytes = 0;
+            timer.as_mut().reset(Instant::now() + RATE_WINDOW);
+        }
+        Ok(())
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Pending => match this.waited(cx) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Some(Err(error))),
+            },
+            Poll::Ready(None) => {
+                this.done.store(true, Ordering::Release);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    let n = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                    this.window_bytes = this.window_bytes.saturating_add(n);
+                    match this.left.checked_sub(n) {
+                        Some(left) => this.left = left,
+                        None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
+                    }
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    forwarded::strip_trailers(trailers);
+                }
+                if this.inner.is_end_stream() {
+                    this.done.store(true, Ordering::Release);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// What is written when an answer has passed, or was cut.
+pub(super) struct Account {
+    pub(super) record: Option<Box<Access>>,
+    pub(super) began: std::time::Instant,
+    pub(super) metrics: Arc<crate::telemetry::metrics::ListenerMetrics>,
+    pub(super) status: u16,
+    pub(super) bytes_out: u64,
+    pub(super) complete: bool,
+    pub(super) under_way: Option<UnderWay>,
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let elapsed = self.began.elapsed();
+        self.metrics.request(self.status, elapsed.as_secs_f64());
+        if let Some(record) = &mut self.record {
+            record.total = elapsed;
+            record.status = self.status;
+            record.bytes_out = self.bytes_out;
+            if !self.complete && record.reason.is_none() {
+                record.decision = "ended";
+                record.detail = "the answer did not pass whole".to_owned();
+            }
+            record.emit();
+        }
+        drop(self.under_way.take());
+    }
+}
+
+/// An answer on its way to the client.
+pub(super) enum ResponseBody {
+    /// Our own words.
+    Own(Option<Bytes>, Account),
+    /// A backend's.
+    Upstream {
+        inner: Incoming,
+        /// The link connection; kept for others once the body has passed whole.
+        sender: Option<Sender>,
+        /// Whether the request's body was handed on whole: else its connection's framing is in
+        /// doubt.
+        request_done: Arc<AtomicBool>,
+        account: Account,
+    },
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Own(bytes, account) => {
+                account.complete = true;
+                let next = bytes.take().filter(|bytes| !bytes.is_empty());
+                if let Some(bytes) = &next {
+                    account.bytes_out = u64::try_from(bytes.len()).unwrap_or(0);
+                }
+                Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Upstream {
+                inner,
+                sender,
+                request_done,
+                account,
+            } => {
+                let polled = Pin::new(&mut *inner).poll_frame(cx);
+                let mut ended = matches!(polled, Poll::Ready(None));
+                let polled = polled.map_ok(|mut frame| {
+                    if let Some(data) = frame.data_ref() {
+                        let n = u64::try_from(data.len()).unwrap_or(0);
+                        account.bytes_out = account.bytes_out.saturating_add(n);
+                    }
+                    if let Some(trailers) = frame.trailers_mut() {
+                        forwarded::strip_trailers(trailers);
+                    }
+                    ended |= inner.is_end_stream();
+                    frame
+                });
+                if ended {
+                    finish(sender, request_done, account);
+                }
+                polled
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes, _) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Upstream { inner, .. } => inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes, _) => SizeHint::with_exact(
+                bytes
+                    .as_ref()
+                    .map_or(0, |b| u64::try_from(b.len()).unwrap_or(0)),
+            ),
+            Self::Upstream { inner, .. } => inner.size_hint(),
+        }
+    }
+}
+
+fn finish(sender: &mut Option<Sender>, request_done: &AtomicBool, account: &mut Account) {
+    account.complete = true;
+    if let Some(sender) = sender.take()
+        && request_done.load(Ordering::Acquire)
+    {
+        sender.keep();
+    }
+}
+
+impl Drop for ResponseBody {
+    /// Bodies that are empty from the start are never polled.
+    fn drop(&mut self) {
+        match self {
+            Self::Own(bytes, account) if bytes.as_ref().is_none_or(Bytes::is_empty) => {
+                account.complete = true
+            }
+            Self::Upstream {
+                inner,
+                sender,
+                request_done,
+                account,
+            } if inner.is_end_stream() => {
+                finish(sender, request_done, account);
+            }
+            Self::Own(..) | Self::Upstream { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What a refused caller is told: a status and a code, nothing that it may not know.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::body::{Account, ResponseBody};
+use crate::admit::{Blame, Denial, Denied};
+
+/// The answer to a refused request; JSON where `Accept` asks for it.
+pub(super) fn refusal(
+    denied: &Denied,
+    accept: Option<&HeaderValue>,
+    request_id: &str,
+    mut account: Account,
+) -> Response<ResponseBody> {
+    let status =
+        StatusCode::from_u16(denied.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    account.status = status.as_u16();
+    if let Some(record) = &mut account.record {
+        record.decision = "refused";
+        record.reason = Some(denied.reason);
+        record.detail.clone_from(&denied.detail);
+    }
+    let (code, message) = public(denied.reason);
+    let json = accept.is_some_and(|value| {
+        value
+            .as_bytes()
+            .windows(4)
+            .any(|w| w.eq_ignore_ascii_case(b"json"))
+    });
+    let (kind, text) = if json {
+        let body =
+            serde_json::json!({ "error": code, "message": message, "request_id": request_id });
+        ("application/json", body.to_string())
+    } else {
+        (
+            "text/plain; charset=utf-8",
+            format!("{code}: {message}\nrequest {request_id}\n"),
+        )
+    };
+    let mut response = Response::new(ResponseBody::Own(Some(Bytes::from(text)), account));
+    *response.status_mut() = status;
+    common(response.headers_mut(), kind);
+    response
+}
+
+fn common(headers: &mut HeaderMap, kind: &'static str) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// What is wrong behind us is our business: the caller learns only that it is.
+fn public(reason: Denial) -> (&'static str, &'static str) {
+    match reason.blame() {
+        Blame::Peer => (reason.code(), reason.meaning()),
+        Blame::Upstream if reason.http_status() == 504 => {
+            ("gateway_timeout", "the service did not answer in time")
+        }
+        Blame::Upstream => ("bad_gateway", "the service can't be reached"),
+        Blame::Local => ("unavailable", "try again later"),
+    }
+}

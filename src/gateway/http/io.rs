@@ -1,0 +1,262 @@
+//! The client's stream as hyper sees it, and the timers that are ours: hyper's own head timer also
+//! runs in idle time.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    admit::{Denial, Denied},
+    config::Limits,
+    serve::ServerStream,
+};
+
+/// What a connection is doing, for its deadlines. Times are milliseconds after its start, plus
+/// one: zero means "not".
+pub(super) struct Activity {
+    began: Instant,
+    /// Requests under way.
+    under_way: AtomicUsize,
+    /// Since when a head is awaited whose first byte has come.
+    head_since: AtomicU64,
+    /// Since when nothing is under way.
+    idle_since: AtomicU64,
+    /// Since when the client takes no bytes.
+    stalled_since: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// What the deadlines ask for.
+pub(super) enum Wish {
+    /// Finish and close.
+    GoAway,
+    /// Close now.
+    Cut(Denied),
+}
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            under_way: AtomicUsize::new(0),
+            // the first head is awaited from the end of the handshake
+            head_since: AtomicU64::new(1),
+            idle_since: AtomicU64::new(0),
+            stalled_since: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
+    }
+
+    /// A head is complete.
+    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        self.idle_since.store(0, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (
+            self.bytes_in.load(Ordering::Relaxed),
+            self.bytes_out.load(Ordering::Relaxed),
+        )
+    }
+
+    fn read(&self, n: usize) {
+        self.bytes_in
+            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+        if self.under_way.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == 0
+        {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn wrote(&self, n: usize) {
+        self.bytes_out
+            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+        if self.stalled_since.load(Ordering::Relaxed) != 0 {
+            self.stalled_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn stalled(&self) {
+        if self.stalled_since.load(Ordering::Relaxed) == 0 {
+            self.stalled_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Resolves when a deadline has passed. One timer, armed again only when it fires.
+    pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> impl Future<Output = Wish> + use<> {
+        let activity = Arc::clone(self);
+        let (head, idle, write) = (
+            limits.header_timeout,
+            limits.keepalive_timeout,
+            limits.write_timeout,
+        );
+        // deadlines are met to within a quarter
+        let step = (head.min(idle).min(write) / 4).max(Duration::from_millis(10));
+        async move {
+            loop {
+                tokio::time::sleep(step).await;
+                let now = activity.now();
+                let over = |since: &AtomicU64, limit: Duration| {
+                    let since = since.load(Ordering::Relaxed);
+                    let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                    since != 0 && now.saturating_sub(since) >= limit
+                };
+                if over(&activity.stalled_since, write) {
+                    return Wish::Cut(Denied::new(
+                        Denial::WriteTimeout,
+                        "the client takes no bytes",
+                    ));
+                }
+                if activity.under_way.load(Ordering::Relaxed) == 0 {
+                    if over(&activity.head_since, head) {
+                        return Wish::Cut(Denied::new(
+                            Denial::RequestTimeout,
+                            format!("limits.header_timeout = {head:?}"),
+                        ));
+                    }
+                    if activity.head_since.load(Ordering::Relaxed) == 0
+                        && over(&activity.idle_since, idle)
+                    {
+                        return Wish::GoAway;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A request under way; over when dropped.
+pub(super) struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if self.0.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The client's TLS stream.
+pub(super) struct ClientIo {
+    stream: ServerStream,
+    activity: Arc<Activity>,
+}
+
+impl ClientIo {
+    pub(super) fn new(stream: ServerStream, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+
+    pub(super) fn into_inner(self) -> ServerStream {
+        self.stream
+    }
+}
+
+impl Read for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        // hyper's cursor hands out uninitialised memory; a small stack buffer keeps this safe
+        let mut scratch = [0; 8 << 10];
+        let room = cursor.remaining().min(scratch.len());
+        let mut buf = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
+        match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) => {
+                let filled = buf.filled();
+                if !filled.is_empty() {
+                    this.activity.read(filled.len());
+                }
+                cursor.put_slice(filled);
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.noted(written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        match &flushed {
+            Poll::Pending => this.activity.stalled(),
+            Poll::Ready(_) => this.activity.wrote(0),
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.noted(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl ClientIo {
+    fn noted(&self, written: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
+        match &written {
+            Poll::Pending => self.activity.stalled(),
+            Poll::Ready(Ok(n)) => self.activity.wrote(*n),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
+    }
+}
+
+/// Why hyper gave a connection up.
+pub(super) fn denied_by(error: &hyper::Error) -> Denied {
+    let reason = if error.is_parse_too_large() {
+        Denial::HeaderTooLarge
+    } else if error.is_parse() {
+        Denial::RequestInvalid
+    } else {
+        Denial::PeerReset
+    };
+    Denied::new(reason, error.to_string())
+}

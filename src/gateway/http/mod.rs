@@ -1,0 +1,214 @@
+//! http mode: HTTP/1.1 and HTTP/2 in, requests routed one by one over kept link connections.
+//! What is forwarded is written anew from the parsed message. The strict framing guard will stand
+//! between the TLS stream and hyper, in `io`.
+
+mod body;
+mod errors;
+mod io;
+mod pool;
+mod request;
+mod upgrade;
+
+use std::{collections::HashMap, convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
+
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::TokioTimer;
+
+use self::{
+    io::{Activity, ClientIo},
+    pool::Pool,
+};
+use super::{BackendRuntime, ClientFacts};
+use crate::{
+    admit::{PeerFacts, SourceRanges},
+    config::{GatewayListener, Limits, Route},
+    drain::Drain,
+    serve::{Admitted, BoxFuture, Closed, Role},
+    telemetry::metrics::ListenerMetrics,
+};
+
+/// Runs a connection beside its deadlines. A macro, since hyper's two kinds of connections have
+/// the same methods and no common trait.
+macro_rules! drive {
+    ($connection:expr, $watch:expr, $supervision:expr, $draining:expr) => {{
+        let mut connection = std::pin::pin!($connection);
+        let mut watch = std::pin::pin!($watch);
+        let mut graceful = false;
+        loop {
+            tokio::select! {
+                biased;
+                done = connection.as_mut() => break done.err().map(|error| io::denied_by(&error)),
+                why = $supervision.ended() => break Some(why),
+                wish = watch.as_mut(), if !graceful => match wish {
+                    // an idle connection is told to go; what is under way is finished
+                    io::Wish::GoAway => {
+                        graceful = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    io::Wish::Cut(denied) => break Some(denied),
+                },
+                () = $draining.cancelled(), if !graceful => {
+                    graceful = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }};
+}
+
+/// Streams at once on one HTTP/2 connection.
+const STREAMS: u32 = 100;
+/// Header fields of one request; hyper answers 431 beyond.
+const HEADERS: usize = 128;
+
+/// What a gateway's listener in http mode does.
+pub struct HttpGateway {
+    listener: Arc<str>,
+    limits: Limits,
+    trusted_proxies: SourceRanges,
+    routes: Vec<Arc<Route>>,
+    backends: HashMap<String, (Arc<BackendRuntime>, Pool)>,
+    metrics: Arc<ListenerMetrics>,
+    drain: Drain,
+    access: bool,
+}
+
+/// What all requests of a connection share.
+struct Connection {
+    gateway: Arc<HttpGateway>,
+    client: ClientFacts,
+    peer: Option<Arc<PeerFacts>>,
+    identity: String,
+    source: SocketAddr,
+    activity: Arc<Activity>,
+}
+
+/// Tasks of HTTP/2 streams belong to the drain.
+#[derive(Clone)]
+struct Executor(Drain);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+impl HttpGateway {
+    /// A listener's http mode.
+    #[must_use]
+    pub fn new(
+        listener: &GatewayListener,
+        trusted_proxies: SourceRanges,
+        routes: Vec<Arc<Route>>,
+        backends: &HashMap<String, Arc<BackendRuntime>>,
+        metrics: Arc<ListenerMetrics>,
+        drain: Drain,
+        access: bool,
+    ) -> Self {
+        let with_pool = |(name, runtime): (&String, &Arc<BackendRuntime>)| {
+            (
+                name.clone(),
+                (
+                    Arc::clone(runtime),
+                    Pool::new(Arc::clone(runtime), drain.clone()),
+                ),
+            )
+        };
+        Self {
+            listener: Arc::clone(&listener.name),
+            limits: listener.limits.clone(),
+            trusted_proxies,
+            routes,
+            backends: backends.iter().map(with_pool).collect(),
+            metrics,
+            drain,
+            access,
+        }
+    }
+}
+
+impl Role for HttpGateway {
+    fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
+        Box::pin(self.carry(admitted))
+    }
+}
+
+impl HttpGateway {
+    async fn carry(self: Arc<Self>, admitted: Admitted) -> Closed {
+        let Admitted {
+            id,
+            stream,
+            permit,
+            peer,
+            source,
+            local,
+            alpn,
+            sni,
+            mut supervision,
+            ..
+        } = admitted;
+        let activity = Activity::new();
+        let identity = permit.grant().identity.clone();
+        let client = ClientFacts {
+            connection_id: id,
+            source,
+            destination: local,
+            sni,
+            identity: peer.as_ref().map(|_| identity.clone()),
+        };
+        let connection = Arc::new(Connection {
+            gateway: Arc::clone(&self),
+            client,
+            peer,
+            identity,
+            source,
+            activity: Arc::clone(&activity),
+        });
+        let io = ClientIo::new(stream, Arc::clone(&activity));
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let connection = Arc::clone(&connection);
+            async move { Ok::<_, Infallible>(request::answer(connection, request).await) }
+        });
+        let draining = self.drain.draining();
+        let watch = activity.watch(&self.limits);
+        let cause = if alpn.as_deref() == Some(b"h2") {
+            let mut builder = http2::Builder::new(Executor(self.drain.clone()));
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS)
+                .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(4 << 20)
+                .max_frame_size(64 << 10)
+                .max_send_buf_size(256 << 10);
+            drive!(
+                builder.serve_connection(io, service),
+                watch,
+                supervision,
+                draining
+            )
+        } else {
+            let mut builder = http1::Builder::new();
+            builder
+                .half_close(false)
+                .max_headers(HEADERS)
+                .max_buf_size(self.limits.header_bytes.max(8 << 10));
+            drive!(
+                builder.serve_connection(io, service).with_upgrades(),
+                watch,
+                supervision,
+                draining
+            )
+        };
+        let (bytes_in, bytes_out) = activity.bytes();
+        Closed {
+            cause,
+            bytes_in,
+            bytes_out,
+        }
+    }
+}

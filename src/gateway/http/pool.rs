@@ -1,0 +1,274 @@
+//! Kept link connections of one backend: last in, first out, none older than its limits, none
+//! that outlives its certificate.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+    rt::{Read, ReadBufCursor, Write},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Executor, body::RequestBody};
+use crate::{
+    admit::{Denial, Denied},
+    clock,
+    config::BackendProtocol,
+    drain::Drain,
+    gateway::{BackendRuntime, ClientFacts, backend::Lease, dial::LinkStream},
+    identity::UnixSeconds,
+};
+
+/// The pool of one backend.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Arc<BackendRuntime>,
+    idle: Mutex<VecDeque<Kept>>,
+    drain: Drain,
+}
+
+struct Kept {
+    link: LinkSender,
+    since: Instant,
+}
+
+/// One link connection that can take a request.
+struct LinkSender {
+    kind: Kind,
+    opened: Instant,
+    until: Option<UnixSeconds>,
+    lease: Lease,
+}
+
+enum Kind {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// A link connection taken for one request.
+pub(super) struct Sender {
+    link: LinkSender,
+    home: Weak<Shared>,
+    /// It carried a request before.
+    pub(super) reused: bool,
+}
+
+/// A request that did not get an answer.
+pub(super) struct SendFailed {
+    pub(super) error: hyper::Error,
+    /// The request, when not a byte of it was sent.
+    pub(super) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl Pool {
+    pub(super) fn new(backend: Arc<BackendRuntime>, drain: Drain) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                backend,
+                idle: Mutex::default(),
+                drain,
+            }),
+        }
+    }
+
+    /// A kept connection, or a new one.
+    pub(super) async fn take(&self, client: &ClientFacts) -> Result<Sender, Denied> {
+        while let Some(mut link) = self.shared.pop() {
+            if link.ready().await {
+                return Ok(self.sender(link, true));
+            }
+        }
+        self.open(client).await
+    }
+
+    /// A new connection.
+    pub(super) async fn open(&self, client: &ClientFacts) -> Result<Sender, Denied> {
+        let shared = &self.shared;
+        let link = shared.backend.connect(client).await?;
+        let io = LinkIo(link.stream);
+        let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
+        let force = shared.drain.forced();
+        let kind = match shared.backend.config.protocol {
+            BackendProtocol::Http1 => {
+                let (sender, connection) = http1::handshake(io).await.map_err(broken)?;
+                shared.drain.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = force.cancelled() => {}
+                        _ = connection.with_upgrades() => {}
+                    }
+                });
+                Kind::Http1(sender)
+            }
+            BackendProtocol::Http2 => {
+                let executor = Executor(shared.drain.clone());
+                let (sender, connection) = http2::handshake(executor, io).await.map_err(broken)?;
+                shared.drain.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = force.cancelled() => {}
+                        _ = connection => {}
+                    }
+                });
+                Kind::Http2(sender)
+            }
+        };
+        let link = LinkSender {
+            kind,
+            opened: Instant::now(),
+            until: link.until,
+            lease: link.lease,
+        };
+        Ok(self.sender(link, false))
+    }
+
+    fn sender(&self, link: LinkSender, reused: bool) -> Sender {
+        Sender {
+            link,
+            home: Arc::downgrade(&self.shared),
+            reused,
+        }
+    }
+}
+
+impl Shared {
+    fn pop(&self) -> Option<LinkSender> {
+        let pool = &self.backend.config.pool;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // the oldest wait in front: what was idle for too long is closed
+        while idle
+            .front()
+            .is_some_and(|kept| kept.since.elapsed() > pool.idle_timeout)
+        {
+            idle.pop_front();
+        }
+        while let Some(kept) = idle.pop_back() {
+            if self.fits(&kept.link) {
+                return Some(kept.link);
+            }
+        }
+        None
+    }
+
+    fn fits(&self, link: &LinkSender) -> bool {
+        let over = link.until.is_some_and(|until| clock::now() > until);
+        !over && link.opened.elapsed() < self.backend.config.pool.max_age
+    }
+
+    fn put(&self, link: LinkSender) {
+        let room = self.backend.config.pool.idle;
+        if self.drain.draining().is_cancelled() || !self.fits(&link) || room == 0 {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() >= room {
+            idle.pop_front();
+        }
+        idle.push_back(Kept {
+            link,
+            since: Instant::now(),
+        });
+    }
+}
+
+impl LinkSender {
+    async fn ready(&mut self) -> bool {
+        match &mut self.kind {
+            Kind::Http1(sender) => sender.ready().await.is_ok(),
+            Kind::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+}
+
+impl Sender {
+    /// The acceptor's name.
+    pub(super) fn acceptor(&self) -> &str {
+        self.link.lease.acceptor()
+    }
+
+    /// Sends a request.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendFailed> {
+        let failed =
+            |mut error: hyper::client::conn::TrySendError<Request<RequestBody>>| SendFailed {
+                unsent: error.take_message().map(Box::new),
+                error: error.into_error(),
+            };
+        match &mut self.link.kind {
+            Kind::Http1(sender) => sender.try_send_request(request).await.map_err(failed),
+            Kind::Http2(sender) => sender.try_send_request(request).await.map_err(failed),
+        }
+    }
+
+    /// Gives the connection back for the next request.
+    pub(super) fn keep(self) {
+        if let Some(home) = self.home.upgrade() {
+            home.put(self.link);
+        }
+    }
+}
+
+/// A link stream as hyper sees it.
+struct LinkIo(LinkStream);
+
+impl Read for LinkIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let mut scratch = [0; 16 << 10];
+        let room = cursor.remaining().min(scratch.len());
+        let mut buf = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
+        match Pin::new(&mut self.get_mut().0).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) => {
+                cursor.put_slice(buf.filled());
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Write for LinkIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+}

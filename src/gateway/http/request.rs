@@ -1,0 +1,453 @@
+//! One request: judged, routed, written anew, sent, answered.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri,
+};
+use hyper::body::{Body as _, Incoming};
+
+use super::{
+    Connection,
+    body::{Account, RequestBody, ResponseBody},
+    errors,
+    pool::{Pool, Sender},
+    upgrade,
+};
+use crate::{
+    admit::{Denial, Denied},
+    config::{HostHeader, Route, ServerName},
+    gateway::{BackendRuntime, routes},
+    serve::new_connection_id,
+    telemetry::access::Access,
+    wire::{
+        forwarded::{self, Hop, Scheme, Trust},
+        host::{self, Host},
+        path,
+    },
+};
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// Answers one request, whatever comes.
+pub(super) async fn answer(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let began = Instant::now();
+    let under_way = connection.activity.begin();
+    let trust = if connection
+        .gateway
+        .trusted_proxies
+        .contains(connection.source.ip())
+    {
+        Trust::TrustedProxy
+    } else {
+        Trust::Untrusted
+    };
+    let request_id = request_id(request.headers(), trust);
+    let accept = request.headers().get(header::ACCEPT).cloned();
+    let mut account = Account {
+        record: connection
+            .gateway
+            .access
+            .then(|| Box::new(record(&connection, &request, &request_id))),
+        began,
+        metrics: Arc::clone(&connection.gateway.metrics),
+        status: 0,
+        bytes_out: 0,
+        complete: false,
+        under_way: Some(under_way),
+    };
+    match forward(&connection, request, trust, &request_id, &mut account).await {
+        Ok(answered) => answered.respond(&connection, account),
+        Err(denied) => errors::refusal(&denied, accept.as_ref(), &request_id, account),
+    }
+}
+
+fn record(connection: &Connection, request: &Request<Incoming>, request_id: &str) -> Access {
+    Access {
+        listener: connection.gateway.listener.to_string(),
+        connection: connection.client.connection_id.to_string(),
+        source: Some(connection.source),
+        identity: connection.identity.clone(),
+        sni: connection.client.sni.clone().unwrap_or_default(),
+        method: request.method().to_string(),
+        path: request.uri().path().to_owned(),
+        request_id: request_id.to_owned(),
+        decision: "admitted",
+        ..Access::default()
+    }
+}
+
+/// An answer of the backend.
+struct Answered {
+    response: Response<Incoming>,
+    sender: Sender,
+    request_done: Arc<AtomicBool>,
+    /// The client's side of an upgrade that the backend agreed to.
+    client_upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// A request that may go on.
+struct Judged<'c> {
+    route: &'c Arc<Route>,
+    runtime: &'c Arc<BackendRuntime>,
+    pool: &'c Pool,
+    host: String,
+}
+
+fn judge<'c>(
+    connection: &'c Connection,
+    request: &Request<Incoming>,
+    account: &mut Account,
+) -> Result<Judged<'c>, Denied> {
+    let gateway = &connection.gateway;
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+        return Err(Denied::new(
+            Denial::MethodNotAllowed,
+            request.method().to_string(),
+        ));
+    }
+    let invalid =
+        |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
+    let authority = host::effective_host(
+        request.version(),
+        request.uri(),
+        request.headers(),
+        &uri::Scheme::HTTPS,
+    )
+    .map_err(|error| invalid(&error))?;
+    path::check(request.uri().path()).map_err(|error| invalid(&error))?;
+    let name = authority
+        .as_ref()
+        .and_then(|authority| match &authority.host {
+            Host::Name(name) => Some(name.as_str()),
+            Host::Address(_) => None,
+        });
+    let limit = gateway.limits.body_bytes;
+    if limit != 0 && request.body().size_hint().lower() > limit {
+        return Err(Denied::new(
+            Denial::BodyTooLarge,
+            format!("limits.body_bytes = {limit}"),
+        ));
+    }
+    let (path, method) = (request.uri().path(), request.method().as_str());
+    let route = routes::match_http(&gateway.routes, &gateway.listener, name, path, method)
+        .ok_or_else(|| {
+            Denied::new(
+                Denial::NoRoute,
+                format!("{method} {}{path}", name.unwrap_or("-")),
+            )
+        })?;
+    if let Some(record) = &mut account.record {
+        record.route.clone_from(&route.label);
+        record.backend.clone_from(&route.backend);
+        record.host = authority
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+    }
+    routes::check_clients(route, connection.peer.as_deref())?;
+    let (runtime, pool) = gateway.backends.get(&route.backend).ok_or_else(|| {
+        Denied::new(
+            Denial::NoRoute,
+            format!("backend {} is not loaded", route.backend),
+        )
+    })?;
+    Ok(Judged {
+        route,
+        runtime,
+        pool,
+        host: authority.map(|a| a.to_string()).unwrap_or_default(),
+    })
+}
+
+async fn forward(
+    connection: &Arc<Connection>,
+    mut request: Request<Incoming>,
+    trust: Trust,
+    request_id: &str,
+    account: &mut Account,
+) -> Result<Answered, Denied> {
+    let judged = judge(connection, &request, account)?;
+    let wanted = (request.version() == Version::HTTP_11)
+        .then(|| forwarded::requested_upgrade(request.headers()))
+        .flatten();
+    let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    rewrite(&mut parts.headers, connection, &judged, trust, request_id)?;
+    if let Some(protocol) = wanted {
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, protocol);
+    }
+    parts.uri = target(&parts.uri, &judged)?;
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    let (body, request_done) = RequestBody::new(body, &connection.gateway.limits);
+    // only what can be asked twice without harm is asked twice
+    let again = (parts.method.is_idempotent() && body.is_end_stream()).then(|| {
+        (
+            parts.method.clone(),
+            parts.uri.clone(),
+            parts.headers.clone(),
+        )
+    });
+    let request = Request::from_parts(parts, body);
+    judged.runtime.metrics().began();
+    let sent = send(connection, &judged, request, again.is_some(), &request_done).await;
+    judged.runtime.metrics().ended();
+    let (sender, response) = sent?;
+    if let Some(record) = &mut account.record {
+        sender.acceptor().clone_into(&mut record.acceptor);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && client_upgrade.is_none() {
+        return Err(Denied::new(
+            Denial::UpstreamBroken,
+            "101 to a request that asked for no upgrade",
+        ));
+    }
+    Ok(Answered {
+        response,
+        sender,
+        request_done,
+        client_upgrade,
+    })
+}
+
+type Sent = (Sender, Response<Incoming>);
+
+/// Sends a request; once more on a new connection where the kept one had been closed meanwhile
+/// and not a byte of the request was sent.
+async fn send(
+    connection: &Connection,
+    judged: &Judged<'_>,
+    request: Request<RequestBody>,
+    _repeatable: bool,
+    request_done: &AtomicBool,
+) -> Result<Sent, Denied> {
+    let mut sender = judged.pool.take(&connection.client).await?;
+    match respond_in_time(connection, &mut sender, request, request_done).await {
+        Ok(response) => Ok((sender, response)),
+        Err(Failure::Unsent(request)) if sender.reused => {
+            judged.runtime.metrics().retried();
+            let mut fresh = judged.pool.open(&connection.client).await?;
+            match respond_in_time(connection, &mut fresh, *request, request_done).await {
+                Ok(response) => Ok((fresh, response)),
+                Err(failure) => Err(failure.denied()),
+            }
+        }
+        Err(failure) => Err(failure.denied()),
+    }
+}
+
+enum Failure {
+    Unsent(Box<Request<RequestBody>>),
+    Denied(Denied),
+}
+
+impl Failure {
+    fn denied(self) -> Denied {
+        match self {
+            Self::Unsent(_) => {
+                Denied::new(Denial::UpstreamBroken, "closed before the request was sent")
+            }
+            Self::Denied(denied) => denied,
+        }
+    }
+}
+
+async fn respond_in_time(
+    connection: &Connection,
+    sender: &mut Sender,
+    request: Request<RequestBody>,
+    request_done: &AtomicBool,
+) -> Result<Response<Incoming>, Failure> {
+    let limit = connection.gateway.limits.response_timeout;
+    let mut sending = std::pin::pin!(sender.send(request));
+    loop {
+        let was_done = request_done.load(Ordering::Acquire);
+        match tokio::time::timeout(limit, sending.as_mut()).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(failed)) => {
+                return Err(match failed.unsent {
+                    Some(request) => Failure::Unsent(request),
+                    None => Failure::Denied(broken(&failed.error)),
+                });
+            }
+            // the clock runs from the request's end: before that the client may be the slow one
+            Err(_) if !was_done => {}
+            Err(_) => {
+                let detail = format!("limits.response_timeout = {limit:?}");
+                return Err(Failure::Denied(Denied::new(
+                    Denial::UpstreamTimeout,
+                    detail,
+                )));
+            }
+        }
+    }
+}
+
+/// The client's own fault is told from the backend's.
+fn broken(error: &hyper::Error) -> Denied {
+    use std::error::Error as _;
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        match inner.downcast_ref::<super::body::BodyError>() {
+            Some(super::body::BodyError::TooLarge) => {
+                return Denied::new(Denial::BodyTooLarge, inner.to_string());
+            }
+            Some(super::body::BodyError::TooSlow) => {
+                return Denied::new(Denial::RequestTooSlow, inner.to_string());
+            }
+            Some(super::body::BodyError::Broken(error)) => {
+                return Denied::new(
+                    Denial::RequestInvalid,
+                    format!("the request's body broke: {error}"),
+                );
+            }
+            None => cause = inner.source(),
+        }
+    }
+    Denied::new(Denial::UpstreamBroken, error.to_string())
+}
+
+/// Origin form (RFC 9112 section 3.2.1) with the route's prefix rewritten.
+fn target(original: &Uri, judged: &Judged<'_>) -> Result<Uri, Denied> {
+    let path = routes::rewritten(judged.route, original.path());
+    let path = path.as_deref().unwrap_or_else(|| original.path());
+    let text = match original.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    text.parse()
+        .map_err(|error: uri::InvalidUri| Denied::new(Denial::RequestInvalid, error.to_string()))
+}
+
+fn rewrite(
+    headers: &mut HeaderMap,
+    connection: &Connection,
+    judged: &Judged<'_>,
+    trust: Trust,
+    request_id: &str,
+) -> Result<(), Denied> {
+    let hop = Hop {
+        client: connection.source.ip(),
+        by: Some(connection.client.destination.ip()).filter(|ip| !ip.is_unspecified()),
+        scheme: Scheme::Https,
+        host: &judged.host,
+    };
+    forwarded::prepare_request(headers, &hop, trust);
+    // answered by us: the body is asked for when the backend's connection takes it
+    headers.remove(header::EXPECT);
+    let backend = &judged.runtime.config;
+    let host = match &backend.host_header {
+        HostHeader::Preserve => judged.host.clone(),
+        HostHeader::Literal(text) => text.clone(),
+        HostHeader::Backend => match &backend.server_name {
+            Some(ServerName::Dns(name)) => name.as_str().to_owned(),
+            Some(ServerName::Ip(ip)) => ip.to_string(),
+            None => backend
+                .acceptors
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        },
+    };
+    let value = |text: &str| {
+        HeaderValue::from_str(text)
+            .map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
+    };
+    headers.insert(header::HOST, value(&host)?);
+    headers.insert(REQUEST_ID, value(request_id)?);
+    headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
+    Ok(())
+}
+
+/// Kept from a trusted proxy, else made.
+fn request_id(headers: &HeaderMap, trust: Trust) -> String {
+    let sent = headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok());
+    match sent {
+        Some(id) if trust == Trust::TrustedProxy && (1..=128).contains(&id.len()) => id.to_owned(),
+        _ => new_connection_id().to_string(),
+    }
+}
+
+impl Answered {
+    fn respond(self, connection: &Arc<Connection>, mut account: Account) -> Response<ResponseBody> {
+        let Self {
+            response,
+            sender,
+            request_done,
+            client_upgrade,
+        } = self;
+        let status = response.status();
+        account.status = status.as_u16();
+        if status == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(client) = client_upgrade
+        {
+            return switch(connection, response, sender, client, account);
+        }
+        let (mut parts, inner) = response.into_parts();
+        forwarded::strip_hop_by_hop(&mut parts.headers);
+        parts
+            .headers
+            .append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
+        parts.extensions.clear();
+        Response::from_parts(
+            parts,
+            ResponseBody::Upstream {
+                inner,
+                sender: Some(sender),
+                request_done,
+                account,
+            },
+        )
+    }
+}
+
+fn switch(
+    connection: &Arc<Connection>,
+    mut response: Response<Incoming>,
+    sender: Sender,
+    client: hyper::upgrade::OnUpgrade,
+    account: Account,
+) -> Response<ResponseBody> {
+    let upstream = hyper::upgrade::on(&mut response);
+    let protocol = response.headers().get(header::UPGRADE).cloned();
+    let mut headers = std::mem::take(response.headers_mut());
+    forwarded::strip_hop_by_hop(&mut headers);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        headers.insert(header::UPGRADE, protocol);
+    }
+    let shown = Account {
+        record: None,
+        began: account.began,
+        metrics: Arc::clone(&account.metrics),
+        status: account.status,
+        bytes_out: 0,
+        complete: true,
+        under_way: None,
+    };
+    let carried = Arc::clone(connection);
+    connection.gateway.drain.spawn(async move {
+        upgrade::carry(carried, client, upstream, account).await;
+        // the link connection lived as long as the bytes did
+        drop(sender);
+    });
+    let mut answer = Response::new(ResponseBody::Own(None, shown));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *answer.headers_mut() = headers;
+    answer
+}

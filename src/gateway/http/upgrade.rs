@@ -1,0 +1,43 @@
+//! Upgrades (RFC 9110 section 7.8): once both sides have agreed, bytes pass as they are.
+
+use std::sync::Arc;
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+
+use super::{Connection, body::Account};
+use crate::net::{RelayCause, RelayOptions, relay};
+
+/// Carries an upgraded connection to its end.
+pub(super) async fn carry(
+    connection: Arc<Connection>,
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    mut account: Account,
+) {
+    let limits = &connection.gateway.limits;
+    let (client, upstream): (Upgraded, Upgraded) = match tokio::try_join!(client, upstream) {
+        Ok(pair) => pair,
+        Err(error) => {
+            tracing::debug!(%error, "an agreed upgrade did not happen");
+            return;
+        }
+    };
+    let options = RelayOptions {
+        idle_timeout: limits.idle_timeout,
+        write_timeout: limits.write_timeout,
+        ..RelayOptions::default()
+    };
+    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    let force = connection.gateway.drain.forced();
+    let end = tokio::select! {
+        biased;
+        () = force.cancelled() => return,
+        end = relay(&mut client, &mut upstream, &options) => end,
+    };
+    account.complete = matches!(end.cause, RelayCause::Finished);
+    account.bytes_out = end.b_to_a;
+    if let Some(record) = &mut account.record {
+        record.bytes_in = end.a_to_b;
+    }
+}

@@ -1,0 +1,152 @@
+//! Which route takes a connection or a request. Pure: `explain` asks the same functions.
+
+use std::sync::Arc;
+
+use crate::{
+    admit::{Denial, Denied, PeerFacts},
+    config::Route,
+};
+
+/// The route of a byte stream, by the name that the client asked for.
+#[must_use]
+pub fn match_tcp<'r>(
+    routes: &'r [Arc<Route>],
+    listener: &str,
+    sni: Option<&str>,
+) -> Option<&'r Arc<Route>> {
+    routes
+        .iter()
+        .find(|route| at(route, listener) && host(route, sni))
+}
+
+/// The route of a request. `path` is the raw path, already checked for dot segments.
+#[must_use]
+pub fn match_http<'r>(
+    routes: &'r [Arc<Route>],
+    listener: &str,
+    wanted: Option<&str>,
+    path: &str,
+    method: &str,
+) -> Option<&'r Arc<Route>> {
+    routes.iter().find(|route| {
+        at(route, listener)
+            && host(route, wanted)
+            && under(&route.path, path)
+            && route
+                .methods
+                .as_ref()
+                .is_none_or(|list| list.iter().any(|m| m == method))
+    })
+}
+
+/// A route's `clients` are narrower than its listener's.
+///
+/// # Errors
+/// `ClientNotAllowed`.
+pub fn check_clients(route: &Route, peer: Option<&PeerFacts>) -> Result<(), Denied> {
+    let Some(names) = &route.clients else {
+        return Ok(());
+    };
+    let admitted = peer.is_some_and(|peer| names.first_match(&peer.leaf).is_some());
+    if admitted {
+        return Ok(());
+    }
+    let who = peer.map_or_else(|| "no certificate".to_owned(), |peer| peer.leaf.describe());
+    Err(Denied::new(
+        Denial::ClientNotAllowed,
+        format!("{}: {who}", route.label),
+    ))
+}
+
+fn at(route: &Route, listener: &str) -> bool {
+    route
+        .listener
+        .as_deref()
+        .is_none_or(|name| name == listener)
+}
+
+fn host(route: &Route, wanted: Option<&str>) -> bool {
+    match (&route.hosts, wanted) {
+        (None, _) => true,
+        (Some(hosts), Some(name)) => hosts.iter().any(|pattern| pattern.matches(name)),
+        (Some(_), None) => false,
+    }
+}
+
+/// Prefix at a segment boundary: `/orders` and `/orders/` both take `/orders` and `/orders/7`.
+fn under(prefix: &str, path: &str) -> bool {
+    let bare = prefix.trim_end_matches('/');
+    path.strip_prefix(bare)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The path that the backend is asked for.
+#[must_use]
+pub fn rewritten(route: &Route, path: &str) -> Option<String> {
+    let replacement = route.rewrite_prefix.as_deref()?.trim_end_matches('/');
+    let rest = path.strip_prefix(route.path.trim_end_matches('/'))?;
+    let joined = format!("{replacement}{rest}");
+    Some(if joined.starts_with('/') {
+        joined
+    } else {
+        format!("/{joined}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::DnsPattern;
+
+    fn route(host: Option<&str>, path: &str, methods: Option<&[&str]>) -> Arc<Route> {
+        Arc::new(Route {
+            label: format!("{host:?} {path}"),
+            listener: None,
+            hosts: host.map(|host| vec![DnsPattern::parse(host).unwrap()]),
+            path: path.into(),
+            methods: methods.map(|m| m.iter().map(ToString::to_string).collect()),
+            clients: None,
+            backend: "b".into(),
+            rewrite_prefix: Some("/v2/".into()),
+        })
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_segment() {
+        for (prefix, path, expected) in [
+            ("/orders/", "/orders/7", true),
+            ("/orders/", "/orders", true),
+            ("/orders", "/orders/7", true),
+            ("/orders", "/ordersx", false),
+            ("/", "/anything", true),
+            ("/a", "/b/a", false),
+        ] {
+            assert_eq!(under(prefix, path), expected, "{prefix} {path}");
+        }
+    }
+
+    #[test]
+    fn the_first_route_that_matches_wins() {
+        let routes = [
+            route(Some("*.shop.example"), "/a", None),
+            route(None, "/a", Some(&["GET"])),
+            route(None, "/", None),
+        ];
+        let find = |host, path, method| {
+            routes
+                .iter()
+                .position(|r| Arc::ptr_eq(r, match_http(&routes, "l", host, path, method).unwrap()))
+        };
+        assert_eq!(find(Some("x.shop.example"), "/a/b", "POST"), Some(0));
+        assert_eq!(find(Some("other.example"), "/a/b", "GET"), Some(1));
+        assert_eq!(find(Some("other.example"), "/a/b", "POST"), Some(2));
+        assert_eq!(match_tcp(&routes[..1], "l", None), None);
+    }
+
+    #[test]
+    fn a_prefix_is_rewritten_once() {
+        let route = route(None, "/orders/", None);
+        assert_eq!(rewritten(&route, "/orders/7").as_deref(), Some("/v2/7"));
+        assert_eq!(rewritten(&route, "/orders").as_deref(), Some("/v2"));
+    }
+}

@@ -1,0 +1,355 @@
+//! The order of checks on a socket: source, caps, PROXY header, starttls, handshake, decision.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustls_pki_types::CertificateDer;
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Semaphore, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Admitted, Closed, Snapshot, Supervision, new_connection_id,
+    preface::{self, Claimed},
+    table::{Slot, Table},
+};
+use crate::{
+    admit::{Denial, Denied, Permit, decide_source},
+    clock,
+    drain::Drain,
+    net::{AcceptBackoff, Buffered, Listener, Socket},
+    telemetry::{access::Access, metrics::ListenerMetrics},
+    tls::handshake::{self, Accepted, Judge},
+    wire::ConnectionId,
+};
+
+/// A handshake that waits for its peer longer than this gives its turn to another: the bound is
+/// on work, and strangers that stall do none.
+const TURN: Duration = Duration::from_millis(250);
+
+/// How long a refused peer's bytes are read away, so that the alert arrives before the reset.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// Handshakes at once on one core when `limits.handshakes` is 0.
+const HANDSHAKES_PER_CORE: usize = 32;
+
+/// One listener at work.
+pub struct Serving {
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    table: Arc<Table>,
+    turns: Arc<Semaphore>,
+    metrics: Arc<ListenerMetrics>,
+    drain: Drain,
+    stop: CancellationToken,
+}
+
+/// A socket that passed the first checks.
+struct Arrival {
+    socket: Socket,
+    source: SocketAddr,
+    slot: Slot,
+    snapshot: Arc<Snapshot>,
+    /// Subscribed before the snapshot was read: no publication is missed between the two.
+    rules: watch::Receiver<Arc<Snapshot>>,
+    at: Instant,
+    from_balancer: bool,
+}
+
+impl Serving {
+    /// A listener that is about to run.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<ListenerMetrics>, drain: Drain) -> Arc<Self> {
+        let turns = match snapshot.rules.limits.handshakes {
+            0 => std::thread::available_parallelism()
+                .map_or(2, std::num::NonZero::get)
+                .saturating_mul(HANDSHAKES_PER_CORE),
+            n => n,
+        };
+        let stop = drain.draining().child_token();
+        Arc::new(Self {
+            snapshot: watch::Sender::new(snapshot),
+            table: Arc::default(),
+            turns: Arc::new(Semaphore::new(turns)),
+            metrics,
+            drain,
+            stop,
+        })
+    }
+
+    /// Puts new rules in force; live connections are judged by them at once.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.send_replace(snapshot);
+    }
+
+    /// Stops accepting; live connections go on.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Returns when no connection of this listener lives.
+    pub async fn until_idle(&self) {
+        while self.table.live() > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Accepts until stopped.
+    pub async fn run(self: Arc<Self>, listener: Listener) {
+        let mut backoff = AcceptBackoff::default();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, source)) => {
+                    backoff.reset();
+                    self.arrived(socket, source);
+                }
+                Err(error) => {
+                    if let Some(pause) = backoff.after(&error) {
+                        tracing::error!(listener = %self.name(), %error, ?pause, "accept failed");
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn name(&self) -> Arc<str> {
+        Arc::clone(&self.snapshot.borrow().rules.name)
+    }
+
+    /// Source and caps: no byte is read and no task made for a source that is not trusted.
+    fn arrived(self: &Arc<Self>, socket: Socket, source: SocketAddr) {
+        let at = Instant::now();
+        self.metrics.accepted();
+        let subscription = self.snapshot.subscribe();
+        let snapshot = Arc::clone(&subscription.borrow());
+        let rules = &snapshot.rules;
+        let balancers = rules.proxy_from.as_ref();
+        let from_balancer = balancers.is_some_and(|ranges| ranges.contains(source.ip()));
+        let checked = if from_balancer {
+            Ok(())
+        } else {
+            decide_source(source.ip(), &rules.source)
+        };
+        let slot = checked.and_then(|()| {
+            let mut slot = self.table.enter(&rules.limits)?;
+            if !from_balancer {
+                slot.count(source.ip(), &rules.limits)?;
+            }
+            Ok(slot)
+        });
+        match slot {
+            Err(denied) => {
+                socket.abort();
+                self.refused(&snapshot, new_connection_id(), source, None, &denied, at);
+            }
+            Ok(slot) => {
+                let rules = subscription;
+                let arrival = Arrival {
+                    socket,
+                    source,
+                    slot,
+                    snapshot,
+                    rules,
+                    at,
+                    from_balancer,
+                };
+                let serving = Arc::clone(self);
+                self.drain
+                    .spawn(async move { serving.welcome(arrival).await });
+            }
+        }
+    }
+
+    /// Everything between accept and the role, under one deadline; then the role.
+    async fn welcome(self: Arc<Self>, arrival: Arrival) {
+        let Arrival {
+            socket,
+            source,
+            mut slot,
+            snapshot,
+            rules,
+            at,
+            from_balancer,
+        } = arrival;
+        let id = new_connection_id();
+        let local = socket.local_addr().unwrap_or(UNKNOWN_ADDRESS);
+        socket.tune();
+        let limit = snapshot.rules.limits.handshake_timeout;
+        let mut seen = Seen { source, local };
+        // boxed: its state must not stay allocated while bytes are relayed
+        let handshake =
+            Box::pin(self.handshake(socket, &snapshot, &mut slot, &mut seen, from_balancer));
+        let done = tokio::time::timeout(limit, handshake)
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(Denied::new(
+                    Denial::HandshakeTimeout,
+                    format!("limits.handshake_timeout = {limit:?}"),
+                ))
+            });
+        let accepted = match done {
+            Ok(accepted) => accepted,
+            Err(denied) => {
+                self.refused(&snapshot, id, seen.source, None, &denied, at);
+                return;
+            }
+        };
+        let handshake = at.elapsed();
+        self.metrics.handshake_seconds(handshake.as_secs_f64());
+        self.metrics.admitted();
+        let admitted = self.admit(id, accepted, &snapshot, seen, rules, handshake);
+        let role = Arc::clone(&snapshot.role);
+        drop(snapshot);
+        let closed: Closed = role.serve(admitted).await;
+        self.metrics
+            .closed(closed.reason(), closed.bytes_in, closed.bytes_out);
+        drop(slot);
+    }
+
+    async fn handshake(
+        &self,
+        socket: Socket,
+        snapshot: &Arc<Snapshot>,
+        slot: &mut Slot,
+        seen: &mut Seen,
+        from_balancer: bool,
+    ) -> Result<Accepted<Buffered<Socket>>, Denied> {
+        let rules = &snapshot.rules;
+        let mut io = Buffered::new(socket);
+        if from_balancer {
+            match preface::read_proxy_header(&mut io).await? {
+                Claimed::Probe => {
+                    return Err(Denied::new(Denial::BalancerProbe, ""));
+                }
+                Claimed::Addresses {
+                    source,
+                    destination,
+                } => {
+                    *seen = Seen {
+                        source: canonical(source),
+                        local: canonical(destination),
+                    };
+                    decide_source(seen.source.ip(), &rules.source)?;
+                    slot.count(seen.source.ip(), &rules.limits)?;
+                }
+            }
+        }
+        preface::before_tls(&mut io, rules).await?;
+        let judged = Arc::clone(snapshot);
+        let from = seen.source.ip();
+        let judge: Judge = Arc::new(move |peer| judged.rules.judge(from, peer, clock::now()));
+        let mut handshake = Box::pin(handshake::accept(io, &rules.tls, judge));
+        // the semaphore is never closed; were it, handshakes would go on unbounded in number,
+        // still bounded by limits.connections
+        let turn = self.turns.acquire().await;
+        match tokio::time::timeout(TURN, &mut handshake).await {
+            Ok(done) => done,
+            Err(_elapsed) => {
+                drop(turn);
+                handshake.await
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        id: ConnectionId,
+        accepted: Accepted<Buffered<Socket>>,
+        snapshot: &Snapshot,
+        seen: Seen,
+        rules: watch::Receiver<Arc<Snapshot>>,
+        handshake: Duration,
+    ) -> Admitted {
+        let asked = snapshot.rules.verification.is_some();
+        let chain: Arc<[CertificateDer<'static>]> =
+            match accepted.stream.get_ref().1.peer_certificates() {
+                Some(chain) if asked => chain.iter().map(|c| c.clone().into_owned()).collect(),
+                _ => Arc::default(),
+            };
+        let peer = accepted.peer.map(Arc::new);
+        let supervision = Supervision::new(
+            seen.source.ip(),
+            chain,
+            peer.clone(),
+            accepted.grant.until,
+            rules,
+            self.drain.forced(),
+        );
+        Admitted {
+            id,
+            permit: Permit::issue(seen.source.ip(), accepted.grant, peer.as_deref().cloned()),
+            stream: accepted.stream,
+            peer,
+            source: seen.source,
+            local: seen.local,
+            alpn: accepted.alpn,
+            sni: accepted.sni,
+            session: accepted.session,
+            handshake,
+            supervision,
+            drain: self.drain.clone(),
+        }
+    }
+
+    fn refused(
+        &self,
+        snapshot: &Snapshot,
+        id: ConnectionId,
+        source: SocketAddr,
+        sni: Option<String>,
+        denied: &Denied,
+        at: Instant,
+    ) {
+        self.metrics.denied(denied.reason);
+        if !snapshot.rules.access || denied.reason == Denial::BalancerProbe {
+            return;
+        }
+        Access {
+            listener: snapshot.rules.name.to_string(),
+            connection: id.to_string(),
+            source: Some(source),
+            sni: sni.unwrap_or_default(),
+            total: at.elapsed(),
+            decision: "refused",
+            reason: Some(denied.reason),
+            detail: denied.detail.clone(),
+            ..Access::default()
+        }
+        .emit();
+    }
+}
+
+/// Addresses as the rules see them.
+#[derive(Clone, Copy)]
+struct Seen {
+    source: SocketAddr,
+    local: SocketAddr,
+}
+
+const UNKNOWN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// IPv4-mapped IPv6 addresses count as IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Reads away what a refused peer still sends, for a moment.
+pub(super) async fn linger(io: &mut Buffered<Socket>) {
+    let mut sink = [0; 1024];
+    let read = async {
+        while let Ok(1..) = io.get_mut().read(&mut sink).await {}
+        io::Result::Ok(())
+    };
+    drop(tokio::time::timeout(LINGER, read).await);
+}

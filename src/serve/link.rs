@@ -1,0 +1,171 @@
+//! The link between our own ends: OPEN, ADMITTED and REFUSED on a stream, and the bytes after.
+//! The frames themselves are in `wire/link.rs`.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{Closed, Supervision};
+use crate::{
+    admit::{Denial, Denied},
+    net::{RelayCause, RelayOptions, relay},
+    tls::alert::{self, Side},
+    wire::link::{self, Frame, FrameError, HEADER_LEN, MAX_PAYLOAD, Open},
+};
+
+/// Reads the gateway's OPEN; not a byte behind it.
+///
+/// # Errors
+/// `OpenInvalid`, or `PeerReset` when the stream ends first.
+pub async fn read_open(stream: &mut (impl AsyncRead + Unpin)) -> Result<Open, Denied> {
+    match read_frame(stream).await? {
+        Frame::Open(open) => Ok(*open),
+        Frame::Admitted | Frame::Refused(_) => Err(Denied::new(
+            Denial::OpenInvalid,
+            "the first frame is not OPEN",
+        )),
+    }
+}
+
+/// Reads the acceptor's answer to OPEN.
+///
+/// # Errors
+/// `UpstreamRefused` or `BackendUnreachable` with the acceptor's word, or what broke.
+pub async fn read_admission(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), Denied> {
+    match read_frame(stream).await? {
+        Frame::Admitted => Ok(()),
+        Frame::Refused(code) => {
+            let reason = match Denial::from_code(&code) {
+                Some(Denial::BackendUnreachable) => Denial::BackendUnreachable,
+                _ => Denial::UpstreamRefused,
+            };
+            Err(Denied::new(
+                reason,
+                format!("the acceptor answered {code:?}"),
+            ))
+        }
+        Frame::Open(_) => Err(Denied::new(
+            Denial::OpenInvalid,
+            "the acceptor answered OPEN",
+        )),
+    }
+}
+
+/// Says OPEN, at once: a backend that speaks first must not wait for the client.
+///
+/// # Errors
+/// The stream is broken.
+pub async fn write_open(stream: &mut (impl AsyncWrite + Unpin), open: Open) -> Result<(), Denied> {
+    write(stream, &Frame::Open(Box::new(open))).await
+}
+
+/// Says ADMITTED: the backend is open, what follows is its own.
+///
+/// # Errors
+/// The stream is broken.
+pub async fn write_admitted(stream: &mut (impl AsyncWrite + Unpin)) -> Result<(), Denied> {
+    write(stream, &Frame::Admitted).await
+}
+
+/// Says REFUSED and closes.
+///
+/// # Errors
+/// The stream is broken.
+pub async fn write_refused(
+    stream: &mut (impl AsyncWrite + Unpin),
+    reason: Denial,
+) -> Result<(), Denied> {
+    write(stream, &Frame::Refused(reason.code().to_owned())).await?;
+    stream.shutdown().await.map_err(|error| broken(&error))
+}
+
+async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<(), Denied> {
+    stream
+        .write_all(&link::encode(frame))
+        .await
+        .map_err(|error| broken(&error))?;
+    stream.flush().await.map_err(|error| broken(&error))
+}
+
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Frame, Denied> {
+    let mut bytes = vec![0; HEADER_LEN];
+    stream
+        .read_exact(&mut bytes)
+        .await
+        .map_err(|error| broken(&error))?;
+    let len = match *bytes.as_slice() {
+        [_, a, b, c] => usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX),
+        _ => usize::MAX,
+    };
+    // checked before anything is allocated for it
+    if len > MAX_PAYLOAD {
+        return Err(invalid(&FrameError::TooLong(len)));
+    }
+    bytes.resize(HEADER_LEN.saturating_add(len), 0);
+    if let Some(payload) = bytes.get_mut(HEADER_LEN..) {
+        stream
+            .read_exact(payload)
+            .await
+            .map_err(|error| broken(&error))?;
+    }
+    match link::decode(&bytes).map_err(|error| invalid(&error))? {
+        Some((frame, _len)) => Ok(frame),
+        None => Err(Denied::new(
+            Denial::OpenInvalid,
+            "the frame is shorter than it says",
+        )),
+    }
+}
+
+fn invalid(error: &FrameError) -> Denied {
+    Denied::new(Denial::OpenInvalid, error.to_string())
+}
+
+fn broken(error: &io::Error) -> Denied {
+    // both ends read frames; only the dialling one can still learn here why it was refused
+    alert::explain(error, Side::Client)
+}
+
+/// Carries bytes both ways until both sides are done, or the connection has to end.
+pub async fn carry<A, B>(
+    peer: &mut A,
+    upstream: &mut B,
+    options: RelayOptions,
+    supervision: &mut Supervision,
+) -> Closed
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let progress = std::sync::Arc::clone(&options.progress);
+    let (bytes, cause) = tokio::select! {
+        biased;
+        end = relay(peer, upstream, &options) => ((end.a_to_b, end.b_to_a), denied_by(end.cause)),
+        why = supervision.ended() => (progress.bytes(), Some(why)),
+    };
+    Closed {
+        cause,
+        bytes_in: bytes.0,
+        bytes_out: bytes.1,
+    }
+}
+
+fn denied_by(cause: RelayCause) -> Option<Denied> {
+    match cause {
+        RelayCause::Finished => None,
+        RelayCause::Idle => Some(Denied::new(Denial::IdleTimeout, "")),
+        RelayCause::WriteStalled { side } => Some(Denied::new(
+            Denial::WriteTimeout,
+            format!("{side} takes no bytes"),
+        )),
+        RelayCause::Failed {
+            side,
+            error,
+            truncated,
+        } => Some(if truncated {
+            Denied::new(Denial::Truncated, format!("{side}: {error}"))
+        } else {
+            Denied::new(Denial::PeerReset, format!("{side}: {error}"))
+        }),
+    }
+}

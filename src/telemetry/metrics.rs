@@ -1,0 +1,467 @@
+//! Every metric: name, unit, help. Labels are closed sets or names from the configuration, never
+//! what a peer chose; label sets are resolved when the configuration loads.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicI64},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::admit::Denial;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListener {
+    listener: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    listener: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDirection {
+    listener: String,
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStatus {
+    listener: String,
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByBackend {
+    backend: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByBackendReason {
+    backend: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCertificate {
+    certificate: String,
+}
+
+/// The process's metrics.
+pub struct Metrics {
+    registry: Registry,
+    accepted: Family<ByListener, Counter>,
+    denied: Family<ByReason, Counter>,
+    admitted: Family<ByListener, Counter>,
+    ended: Family<ByReason, Counter>,
+    active: Family<ByListener, Gauge>,
+    bytes: Family<ByDirection, Counter>,
+    handshake: Family<ByListener, Histogram>,
+    requests: Family<ByStatus, Counter>,
+    request_duration: Family<ByListener, Histogram>,
+    connect: Family<ByBackend, Histogram>,
+    connect_failed: Family<ByBackendReason, Counter>,
+    backend_active: Family<ByBackend, Gauge>,
+    retries: Family<ByBackend, Counter>,
+    reloads: Family<ByResult, Counter>,
+    last_reload: Gauge<i64, AtomicI64>,
+    not_after: Family<ByCertificate, Gauge>,
+    crl_next_update: Family<ByCertificate, Gauge>,
+    exposed: Family<ByListener, Gauge>,
+    descriptors: Gauge<i64, AtomicI64>,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_5, 2.0, 16))
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// A registry with every metric in it.
+    #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table: one line for each metric")]
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("portcullis");
+        let histogram: fn() -> Histogram = seconds;
+        let m = Self {
+            accepted: Family::default(),
+            denied: Family::default(),
+            admitted: Family::default(),
+            ended: Family::default(),
+            active: Family::default(),
+            bytes: Family::default(),
+            handshake: Family::new_with_constructor(histogram),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(histogram),
+            connect: Family::new_with_constructor(histogram),
+            connect_failed: Family::default(),
+            backend_active: Family::default(),
+            retries: Family::default(),
+            reloads: Family::default(),
+            last_reload: Gauge::default(),
+            not_after: Family::default(),
+            crl_next_update: Family::default(),
+            exposed: Family::default(),
+            descriptors: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let r = &mut registry;
+        r.register(
+            "connections_accepted",
+            "Connections accepted from the kernel",
+            m.accepted.clone(),
+        );
+        r.register(
+            "connections_denied",
+            "Connections refused, by reason",
+            m.denied.clone(),
+        );
+        r.register(
+            "connections_admitted",
+            "Connections let in",
+            m.admitted.clone(),
+        );
+        r.register(
+            "connections_ended",
+            "Connections let in that ended, by reason; none: both sides were done",
+            m.ended.clone(),
+        );
+        r.register(
+            "connections_active",
+            "Connections let in that live now",
+            m.active.clone(),
+        );
+        r.register_with_unit(
+            "transferred",
+            "Bytes from (in) and to (out) whoever dialled the listener",
+            Unit::Bytes,
+            m.bytes.clone(),
+        );
+        r.register_with_unit(
+            "handshake",
+            "From accept to the decision",
+            Unit::Seconds,
+            m.handshake.clone(),
+        );
+        r.register(
+            "requests",
+            "Requests answered, by class of status",
+            m.requests.clone(),
+        );
+        r.register_with_unit(
+            "request",
+            "From a request's head to its answer's end",
+            Unit::Seconds,
+            m.request_duration.clone(),
+        );
+        r.register_with_unit(
+            "link_connect",
+            "From dialling an acceptor to its admission",
+            Unit::Seconds,
+            m.connect.clone(),
+        );
+        r.register(
+            "link_connect_failed",
+            "Link connections that were not admitted, by reason",
+            m.connect_failed.clone(),
+        );
+        r.register(
+            "backend_active",
+            "Connections and requests under way to a backend",
+            m.backend_active.clone(),
+        );
+        r.register(
+            "backend_retries",
+            "Requests that were sent again to a backend",
+            m.retries.clone(),
+        );
+        r.register("reloads", "Reloads, by result", m.reloads.clone());
+        r.register(
+            "last_reload_success_timestamp_seconds",
+            "When the configuration in force was loaded",
+            m.last_reload.clone(),
+        );
+        r.register(
+            "certificate_not_after_timestamp_seconds",
+            "When our certificates end",
+            m.not_after.clone(),
+        );
+        r.register(
+            "crl_next_update_timestamp_seconds",
+            "When CRLs have to be replaced",
+            m.crl_next_update.clone(),
+        );
+        r.register(
+            "backend_exposed",
+            "Whether the backend's port listens beyond loopback: 1 yes, 0 no, -1 unknown",
+            m.exposed.clone(),
+        );
+        r.register(
+            "file_descriptors_limit",
+            "Open files that the process may have",
+            m.descriptors.clone(),
+        );
+        Arc::new(Self { registry, ..m })
+    }
+
+    /// The metrics of a listener.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        let listener = || name.to_owned();
+        let by = ByListener {
+            listener: listener(),
+        };
+        let reasons = |family: &Family<ByReason, Counter>| {
+            let of = |reason| {
+                family.get_or_create_owned(&ByReason {
+                    listener: listener(),
+                    reason,
+                })
+            };
+            Denial::ALL
+                .iter()
+                .map(|denial| of(denial.code()))
+                .collect::<Vec<_>>()
+        };
+        let direction = |direction| {
+            self.bytes.get_or_create_owned(&ByDirection {
+                listener: listener(),
+                direction,
+            })
+        };
+        let class = |class| {
+            self.requests.get_or_create_owned(&ByStatus {
+                listener: listener(),
+                class,
+            })
+        };
+        Arc::new(ListenerMetrics {
+            accepted: self.accepted.get_or_create_owned(&by),
+            denied: reasons(&self.denied),
+            admitted: self.admitted.get_or_create_owned(&by),
+            ended: reasons(&self.ended),
+            finished: self.ended.get_or_create_owned(&ByReason {
+                listener: listener(),
+                reason: "none",
+            }),
+            active: self.active.get_or_create_owned(&by),
+            bytes_in: direction("in"),
+            bytes_out: direction("out"),
+            handshake: self.handshake.get_or_create_owned(&by),
+            requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
+            request_duration: self.request_duration.get_or_create_owned(&by),
+            exposed: self.exposed.get_or_create_owned(&by),
+        })
+    }
+
+    /// The metrics of a backend.
+    #[must_use]
+    pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
+        let backend = || name.to_owned();
+        let by = ByBackend { backend: backend() };
+        let of = |denial: &Denial| {
+            self.connect_failed.get_or_create_owned(&ByBackendReason {
+                backend: backend(),
+                reason: denial.code(),
+            })
+        };
+        Arc::new(BackendMetrics {
+            connect: self.connect.get_or_create_owned(&by),
+            failed: Denial::ALL.iter().map(of).collect(),
+            active: self.backend_active.get_or_create_owned(&by),
+            retries: self.retries.get_or_create_owned(&by),
+        })
+    }
+
+    /// A reload succeeded at this time, or failed.
+    pub fn reloaded(&self, at: Option<i64>) {
+        let result = if at.is_some() { "success" } else { "failure" };
+        self.reloads.get_or_create(&ByResult { result }).inc();
+        if let Some(at) = at {
+            self.last_reload.set(at);
+        }
+    }
+
+    /// When one of our certificates ends.
+    pub fn certificate(&self, name: &str, not_after: i64) {
+        self.not_after
+            .get_or_create(&ByCertificate {
+                certificate: name.to_owned(),
+            })
+            .set(not_after);
+    }
+
+    /// When a CRL has to be replaced.
+    pub fn crl(&self, issuer: &str, next_update: i64) {
+        self.crl_next_update
+            .get_or_create(&ByCertificate {
+                certificate: issuer.to_owned(),
+            })
+            .set(next_update);
+    }
+
+    /// Open files that the process may have.
+    pub fn descriptors(&self, limit: u64) {
+        self.descriptors
+            .set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// Everything in the OpenMetrics text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // writing to a string does not fail
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+}
+
+/// The metrics of one listener.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    accepted: Counter,
+    denied: Vec<Counter>,
+    admitted: Counter,
+    ended: Vec<Counter>,
+    finished: Counter,
+    active: Gauge,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    handshake: Histogram,
+    requests: [Counter; 5],
+    request_duration: Histogram,
+    exposed: Gauge,
+}
+
+fn of(counters: &[Counter], reason: Denial) -> Option<&Counter> {
+    let at = Denial::ALL.iter().position(|denial| *denial == reason)?;
+    counters.get(at)
+}
+
+impl ListenerMetrics {
+    /// A socket came from the kernel.
+    pub fn accepted(&self) {
+        self.accepted.inc();
+    }
+
+    /// A connection was refused.
+    pub fn denied(&self, reason: Denial) {
+        of(&self.denied, reason).map(Counter::inc);
+    }
+
+    /// A connection was let in.
+    pub fn admitted(&self) {
+        self.admitted.inc();
+        self.active.inc();
+    }
+
+    /// A connection that was let in ended.
+    pub fn closed(&self, cause: Option<Denial>, bytes_in: u64, bytes_out: u64) {
+        self.active.dec();
+        match cause {
+            Some(reason) => of(&self.ended, reason).map(Counter::inc),
+            None => Some(self.finished.inc()),
+        };
+        self.bytes_in.inc_by(bytes_in);
+        self.bytes_out.inc_by(bytes_out);
+    }
+
+    /// From accept to the decision.
+    pub fn handshake_seconds(&self, seconds: f64) {
+        self.handshake.observe(seconds);
+    }
+
+    /// A request was answered.
+    pub fn request(&self, status: u16, seconds: f64) {
+        let class = usize::from(status / 100).saturating_sub(1);
+        if let Some(counter) = self.requests.get(class) {
+            counter.inc();
+        }
+        self.request_duration.observe(seconds);
+    }
+
+    /// Whether the backend can be reached round us; `None`: can't be seen.
+    pub fn exposed(&self, exposed: Option<bool>) {
+        self.exposed.set(exposed.map_or(-1, i64::from));
+    }
+
+    /// Counts for status: accepted, admitted, active, denied.
+    #[must_use]
+    pub fn counts(&self) -> [u64; 4] {
+        let denied = self
+            .denied
+            .iter()
+            .map(Counter::get)
+            .fold(0, u64::saturating_add);
+        let active = u64::try_from(self.active.get()).unwrap_or(0);
+        [self.accepted.get(), self.admitted.get(), active, denied]
+    }
+
+    /// Refusals by reason, without zeros.
+    #[must_use]
+    pub fn denials(&self) -> Vec<(&'static str, u64)> {
+        let all = Denial::ALL.iter().zip(&self.denied);
+        all.map(|(denial, n)| (denial.code(), n.get()))
+            .filter(|(_, n)| *n > 0)
+            .collect()
+    }
+}
+
+/// The metrics of one backend.
+#[derive(Debug)]
+pub struct BackendMetrics {
+    connect: Histogram,
+    failed: Vec<Counter>,
+    active: Gauge,
+    retries: Counter,
+}
+
+impl BackendMetrics {
+    /// A link connection was admitted.
+    pub fn connect_ok(&self, seconds: f64) {
+        self.connect.observe(seconds);
+    }
+
+    /// A link connection failed.
+    pub fn connect_failed(&self, reason: Denial) {
+        of(&self.failed, reason).map(Counter::inc);
+    }
+
+    /// A request began.
+    pub fn began(&self) {
+        self.active.inc();
+    }
+
+    /// A request ended.
+    pub fn ended(&self) {
+        self.active.dec();
+    }
+
+    /// A request was sent again.
+    pub fn retried(&self) {
+        self.retries.inc();
+    }
+}
