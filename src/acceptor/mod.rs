@@ -3,5 +3,5 @@
 mod backend;
 pub mod tcp;
 
-pub use backend::{BACKEND_CONNECT_TIMEOUT, BackendDial};
+pub use backend::{BACKEND_CONNECT_TIMEOUT, BackendDial, BackendStream};
 pub use tcp::TcpAcceptor;

@@ -68,7 +68,7 @@ pub fn seen(process: &Process) -> Vec<(Arc<str>, Exposure)> {
             DialAddress::Host(host, port) if host == "localhost" => {
                 Some((Arc::clone(&listener.name), look(*port)))
             }
-            _ => None,
+            DialAddress::Ip(_) | DialAddress::Host(..) | DialAddress::Unix(_) => None,
         })
         .collect()
 }

@@ -11,7 +11,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    config::{self, Config},
+    config::Config,
     drain::Drain,
     net::{BindError, Inherited, fd},
     telemetry::{log, metrics::Metrics},
@@ -173,7 +173,7 @@ fn drain_timeout(config: &Config) -> Duration {
 }
 
 /// Each connection takes two descriptors: its own and the one of the next hop.
-fn check_descriptors(config: &config::Config, metrics: &Metrics) {
+fn check_descriptors(config: &Config, metrics: &Metrics) {
     let connections: usize = match config {
         Config::Gateway(gateway) => gateway.listeners.iter().map(|l| l.limits.connections).sum(),
         Config::Acceptor(acceptor) => acceptor

@@ -65,7 +65,7 @@ impl Watch {
 fn watcher(files: &[PathBuf], tell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let told = move |_event: notify::Result<notify::Event>| {
         // full: somebody is about to look anyway
-        drop(tell.try_send(()));
+        let _full = tell.try_send(());
     };
     let mut watcher = notify::recommended_watcher(told)
         .map_err(|error| tracing::warn!(%error, "no file events: content is looked at every 15 s"))

@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Result<IpNet, String> {
     }
     let net: IpNet = text
         .parse()
-        .map_err(|_| "expected an address or a prefix like 10.0.0.0/8".to_owned())?;
+        .map_err(|_expected| "expected an address or a prefix like 10.0.0.0/8".to_owned())?;
     if net.addr() != net.network() {
         return Err(format!(
             "bits are set behind the prefix: expected {}",

@@ -183,10 +183,6 @@ impl<'a> Value<'a> {
         self.log.add(self.span.clone(), message, help);
     }
 
-    pub(super) fn log(&self) -> Notes {
-        self.log.clone()
-    }
-
     pub(super) fn is_table(&self) -> bool {
         matches!(self.value, DeValue::Table(_))
     }
@@ -210,9 +206,7 @@ impl<'a> Value<'a> {
         expected: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        let text = if let DeValue::String(text) = self.value {
-            text
-        } else {
+        let DeValue::String(text) = self.value else {
             self.wrong(expected);
             return None;
         };
@@ -261,7 +255,7 @@ impl<'a> Value<'a> {
         None
     }
 
-    pub(super) fn list(&self) -> Option<Vec<Value<'a>>> {
+    pub(super) fn list(&self) -> Option<Vec<Self>> {
         let DeValue::Array(array) = self.value else {
             self.wrong("a list");
             return None;
@@ -275,7 +269,7 @@ impl<'a> Value<'a> {
     }
 
     /// The items of a list; none where it is no list, without a word.
-    pub(super) fn list_quietly(&self) -> Vec<Value<'a>> {
+    pub(super) fn list_quietly(&self) -> Vec<Self> {
         let DeValue::Array(array) = self.value else {
             return Vec::new();
         };
@@ -291,7 +285,7 @@ impl<'a> Value<'a> {
     }
 
     /// A list, or one value that stands for a list of one.
-    pub(super) fn list_or_one(&self) -> Option<Vec<Value<'a>>> {
+    pub(super) fn list_or_one(&self) -> Option<Vec<Self>> {
         if self.is_string() {
             let one = Value {
                 key: self.key.clone(),

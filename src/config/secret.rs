@@ -88,7 +88,7 @@ pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>,
         SecretRef::File(file) => read_private(file)?,
         SecretRef::Env(name) => std::env::var(name)
             .map(|text| Zeroizing::new(text.into_bytes()))
-            .map_err(|_| SecretError::Unset(format!("environment variable {name}")))?,
+            .map_err(|_unset| SecretError::Unset(format!("environment variable {name}")))?,
         SecretRef::Credential(name) => {
             let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
                 .ok_or_else(|| SecretError::Unset("CREDENTIALS_DIRECTORY".to_owned()))?;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -46,8 +46,6 @@ pub struct AcceptorState {
     failures: AtomicU32,
     /// Milliseconds after `epoch` until which it is the last choice.
     paused_until: AtomicU64,
-    /// What active health checks say; true without them.
-    healthy: AtomicBool,
     epoch: Instant,
 }
 
@@ -92,7 +90,6 @@ impl AcceptorState {
             active: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             paused_until: AtomicU64::new(0),
-            healthy: AtomicBool::new(true),
             epoch: Instant::now(),
         })
     }
@@ -107,18 +104,13 @@ impl AcceptorState {
     /// Whether it is a first choice now.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
-            && self.paused_until.load(Ordering::Relaxed) <= self.millis()
+        self.paused_until.load(Ordering::Relaxed) <= self.millis()
     }
 
     /// Connections and requests under way.
     #[must_use]
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_healthy(&self, healthy: bool) -> bool {
-        self.healthy.swap(healthy, Ordering::Relaxed) != healthy
     }
 
     fn millis(&self) -> u64 {
@@ -278,13 +270,9 @@ impl BackendRuntime {
                 "the acceptor is configured no more",
             ));
         };
-        let Some((leaf, rest)) = chain.split_first() else {
-            return Err(Denied::new(Denial::CertificateMissing, ""));
-        };
-        let now = clock::now();
         let peer = self
             .verification
-            .prove(leaf, rest, Usage::ServerAuth, now)?;
+            .prove_again(chain, Usage::ServerAuth, clock::now())?;
         (state.dialler.judge)(Some(&peer)).map(drop)
     }
 }

@@ -152,10 +152,9 @@ impl CertFacts {
         } else if let GeneralName::IPAddress(bytes) = name {
             let ip = match *bytes {
                 [a, b, c, d] => IpAddr::from([*a, *b, *c, *d]),
-                _ => IpAddr::from(
-                    <[u8; 16]>::try_from(*bytes)
-                        .map_err(|_| bad("an IP address SAN has neither 4 nor 16 bytes".into()))?,
-                ),
+                _ => IpAddr::from(<[u8; 16]>::try_from(*bytes).map_err(|_length| {
+                    bad("an IP address SAN has neither 4 nor 16 bytes".into())
+                })?),
             };
             self.ips.push(ip.to_canonical());
         } else if let GeneralName::Invalid(..) = name {

@@ -136,6 +136,10 @@ fn take(address: &ListenAddress, name: &str, inherited: &Inherited) -> Result<Li
 }
 
 fn hint(error: &io::Error) -> String {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "other errors speak for themselves"
+    )]
     let next = match error.kind() {
         io::ErrorKind::AddrInUse => ": find its holder with ss -ltnp",
         io::ErrorKind::PermissionDenied => {

@@ -52,12 +52,12 @@ impl Drop for Chunk {
             return;
         }
         // a thread that is ending has no list any more: the memory is freed then
-        drop(FREE.try_with(|free| {
+        let _gone = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             if free.len() < KEPT {
                 free.push(Self { memory, offset });
             }
-        }));
+        });
     }
 }
 

@@ -281,7 +281,6 @@ impl Serving {
         let supervision = Supervision::new(
             seen.source.ip(),
             chain,
-            peer.clone(),
             accepted.grant.until,
             rules,
             self.drain.forced(),

@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use super::Role;
 use crate::{
     admit::{
-        ConnectionFacts, Denial, Denied, Grant, PeerFacts, PeerRules, SourceRanges, SourceRules,
+        ConnectionFacts, Denied, Grant, PeerFacts, PeerRules, SourceRanges, SourceRules,
         decide_peer, decide_source,
     },
     config::Limits,
@@ -51,8 +51,7 @@ impl ListenerRules {
         decide_peer(&ConnectionFacts { source, peer, now }, &self.peers)
     }
 
-    /// Judges a live connection again, from its source and chain, by these rules. `known` is
-    /// what its handshake proved.
+    /// Judges a live connection again, from its source and chain, by these rules.
     ///
     /// # Errors
     /// The reason for which it would be refused today.
@@ -60,20 +59,15 @@ impl ListenerRules {
         &self,
         source: IpAddr,
         chain: &[CertificateDer<'static>],
-        known: Option<&PeerFacts>,
         now: UnixSeconds,
     ) -> Result<Grant, Denied> {
         decide_source(source, &self.source)?;
-        let (Some((leaf, rest)), Some(verification)) = (chain.split_first(), &self.verification)
-        else {
+        let Some(verification) = self.verification.as_ref().filter(|_| !chain.is_empty()) else {
             return self.judge(source, None, now);
         };
-        match verification.prove(leaf, rest, Usage::ClientAuth, now) {
-            Ok(peer) => self.judge(source, Some(&peer), now),
-            // a CRL that went stale refuses new handshakes and cuts no live connection
-            Err(denied) if denied.reason == Denial::CrlExpired => self.judge(source, known, now),
-            Err(denied) => Err(denied),
-        }
+        // a CRL that went stale refuses new handshakes and cuts no live connection
+        let peer = verification.prove_again(chain, Usage::ClientAuth, now)?;
+        self.judge(source, Some(&peer), now)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Snapshot;
 use crate::{
-    admit::{Denial, Denied, PeerFacts},
+    admit::{Denial, Denied},
     clock,
     identity::UnixSeconds,
 };
@@ -20,7 +20,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 pub struct Supervision {
     source: IpAddr,
     chain: Arc<[CertificateDer<'static>]>,
-    peer: Option<Arc<PeerFacts>>,
     until: Option<UnixSeconds>,
     rules: watch::Receiver<Arc<Snapshot>>,
     force: CancellationToken,
@@ -30,7 +29,6 @@ impl Supervision {
     pub(super) fn new(
         source: IpAddr,
         chain: Arc<[CertificateDer<'static>]>,
-        peer: Option<Arc<PeerFacts>>,
         until: Option<UnixSeconds>,
         rules: watch::Receiver<Arc<Snapshot>>,
         force: CancellationToken,
@@ -38,7 +36,6 @@ impl Supervision {
         Self {
             source,
             chain,
-            peer,
             until,
             rules,
             force,
@@ -85,7 +82,6 @@ impl Supervision {
                         snapshot.rules.judge_again(
                             self.source,
                             &self.chain,
-                            self.peer.as_deref(),
                             clock::now(),
                         )
                     {

@@ -186,7 +186,7 @@ mod tests {
         let later = start + Duration::from_secs(2);
         assert_eq!(sampler.admit("l", Denial::SourceUntrusted, later), Some(0));
         for _ in 0..150 {
-            drop(sampler.admit("l", Denial::SourceUntrusted, later));
+            let _line = sampler.admit("l", Denial::SourceUntrusted, later);
         }
         assert_eq!(
             sampler.admit("l", Denial::SourceUntrusted, later + Duration::from_secs(2)),

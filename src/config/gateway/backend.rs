@@ -12,6 +12,7 @@ use super::super::{
 };
 use super::link_tls;
 
+#[expect(clippy::too_many_lines, reason = "a table: one key after the other")]
 pub(super) fn read(name: &str, value: &Value<'_>, head: &Head, folder: &Path) -> Option<Backend> {
     let table = value.table(format!("[backend.{name}]"))?;
     let list = table.need(

@@ -167,10 +167,6 @@ impl ClientIo {
     pub(super) fn new(stream: ServerStream, activity: Arc<Activity>) -> Self {
         Self { stream, activity }
     }
-
-    pub(super) fn into_inner(self) -> ServerStream {
-        self.stream
-    }
 }
 
 impl Read for ClientIo {
@@ -193,7 +189,8 @@ impl Read for ClientIo {
                 cursor.put_slice(filled);
                 Poll::Ready(Ok(()))
             }
-            other => other,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -238,7 +238,8 @@ impl Read for LinkIo {
                 cursor.put_slice(buf.filled());
                 Poll::Ready(Ok(()))
             }
-            other => other,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
         }
     }
 }
