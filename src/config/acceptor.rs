@@ -1,119 +1,114 @@
 //! acceptor.toml.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::PathBuf;
 
 use super::{
-    AcceptorConfig, AcceptorListener, AcceptorRule, BackendTls, DialAddress, NetworkList,
-    ProxyVersion, TlsOptions,
-    common::{Head, clashes, head, limits_over, tls_keys, tls_over},
+    AcceptorConfig, AcceptorListener, AcceptorRule, BackendTls, DialAddress, ListenAddress, Mode,
+    ProxyVersion, ServerName, TlsOptions,
+    common::{
+        Bound, Head, check_bound, head, limits_over, read_bound, read_proxy_from, tls_keys,
+        tls_over,
+    },
+    defaults,
     reader::{Table, Value},
-    values::{dial_address, listen_address, networks, server_name, some_networks, some_peer_names},
+    values::{dial_address, networks, own_address, server_name, some_networks, some_peer_names},
 };
+use crate::identity::DnsName;
 
-pub(super) fn read(root: Table<'_>, file: &Path, folder: &Path) -> Option<AcceptorConfig> {
-    let mut head = head(&root, folder, 0);
+/// What turns a source check off, in words for both places where it may stand.
+const ANY_SOURCE: &str =
+    "to turn the check off, write danger_any_source = true instead: it is said at every start";
+const GATEWAYS: &str =
+    "which certificates may enter: gateways = [\"spiffe://example.internal/gateway/*\"]";
+
+/// Reads the whole file. `None`: there are problems.
+pub(super) fn read(root: Table<'_>) -> Option<AcceptorConfig> {
+    let head = head(&root, defaults::ACCEPTOR_CONNECTIONS_PER_IP);
     let values = root
         .need("listener", "at least one [[listener]]")
         .and_then(|v| v.list())
         .unwrap_or_default();
-    let mut listeners: Vec<AcceptorListener> = Vec::new();
+    let mut bounds = Vec::new();
+    let mut listeners = Vec::new();
+    let mut backends = Vec::new();
     for value in &values {
         let Some(table) = value.table("[[listener]]") else {
             continue;
         };
-        let Some(listener) = read_listener(table, &mut head, folder) else {
-            continue;
-        };
-        if let Some(other) = listeners.iter().find(|other| other.name == listener.name) {
-            value.bad(
-                format!("two listeners are called {:?}", other.name),
-                "give each a name of its own",
-            );
-        }
-        if let Some(other) = listeners
-            .iter()
-            .find(|other| clashes(&other.address, &listener.address))
-        {
-            value.bad(
-                format!(
-                    "{} clashes with {} of listener {:?}",
-                    listener.address, other.address, other.name
-                ),
-                "only one of them can be bound",
-            );
-        }
-        listeners.push(listener);
+        let bound = read_bound(&table, value, "where gateways connect: \"0.0.0.0:9443\"");
+        backends.push(table.get("backend"));
+        listeners.extend(read_listener(table, &bound, &head));
+        bounds.push(bound);
     }
+    check_bound(&bounds.iter().collect::<Vec<_>>(), head.admin.as_ref());
+    for backend in backends.into_iter().flatten() {
+        check_loop(&backend, &bounds);
+    }
+    let notes = root.notes;
     root.finish();
-    let complete = listeners.len() == values.len() && !values.is_empty();
-    let common = head.into_common(file)?;
-    complete.then_some(AcceptorConfig { common, listeners })
+    Some(AcceptorConfig {
+        common: head.into_common(notes)?,
+        listeners,
+    })
 }
 
-fn read_listener(table: Table<'_>, head: &mut Head, folder: &Path) -> Option<AcceptorListener> {
-    let address = table
-        .need("address", "where gateways connect: \"0.0.0.0:9443\"")
-        .and_then(|v| listen_address(&v));
-    let name = table.get("name").and_then(|v| v.string());
-    let mode = table.need("mode", "\"tcp\"");
-    if let Some(mode) = &mode {
-        match mode.string().as_deref() {
-            Some("tcp") | None => {}
-            Some("http") => mode.bad(
-                "`mode = \"http\"` is not supported yet by acceptors",
-                "\"tcp\" passes HTTP as it is",
-            ),
-            Some(other) => mode.bad(format!("`mode` can't be {other:?}"), "expected \"tcp\""),
-        }
+fn read_listener(table: Table<'_>, bound: &Bound<'_>, head: &Head) -> Option<AcceptorListener> {
+    let label = bound.name.clone().unwrap_or_else(|| "?".to_owned());
+    let mode = table
+        .need("mode", "\"tcp\": bytes pass as they are")
+        .and_then(|value| {
+            let later = &["http"];
+            value.word(&[("tcp", Mode::Tcp)], later)
+        });
+    table.later(&["require"]);
+    if let Some(value) = table.get("client_cert_header")
+        && value.string().is_some_and(|text| text != "off")
+    {
+        value.bad(
+            "`client_cert_header` is not supported yet",
+            "tcp mode passes bytes as they are",
+        );
     }
-    table.later("require");
-    table.later("client_cert_header");
-    let backend = read_backend(&table, head);
-    let pinned: Vec<PathBuf> = head
-        .identity
-        .as_ref()
-        .map(|i| i.pinned.clone())
-        .unwrap_or_default();
     let tls = tls_over(&head.tls, table.get("tls").as_ref(), "[listener.tls]");
     let limits = limits_over(
         &head.limits,
         table.get("limits").as_ref(),
         "[listener.limits]",
     );
-    let backend_tls = table
-        .get("backend_tls")
-        .and_then(|v| read_backend_tls(&v, &tls, folder));
-    let source_address = table
-        .get("source_address")
-        .and_then(|v| v.parsed("an IP address", |t| t.parse().ok()));
+    let backend = read_backend(&table, &label);
+    let own_tls = table.get("backend_tls");
+    let backend_tls = own_tls.and_then(|v| read_backend_tls(&v, backend.as_ref(), &head.tls));
+    let source = table.get("source_address");
+    let source_address = source.as_ref().and_then(own_address);
+    if let (Some(value), Some(ours)) = (&source, source_address) {
+        match &backend {
+            Some(DialAddress::Unix(_)) => {
+                value.bad(
+                    "`source_address` with a Unix socket",
+                    "a Unix socket has no addresses",
+                );
+            }
+            Some(DialAddress::Ip(theirs)) if theirs.is_ipv4() != ours.is_ipv4() => value.bad(
+                format!("{ours} can't reach {theirs}: one is IPv4, the other IPv6"),
+                "expected an address of the backend's family",
+            ),
+            _ => {}
+        }
+    }
     let untrusted_ips = table
         .get("untrusted_ips")
-        .and_then(|v| networks(&v, folder))
+        .and_then(|v| networks(&v))
         .unwrap_or_default();
-    let proxy_from = read_proxy_from(&table, folder);
-    let expect_proxy = table
-        .get("expect_proxy")
-        .and_then(|v| v.boolean())
-        .unwrap_or(false);
-    let send_proxy = table
-        .get("send_proxy")
-        .and_then(|v| v.word(&[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)]));
-    let rules = read_rules(
-        &table,
-        head,
-        folder,
-        &pinned,
-        name.as_deref().unwrap_or("?"),
-    );
+    let proxy_from = read_proxy_from(&table);
+    let expect_proxy = table.flag("expect_proxy").is_some();
+    let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+    let send_proxy = table.get("send_proxy").and_then(|v| v.word(&versions, &[]));
+    let rules = read_rules(&table, &head.pinned(), &label);
     table.finish();
-    let address = address?;
     mode?;
     Some(AcceptorListener {
-        name: name.map_or_else(|| address.to_string().into(), Arc::from),
-        address,
+        name: bound.name.as_deref()?.into(),
+        address: bound.address.clone()?,
         backend: backend?,
         backend_tls,
         source_address,
@@ -127,86 +122,106 @@ fn read_listener(table: Table<'_>, head: &mut Head, folder: &Path) -> Option<Acc
     })
 }
 
-fn read_backend(table: &Table<'_>, head: &mut Head) -> Option<DialAddress> {
-    let plain = table
-        .get("danger_plaintext_backend")
-        .and_then(|v| v.boolean())
-        .unwrap_or(false);
-    let value = table.need(
-        "backend",
-        "what we stand before: \"127.0.0.1:8080\" or \"unix:/run/legacy.sock\"",
-    )?;
+fn read_backend(table: &Table<'_>, label: &str) -> Option<DialAddress> {
+    let plain = table.flag("danger_plaintext_backend").is_some();
+    let value = table.need("backend", "\"127.0.0.1:8080\" or \"unix:/run/legacy.sock\"")?;
     let address = dial_address(&value)?;
     let beside = match &address {
         DialAddress::Ip(ip) => ip.ip().to_canonical().is_loopback(),
-        DialAddress::Host(host, _) => host == "localhost",
+        // RFC 6761 section 6.3: it is loopback, whatever the resolver says
+        DialAddress::Host(host, _) => host == "localhost" || host.ends_with(".localhost"),
         DialAddress::Unix(_) => true,
     };
-    if !beside && table.get("backend_tls").is_none() {
-        if plain {
-            head.warnings.push(format!(
-                "danger_plaintext_backend: bytes to {address} cross a network in plain text"
-            ));
-        } else {
-            value.bad(
-                format!("{address} is another host, and plain text would cross the network"),
-                "put the acceptor beside its backend, add backend_tls, or set danger_plaintext_backend = true",
-            );
-        }
+    if plain {
+        value.notes.warn(format!(
+            "danger_plaintext_backend: listener {label} may send bytes to {address} in plain text"
+        ));
+    } else if !beside && table.get("backend_tls").is_none() {
+        value.bad(
+            format!("{address} is another host, and plain text would cross the network"),
+            "put the acceptor beside its backend, or add backend_tls = { trust = \"…\", server_name \
+             = \"…\" }; danger_plaintext_backend = true sends plain text",
+        );
     }
     Some(address)
 }
 
-fn read_backend_tls(value: &Value<'_>, tls: &TlsOptions, folder: &Path) -> Option<BackendTls> {
-    let table = value.table("backend_tls")?;
+fn read_backend_tls(
+    value: &Value<'_>,
+    backend: Option<&DialAddress>,
+    base: &TlsOptions,
+) -> Option<BackendTls> {
+    let table = value.table("`backend_tls`")?;
     let trust = table
         .need("trust", "the roots of the backend's certificate")
-        .and_then(|v| v.path(folder));
-    let name = table
-        .need("server_name", "the name in the backend's certificate")
-        .and_then(|v| server_name(&v));
-    // the same keys as [tls] stand beside trust and server_name
-    let mut tls = TlsOptions {
-        min_version: None,
-        ..tls.clone()
+        .and_then(|v| v.path());
+    let written = table.get("server_name");
+    let server_name = match (&written, backend) {
+        (Some(value), _) => server_name(value),
+        (None, Some(DialAddress::Ip(ip))) => Some(ServerName::Ip(ip.ip().to_canonical())),
+        (None, Some(DialAddress::Host(host, _))) => DnsName::parse(host).map(ServerName::Dns),
+        (None, Some(DialAddress::Unix(_))) => {
+            let help = "a Unix socket has no name: write the one in the backend's certificate";
+            table.add("`backend_tls` needs `server_name`", help);
+            None
+        }
+        (None, None) => None,
     };
+    // the same keys as [tls] stand beside trust and server_name
+    let mut tls = base.clone();
     tls_keys(&mut tls, &table);
     table.finish();
     Some(BackendTls {
         trust: trust?,
-        server_name: name?,
+        server_name: server_name?,
         tls,
     })
 }
 
-pub(super) fn read_proxy_from(table: &Table<'_>, folder: &Path) -> Option<NetworkList> {
-    let value = table.get("proxy_protocol")?;
-    let from = value.table("proxy_protocol")?;
-    let list = from
-        .need("from", "the balancers' addresses")
-        .and_then(|v| some_networks(&v, folder));
-    from.finish();
-    list
+/// A backend that is one of our own listeners would be dialled for ever.
+fn check_loop(value: &Value<'_>, bounds: &[Bound<'_>]) {
+    if !value.is_string() {
+        return;
+    }
+    for bound in bounds {
+        let itself = match (bound.address.as_ref(), quiet_address(value)) {
+            (Some(ListenAddress::Tcp(own)), Some(DialAddress::Ip(backend))) => {
+                let (ours, theirs) = (own.ip().to_canonical(), backend.ip().to_canonical());
+                own.port() == backend.port()
+                    && (ours == theirs || ours.is_unspecified() && theirs.is_loopback())
+            }
+            (Some(ListenAddress::Unix(own)), Some(DialAddress::Unix(backend))) => *own == backend,
+            _ => false,
+        };
+        if itself {
+            let name = bound.name.as_deref().unwrap_or("?");
+            let message = format!("this is listener {name:?} itself, not a backend");
+            value.bad(
+                message,
+                "move the backend to a port of its own, on loopback",
+            );
+        }
+    }
 }
 
-fn read_rules(
-    table: &Table<'_>,
-    head: &mut Head,
-    folder: &Path,
-    pinned: &[PathBuf],
-    name: &str,
-) -> Option<Vec<AcceptorRule>> {
-    let any_source = table
-        .get("danger_any_source")
-        .and_then(|v| v.boolean())
-        .unwrap_or(false);
+fn quiet_address(value: &Value<'_>) -> Option<DialAddress> {
+    let text = value.string()?;
+    match text.strip_prefix("unix:") {
+        Some(path) => Some(DialAddress::Unix(PathBuf::from(path))),
+        None => text.parse().ok().map(DialAddress::Ip),
+    }
+}
+
+fn read_rules(table: &Table<'_>, pinned: &[PathBuf], label: &str) -> Option<Vec<AcceptorRule>> {
+    let any = table.flag("danger_any_source");
     let trusted = table.get("trusted_ips");
     let gateways = table.get("gateways");
     if let Some(rules) = table.get("rule") {
-        for value in [trusted, gateways].into_iter().flatten() {
+        for value in [&trusted, &gateways, &any].into_iter().flatten() {
+            let message = format!("`{}` beside [[listener.rule]]", value.key);
             value.bad(
-                format!("`{}` and [[listener.rule]]", value.key),
-                "a rule holds both; take one way",
+                message,
+                "a rule says both source and identity: write it into the rules",
             );
         }
         let list = rules.list()?;
@@ -215,55 +230,69 @@ fn read_rules(
         }
         return list
             .iter()
-            .map(|item| read_rule(item, folder, pinned))
+            .map(|item| read_rule(item, pinned, label))
             .collect();
     }
-    let from = match (&trusted, any_source) {
-        (Some(value), true) => {
-            value.bad("`trusted_ips` and `danger_any_source`", "take one of them");
+    // both are read before either can end this, so that both are checked
+    let source = read_source(table, trusted.as_ref(), any.as_ref(), "trusted_ips", label);
+    let gateways = match gateways {
+        Some(value) => some_peer_names(&value, pinned),
+        None => {
+            table.add("[[listener]] needs `gateways`", GATEWAYS);
             None
         }
-        (Some(value), false) => Some(some_networks(value, folder)?),
-        (None, true) => {
-            head.warnings.push(format!(
-                "danger_any_source: listener {name} reads TLS bytes from any address"
-            ));
-            None
-        }
-        (None, false) => {
-            table.log.add(
-                table.head(),
-                "[[listener]] needs `trusted_ips`",
-                "the gateways' egress addresses; danger_any_source = true turns the check off",
-            );
-            return None;
-        }
-    };
-    let Some(gateways) = gateways else {
-        table.log.add(
-            table.head(),
-            "[[listener]] needs `gateways`",
-            "which certificates may enter: [\"spiffe://example.internal/gateway/*\"]",
-        );
-        return None;
     };
     Some(vec![AcceptorRule {
-        from,
-        gateways: some_peer_names(&gateways, folder, pinned)?,
+        from: source?.0,
+        gateways: gateways?,
     }])
 }
 
-fn read_rule(item: &Value<'_>, folder: &Path, pinned: &[PathBuf]) -> Option<AcceptorRule> {
+fn read_rule(item: &Value<'_>, pinned: &[PathBuf], label: &str) -> Option<AcceptorRule> {
     let table = item.table("[[listener.rule]]")?;
-    let from = table
-        .need("from", "networks")
-        .and_then(|v| some_networks(&v, folder));
+    let (from, any) = (table.get("from"), table.flag("danger_any_source"));
+    let from = read_source(&table, from.as_ref(), any.as_ref(), "from", label);
     let gateways = table
-        .need("gateways", "peer names")
-        .and_then(|v| some_peer_names(&v, folder, pinned));
+        .need("gateways", GATEWAYS)
+        .and_then(|v| some_peer_names(&v, pinned));
     table.finish();
     Some(AcceptorRule {
-        from: Some(from?),
+        from: from?.0,
         gateways: gateways?,
     })
+}
+
+/// Sources, or none for everybody, which has to be written. `None`: there are problems.
+struct Sources(Option<super::NetworkList>);
+
+fn read_source(
+    table: &Table<'_>,
+    written: Option<&Value<'_>>,
+    any: Option<&Value<'_>>,
+    key: &str,
+    label: &str,
+) -> Option<Sources> {
+    match (written, any) {
+        (Some(value), Some(_)) => {
+            let message = format!("`{key}` and `danger_any_source` contradict each other");
+            value.bad(message, "take one of them");
+            None
+        }
+        (Some(value), None) => some_networks(value, ANY_SOURCE).map(|list| Sources(Some(list))),
+        (None, Some(value)) => {
+            value.notes.warn(format!(
+                "danger_any_source: listener {label} answers TLS from every address"
+            ));
+            Some(Sources(None))
+        }
+        (None, None) => {
+            table.add(
+                format!("`{key}` is missing: nobody is admitted without it"),
+                format!(
+                    "name the gateways' egress addresses: {key} = [\"203.0.113.0/28\"]; {ANY_SOURCE}"
+                ),
+            );
+            None
+        }
+    }
 }

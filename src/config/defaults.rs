@@ -1,4 +1,4 @@
-//! Every default, its unit, and its reason.
+//! Every default, its unit, and its reason. The reference shows the same values.
 
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ const CIPHERS: [Cipher; 3] = [
     Cipher::ChaCha20Poly1305,
 ];
 
+/// `[tls]`. Without `min_version` every endpoint takes its own: the link 1.3, where both ends are
+/// new, client-facing listeners 1.2, where they are not.
 pub(super) fn tls() -> TlsOptions {
     TlsOptions {
         min_version: None,
@@ -25,54 +27,76 @@ pub(super) fn tls() -> TlsOptions {
     }
 }
 
+/// `[limits]` of a role.
 pub(super) fn limits(connections_per_ip: usize) -> Limits {
     Limits {
-        // about 1 GiB at the size of an idle connection with room to spare
+        // about 1 GiB at the size of an idle connection, with room to spare
         connections: 20_000,
-        // acceptors see few gateways with many connections each: 0 there
         connections_per_ip,
+        // 0: by cores, because a handshake costs CPU and nothing else
         handshakes: 0,
-        // HAProxy leaves it to `timeout client`, nginx takes 60 s, Envoy 15 s
+        // a round trip or three and a signature; HAProxy leaves it to `timeout client`, nginx
+        // takes 60 s, Envoy 15 s
         handshake_timeout: Duration::from_secs(5),
-        // nginx 60 s, HAProxy's documented example 10 s
+        // a head is one packet or a few; nginx 60 s, HAProxy's documented example 10 s
         header_timeout: Duration::from_secs(10),
-        // nginx 75 s, Envoy 1 h
+        // browsers come back within a minute or not at all; nginx 75 s, Envoy 1 h
         keepalive_timeout: Duration::from_secs(60),
-        // Apache's mod_reqtimeout asks 500 B/s; a phone on a bad day needs less
+        // bytes a second; Apache's mod_reqtimeout asks 500, a phone on a bad day needs less
         body_min_rate: 256,
         // nginx 60 s
         response_timeout: Duration::from_secs(60),
+        // nginx 60 s; a peer that takes no byte for half a minute is gone
         write_timeout: Duration::from_secs(30),
-        // idle database pools live long
+        // pools of database connections rest for long; TCP keepalive finds the dead ones
         idle_timeout: Duration::from_secs(3_600),
+        // below the 90 s after which systemd kills
         drain_timeout: Duration::from_secs(30),
         // nginx 4 x 8 KiB, HAProxy 16 KiB
         header_bytes: 32 << 10,
+        // no limit: uploads are the backend's business
         body_bytes: 0,
     }
 }
 
 /// For public edges: one address may be many people behind a carrier's translation.
-pub(super) const CONNECTIONS_PER_IP: usize = 1_000;
+pub(super) const GATEWAY_CONNECTIONS_PER_IP: usize = 1_000;
 
+/// For acceptors: few gateways, with many connections each, all of them proven; 0: no limit.
+pub(super) const ACCEPTOR_CONNECTIONS_PER_IP: usize = 0;
+
+/// Resolve, connect, handshake and admission, so that another acceptor is tried while the caller
+/// still waits.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// `pool` of a backend.
 pub(super) fn pool() -> Pool {
     Pool {
         idle: 64,
+        // a burst finds them open; more would be idle weight at the acceptor
         ready: 4,
+        // below the keepalive of usual backends
         idle_timeout: Duration::from_secs(60),
         // balancers and names change: no connection is for ever
         max_age: Duration::from_secs(600),
     }
 }
 
+/// `health` of a backend, where the table is there.
 pub(super) fn health() -> Health {
     Health {
         path: None,
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
+        // one lost packet is no failure
         unhealthy_after: 3,
+        // one lucky answer is no recovery
         healthy_after: 2,
     }
 }
+
+/// `alpn` of an http listener: HTTP/2 where both can.
+pub(super) const ALPN: [&str; 2] = ["h2", "http/1.1"];
+
+/// `[log] level`.
+pub(super) const LOG_LEVEL: &str = "info";

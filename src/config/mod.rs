@@ -1,10 +1,12 @@
-//! Configuration: what the user typed becomes validated types or a list of problems. Types hold
-//! paths and rules, never loaded keys.
+//! Configuration: what the user typed (`reader`, `values`) becomes validated types or a list of
+//! problems, all of a file at once. Types hold paths and rules, never loaded keys; files that a
+//! configuration names are loaded elsewhere, except secrets and networks, whose rules are here.
 
 mod acceptor;
 mod common;
 mod defaults;
 mod gateway;
+mod homes;
 pub mod networks;
 mod problem;
 mod reader;
@@ -12,97 +14,156 @@ pub mod secret;
 pub mod types;
 mod values;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-pub use problem::{Problem, Problems};
+use toml::de::DeTable;
+
+pub use problem::{Problem, Problems, Source};
 pub use types::*;
 
 use reader::{Notes, Table};
+
+/// A configuration is written by hand: what is larger is another file.
+const LARGEST: u64 = 4 << 20;
 
 /// Reads and validates a configuration file. The role is told by its shape.
 ///
 /// # Errors
 /// Every problem of the file.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    match std::fs::read_to_string(path) {
+    match read(path) {
         Ok(text) => parse(&text, path),
-        Err(error) => Err(Problems {
-            file: path.to_owned(),
-            text: String::new(),
-            list: vec![Problem {
-                span: 0..0,
-                message: format!("can't be read: {error}"),
-                help: None,
-            }],
-        }),
+        Err(error) => {
+            let source = Arc::new(Source {
+                file: path.to_owned(),
+                ..Source::default()
+            });
+            let message = format!("the configuration can't be read: {error}");
+            let problem = source.problem(None, message, "check the path and its permissions");
+            Err(Problems {
+                source,
+                list: vec![problem],
+            })
+        }
     }
 }
 
-/// Validates a configuration's text; `path` is where it stands.
+fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::{Error, ErrorKind, Read};
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    let size = file
+        .take(LARGEST.saturating_add(1))
+        .read_to_string(&mut text)?;
+    if u64::try_from(size).is_ok_and(|size| size > LARGEST) {
+        return Err(Error::new(ErrorKind::FileTooLarge, "larger than 4 MiB"));
+    }
+    Ok(text)
+}
+
+/// Validates a configuration's text; `path` is where it stands: relative paths start there.
 ///
 /// # Errors
 /// Every problem of the text.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Problems> {
-    let fail = |list| Problems {
-        file: path.to_owned(),
-        text: text.to_owned(),
-        list,
-    };
-    let document = toml::de::DeTable::parse(text).map_err(|error| {
-        fail(vec![Problem {
-            span: error.span().unwrap_or(0..0),
-            message: error.message().to_owned(),
-            help: None,
-        }])
-    })?;
-    let log = Notes::default();
-    let root = Table::new("the file", document.span(), document.get_ref(), log.clone());
-    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    let config = match shape(&root) {
-        Shape::Gateway => gateway::read(root, path, &folder).map(Config::Gateway),
-        Shape::Acceptor => acceptor::read(root, path, &folder).map(Config::Acceptor),
-        Shape::Unclear(message) => {
-            log.add(0..1, message, "a gateway has [[route]] and [backend.NAME], an acceptor `backend` in each [[listener]]");
-            None
-        }
-    };
-    let problems = log.take();
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let notes = Notes::new(folder);
+    let config = read_document(text, &notes);
+    let (source, found) = notes.into_parts(path, text);
+    let source = Arc::new(source);
+    let list: Vec<Problem> = found
+        .into_iter()
+        .map(|note| Problem {
+            suggestion: note.suggestion,
+            ..source.problem(note.span, note.message, note.help)
+        })
+        .collect();
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
-        _ if problems.is_empty() => Err(fail(vec![Problem {
-            span: 0..1,
-            message: "the file can't be used".to_owned(),
-            help: None,
-        }])),
-        _ => Err(fail(problems)),
+        Some(mut config) if list.is_empty() => {
+            let common = config.common_mut();
+            common.file = path.to_owned();
+            common.source = source;
+            Ok(config)
+        }
+        _ if list.is_empty() => {
+            // a reader that gives up has to say why
+            let problem = source.problem(None, "the configuration can't be used", "");
+            Err(Problems {
+                source,
+                list: vec![problem],
+            })
+        }
+        _ => Err(Problems { source, list }),
     }
 }
 
+fn read_document(text: &str, notes: &Notes) -> Option<Config> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // what the keys mean is not judged: after a slip of syntax they may stand anywhere
+        for error in errors {
+            notes.add(Some(error.span().unwrap_or(0..0)), error.message(), "");
+        }
+        return None;
+    }
+    let root = Table::new("", document.span(), document.get_ref(), notes);
+    match shape(&root) {
+        Shape::Gateway => gateway::read(root).map(Config::Gateway),
+        Shape::Acceptor => acceptor::read(root).map(Config::Acceptor),
+        Shape::Both(gateway, acceptor) => {
+            let help = "a gateway and an acceptor have a file each";
+            let [ours, theirs] = ["this makes it a gateway", "this makes it an acceptor"];
+            notes.add(
+                Some(gateway),
+                format!("both roles in one file: {ours}"),
+                help,
+            );
+            notes.add(
+                Some(acceptor),
+                format!("both roles in one file: {theirs}"),
+                help,
+            );
+            None
+        }
+        Shape::Neither => {
+            notes.add(
+                None,
+                "neither a gateway nor an acceptor",
+                "a gateway has [[route]] and [backend.NAME]; an acceptor has `backend` in each \
+                 [[listener]]",
+            );
+            None
+        }
+    }
+}
+
+/// Whose file it is, with the places that say so.
 enum Shape {
     Gateway,
     Acceptor,
-    Unclear(&'static str),
+    Both(Range<usize>, Range<usize>),
+    Neither,
 }
 
 fn shape(root: &Table<'_>) -> Shape {
-    let gateway = root.get("route").is_some() || root.get("backend").is_some();
-    let quiet = Notes::default();
-    let acceptor = root
-        .entries()
+    let entries = root.entries();
+    let gateway = entries
         .iter()
-        .filter(|(key, _)| key == "listener")
-        .any(|(_, value)| {
-            value
-                .list_quietly()
-                .iter()
-                .filter_map(|item| item.table_with("listener", quiet.clone()))
-                .any(|l| l.get("backend").is_some())
-        });
+        .find(|(key, ..)| matches!(*key, "route" | "backend"));
+    let acceptor = entries
+        .iter()
+        .filter(|(key, ..)| *key == "listener")
+        .flat_map(|(.., value)| value.tables_quietly())
+        .find_map(|listener| listener.keys().find(|key| key.get_ref() == "backend"));
     match (gateway, acceptor) {
-        (true, false) => Shape::Gateway,
-        (false, true) => Shape::Acceptor,
-        (true, true) => Shape::Unclear("is it a gateway or an acceptor? it has the marks of both"),
-        (false, false) => Shape::Unclear("neither a gateway nor an acceptor"),
+        (Some(_), None) => Shape::Gateway,
+        (None, Some(_)) => Shape::Acceptor,
+        (Some((_, _, value)), Some(backend)) => Shape::Both(value.span.clone(), backend.span()),
+        (None, None) => Shape::Neither,
     }
 }
 
@@ -116,90 +177,29 @@ impl Config {
         }
     }
 
-    /// Every file that it names, itself included.
+    fn common_mut(&mut self) -> &mut Common {
+        match self {
+            Self::Gateway(gateway) => &mut gateway.common,
+            Self::Acceptor(acceptor) => &mut acceptor.common,
+        }
+    }
+
+    /// Every file that it names, itself included: what has to be watched.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let common = self.common();
-        let mut files = vec![common.file.clone()];
-        add_identity(&mut files, &common.identity);
-        if let Some(admin) = &common.admin {
-            add_secret(&mut files, admin.token.as_ref());
-            files.extend(
-                admin
-                    .certificate
-                    .iter()
-                    .flat_map(|c| [c.certificate.clone(), c.key.clone()]),
-            );
-        }
-        match self {
-            Self::Gateway(gateway) => {
-                for listener in &gateway.listeners {
-                    for certificate in &listener.certificates {
-                        files.extend([certificate.certificate.clone(), certificate.key.clone()]);
-                        add_secret(&mut files, certificate.key_passphrase.as_ref());
-                    }
-                    if let Some(auth) = &listener.client_auth {
-                        files.extend(auth.ca.clone());
-                        files.extend(auth.pinned.iter().cloned());
-                        files.extend(auth.revocation.iter().flat_map(|r| r.files.clone()));
-                    }
-                    let lists = [
-                        listener.allow.as_ref(),
-                        Some(&listener.deny),
-                        listener.proxy_from.as_ref(),
-                        Some(&listener.trusted_proxies),
-                    ];
-                    files.extend(
-                        lists
-                            .into_iter()
-                            .flatten()
-                            .flat_map(|list| list.files.clone()),
-                    );
-                }
-                for backend in gateway.backends.values() {
-                    if let Some(identity) = &backend.identity {
-                        add_identity(&mut files, identity);
-                    }
-                }
-            }
-            Self::Acceptor(acceptor) => {
-                for listener in &acceptor.listeners {
-                    files.extend(listener.backend_tls.iter().map(|tls| tls.trust.clone()));
-                    files.extend(
-                        listener
-                            .rules
-                            .iter()
-                            .filter_map(|r| r.from.as_ref())
-                            .flat_map(|l| l.files.clone()),
-                    );
-                    let lists = [Some(&listener.untrusted_ips), listener.proxy_from.as_ref()];
-                    files.extend(
-                        lists
-                            .into_iter()
-                            .flatten()
-                            .flat_map(|list| list.files.clone()),
-                    );
-                }
-            }
-        }
-        files.sort();
-        files.dedup();
-        files
+        self.common().files()
     }
 }
 
-fn add_identity(files: &mut Vec<PathBuf>, identity: &Identity) {
-    files.extend([identity.certificate.clone(), identity.key.clone()]);
-    files.extend(identity.trust.clone());
-    files.extend(identity.bundles.iter().map(|bundle| bundle.file.clone()));
-    files.extend(identity.pinned.iter().cloned());
-    files.extend(identity.revocation.iter().flat_map(|r| r.files.clone()));
-    add_secret(files, identity.key_passphrase.as_ref());
-}
-
-fn add_secret(files: &mut Vec<PathBuf>, secret: Option<&SecretRef>) {
-    if let Some(SecretRef::File(file)) = secret {
-        files.push(file.clone());
+impl Common {
+    /// Every file that the configuration names, itself included: what has to be watched.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let named = self.source.named.iter().map(|(path, _)| path.clone());
+        let mut files: Vec<PathBuf> = named.chain([self.file.clone()]).collect();
+        files.sort();
+        files.dedup();
+        files
     }
 }
 

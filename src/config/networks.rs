@@ -1,15 +1,68 @@
 //! Networks: in the configuration, and in files with one on each line.
 
-use std::{fs, net::IpAddr};
+use std::{
+    fs,
+    io::{self, Read},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use ipnet::IpNet;
 
 use super::NetworkList;
 
-/// A list that can't be used: file, line, what was expected.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct NetworksError(pub String);
+/// A million of the longest prefixes are 44 MB; what is larger is no range file.
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// A file of networks that can't be used: as a whole, because one bad line may be the one that
+/// was meant to keep somebody out.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworksError {
+    /// The file can't be read.
+    #[error("{}: the file of networks can't be read: {error}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file's text is no list of networks.
+    #[error("{}{error}", file.display())]
+    Text {
+        /// The file.
+        file: PathBuf,
+        /// Which line, and why.
+        error: TextError,
+    },
+}
+
+/// A text that is no list of networks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// A line is no network.
+    #[error(":{line}: {text:?} is not a network: {expected}")]
+    Line {
+        /// From 1.
+        line: usize,
+        /// What stands there, shortened.
+        text: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// No line is a network.
+    #[error(": holds no network: expected one a line, such as 203.0.113.0/28")]
+    Empty,
+}
+
+impl NetworksError {
+    /// The file that it is about.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Read { file, .. } | Self::Text { file, .. } => file,
+        }
+    }
+}
 
 /// Parses an address or a prefix. Bits behind the prefix length must be zero: who writes
 /// 10.1.2.3/8 may have meant something else.
@@ -20,80 +73,135 @@ pub fn parse(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }
-    let net: IpNet = text
-        .parse()
-        .map_err(|_expected| "expected an address or a prefix like 10.0.0.0/8".to_owned())?;
+    let net: IpNet = text.parse().map_err(|_| expected(text))?;
     if net.addr() != net.network() {
+        let (address, whole) = (net.addr(), net.trunc());
         return Err(format!(
-            "bits are set behind the prefix: expected {}",
-            net.trunc()
+            "bits are set behind the prefix: write {whole} for the network, {address} for the host"
         ));
     }
     Ok(net)
 }
 
+fn expected(text: &str) -> String {
+    let form = "expected an address or a prefix such as 203.0.113.0/28 or 2001:db8::/48";
+    match text.split_once('-') {
+        Some((from, to)) if from.trim().parse::<IpAddr>().is_ok() => {
+            let to = to.trim();
+            format!(
+                "a range is written as prefixes ({} to {to} may need several); {form}",
+                from.trim()
+            )
+        }
+        _ => form.to_owned(),
+    }
+}
+
 /// Parses a file's text: one network a line, `#` begins a comment.
 ///
 /// # Errors
-/// The first bad line, with its number; a text without a network.
-pub fn parse_text(text: &str) -> Result<Vec<IpNet>, String> {
+/// The first bad line; a text without a network; a network that is everybody.
+pub fn parse_text(text: &str) -> Result<Vec<IpNet>, TextError> {
     let mut list = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let entry = line.split('#').next().unwrap_or_default().trim();
-        if !entry.is_empty() {
-            let net = parse(entry).map_err(|reason| {
-                format!(
-                    "{}: {entry:?} is no network: {reason}",
-                    at.saturating_add(1)
-                )
-            })?;
-            list.push(net);
+        if entry.is_empty() {
+            continue;
         }
+        let network = parse(entry).and_then(|network| match network.prefix_len() {
+            0 => Err("this is everybody, and a file never opens to everybody".to_owned()),
+            _ => Ok(network),
+        });
+        list.push(network.map_err(|expected| TextError::Line {
+            line: at.saturating_add(1),
+            text: entry.chars().take(80).collect(),
+            expected,
+        })?);
     }
     if list.is_empty() {
-        return Err(
-            "1: holds no network: an empty list admits nobody, which is never meant".to_owned(),
-        );
+        Err(TextError::Empty)
+    } else {
+        Ok(list)
     }
-    Ok(list)
 }
 
 /// The networks written in place and those of every file.
 ///
 /// # Errors
-/// A file that can't be read, or one bad line, refuses the whole.
+/// A file that can't be read or is empty, or one bad line, refuses the whole.
 pub fn load(list: &NetworkList) -> Result<Vec<IpNet>, NetworksError> {
     let mut all = list.networks.clone();
     for file in &list.files {
-        let text = fs::read_to_string(file)
-            .map_err(|error| NetworksError(format!("{}: {error}", file.display())))?;
-        let found = parse_text(&text)
-            .map_err(|reason| NetworksError(format!("{}:{reason}", file.display())))?;
-        all.extend(found);
+        let read = |error| NetworksError::Read {
+            file: file.clone(),
+            error,
+        };
+        let mut text = String::new();
+        let opened = fs::File::open(file).map_err(read)?;
+        let size = opened
+            .take(LARGEST_FILE)
+            .read_to_string(&mut text)
+            .map_err(read)?;
+        if u64::try_from(size).is_ok_and(|size| size >= LARGEST_FILE) {
+            return Err(read(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "larger than 256 MiB",
+            )));
+        }
+        let text_error = |error| NetworksError::Text {
+            file: file.clone(),
+            error,
+        };
+        all.extend(parse_text(&text).map_err(text_error)?);
     }
     Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn one_bad_line_refuses_the_file() {
-        assert_eq!(
-            parse_text("# ours\n10.0.0.0/8\n\n::1 # us\n")
-                .unwrap()
-                .len(),
-            2
-        );
-        for (text, line) in [
-            ("10.0.0.0/8\n10.0.0.0/33\n", "2:"),
-            ("10.0.0.1/8", "1:"),
-            ("", "1:"),
-            ("# none\n", "1:"),
-            ("host", "1:"),
+        let text = "# ours\n10.0.0.0/8\n\n::1 # us\n";
+        assert_eq!(parse_text(text).unwrap().len(), 2);
+        for (text, start) in [
+            ("10.0.0.0/8\n10.0.0.0/33\n", ":2: "),
+            ("10.0.0.1/8", ":1: "),
+            ("10.0.0.1-10.0.0.9", ":1: "),
+            ("host", ":1: "),
+            ("::1\n0.0.0.0/0", ":2: "),
+            ("", ": holds no network"),
+            ("# none\n", ": holds no network"),
         ] {
-            assert!(parse_text(text).unwrap_err().starts_with(line), "{text}");
+            let error = parse_text(text).unwrap_err().to_string();
+            assert!(error.starts_with(start), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_refuses_what_is_written_in_place_too() {
+        let list = NetworkList {
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+            files: vec!["/nowhere/ranges.txt".into()],
+        };
+        assert!(
+            load(&list)
+                .unwrap_err()
+                .to_string()
+                .contains("/nowhere/ranges.txt")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_never_panic(text in "\\PC*", lines in "([0-9a-f:./# \n-]{0,12}\n){0,9}") {
+            let _either = parse_text(&text);
+            if let Ok(list) = parse_text(&lines) {
+                prop_assert!(list.iter().all(|net| net.prefix_len() > 0 && net.addr() == net.network()));
+            }
         }
     }
 }

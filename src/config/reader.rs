@@ -1,11 +1,10 @@
-//! Walks a TOML document with spans and notes every problem on the way: unknown keys with the
-//! nearest known one, wrong types, missing keys.
+//! Walks a TOML document with its places and notes every problem on the way: unknown keys with the
+//! nearest known one, wrong types, missing keys. Nothing here knows what a key means.
 
 use std::{
     cell::RefCell,
     ops::Range,
     path::{Path, PathBuf},
-    rc::Rc,
 };
 
 use toml::{
@@ -13,48 +12,154 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::problem::Problem;
+use super::{homes, problem::Source};
 
 type Span = Range<usize>;
 
-/// Collects problems of one document.
-#[derive(Clone, Default)]
-pub(super) struct Notes(Rc<RefCell<Vec<Problem>>>);
+/// Something to say about a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) span: Option<Span>,
+    pub(super) message: String,
+    pub(super) help: String,
+    pub(super) suggestion: Option<String>,
+}
 
-impl Notes {
-    pub(super) fn add(&self, span: Span, message: impl Into<String>, help: impl Into<String>) {
-        let help = Some(help.into()).filter(|text: &String| !text.is_empty());
-        self.0.borrow_mut().push(Problem {
-            span,
-            message: message.into(),
-            help,
-        });
-    }
-
-    pub(super) fn take(&self) -> Vec<Problem> {
-        let mut list = std::mem::take(&mut *self.0.borrow_mut());
-        list.sort_by_key(|problem| problem.span.start);
-        list.dedup();
-        list
-    }
+/// Collects what is found in one document.
+#[derive(Default)]
+pub(super) struct Notes {
+    folder: PathBuf,
+    problems: RefCell<Vec<Note>>,
+    warnings: RefCell<Vec<String>>,
+    named: RefCell<Vec<(PathBuf, Span)>>,
 }
 
 /// A value and its place.
+#[derive(Clone)]
 pub(super) struct Value<'a> {
-    pub(super) key: String,
+    pub(super) key: &'a str,
     pub(super) span: Span,
     value: &'a DeValue<'a>,
-    log: Notes,
+    pub(super) notes: &'a Notes,
 }
 
 /// A table whose keys are taken one by one; what is left in the end is unknown.
 pub(super) struct Table<'a> {
-    /// Its name for messages: `[listener]`.
+    /// Its name for messages: `[[listener]]`.
     name: String,
     pub(super) span: Span,
     table: &'a DeTable<'a>,
     known: RefCell<Vec<&'static str>>,
-    pub(super) log: Notes,
+    pub(super) notes: &'a Notes,
+}
+
+impl Notes {
+    /// For a document whose relative paths start at `folder`.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// A problem; `span: None` is the whole file.
+    pub(super) fn add(
+        &self,
+        span: Option<Span>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.push(span, message.into(), help.into(), None);
+    }
+
+    /// A word that is none of `names`: the nearest is suggested, else all are listed.
+    pub(super) fn add_unknown<'n>(
+        &self,
+        span: Span,
+        message: impl Into<String>,
+        word: &str,
+        names: impl IntoIterator<Item = &'n str>,
+    ) {
+        let names: Vec<&str> = names.into_iter().collect();
+        let near = nearest(word, &names).map(str::to_owned);
+        let help = match (&near, names.is_empty()) {
+            (Some(_), _) => String::new(),
+            (None, true) => "there is none".to_owned(),
+            (None, false) => format!("expected one of {}", names.join(", ")),
+        };
+        self.push(Some(span), message.into(), help, near);
+    }
+
+    fn push(&self, span: Option<Span>, message: String, help: String, suggestion: Option<String>) {
+        self.problems.borrow_mut().push(Note {
+            span,
+            message,
+            help,
+            suggestion,
+        });
+    }
+
+    /// Something that the operator has to hear at every start.
+    pub(super) fn warn(&self, text: impl Into<String>) {
+        self.warnings.borrow_mut().push(text.into());
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.problems.borrow().len()
+    }
+
+    pub(super) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.borrow_mut())
+    }
+
+    /// Which files are named, and the problems in the order of the text.
+    pub(super) fn into_parts(self, file: &Path, text: &str) -> (Source, Vec<Note>) {
+        let mut list = self.problems.into_inner();
+        list.sort_by_key(|note| {
+            note.span
+                .as_ref()
+                .map_or((0, 0), |span| (span.start, span.end))
+        });
+        list.dedup();
+        let named = self.named.into_inner();
+        (
+            Source {
+                file: file.to_owned(),
+                text: text.to_owned(),
+                named,
+            },
+            list,
+        )
+    }
+}
+
+/// The name that was most likely meant.
+pub(super) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+    let word = word.to_ascii_lowercase();
+    names
+        .iter()
+        .map(|name| {
+            let longer = name.len() > word.len();
+            // `cert` for `certificate`, `x25519mlkem` for the whole
+            let part = word.len() > 2 && (longer && name.starts_with(&word));
+            let distance = if part {
+                1
+            } else {
+                strsim::damerau_levenshtein(&word, name)
+            };
+            (distance, *name)
+        })
+        .filter(|(distance, name)| {
+            *distance
+                <= name
+                    .len()
+                    .max(word.len())
+                    .checked_div(3)
+                    .unwrap_or(0)
+                    .max(1)
+        })
+        .min()
+        .map(|(_, name)| name)
 }
 
 impl<'a> Table<'a> {
@@ -62,26 +167,26 @@ impl<'a> Table<'a> {
         name: impl Into<String>,
         span: Span,
         table: &'a DeTable<'a>,
-        log: Notes,
+        notes: &'a Notes,
     ) -> Self {
         Self {
             name: name.into(),
             span,
             table,
             known: RefCell::default(),
-            log,
+            notes,
         }
     }
 
     /// The value of a key, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'a>> {
         self.known.borrow_mut().push(key);
-        let (name, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
+        let (_, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
         Some(Value {
-            key: name.get_ref().to_string(),
+            key,
             span: value.span(),
             value: value.get_ref(),
-            log: self.log.clone(),
+            notes: self.notes,
         })
     }
 
@@ -89,41 +194,47 @@ impl<'a> Table<'a> {
     pub(super) fn need(&self, key: &'static str, why: &str) -> Option<Value<'a>> {
         let found = self.get(key);
         if found.is_none() {
-            self.log
-                .add(self.head(), format!("{} needs `{key}`", self.name), why);
+            self.add(format!("{} needs `{key}`", self.name), why);
         }
         found
     }
 
-    /// A key that this release knows and does not support.
-    pub(super) fn later(&self, key: &'static str) {
-        if let Some(value) = self.get(key) {
-            self.log.add(
-                value.span,
-                format!("`{key}` is not supported yet"),
-                "remove it",
-            );
+    /// Whether a key that opens or closes something is there and true.
+    pub(super) fn flag(&self, key: &'static str) -> Option<Value<'a>> {
+        self.get(key).filter(|value| value.boolean() == Some(true))
+    }
+
+    /// Keys that belong to this table and are not supported by this release.
+    pub(super) fn later(&self, keys: &[&'static str]) {
+        for key in keys {
+            if let Some(value) = self.get(key) {
+                value.bad(format!("`{key}` is not supported yet"), "remove it");
+            }
         }
     }
 
-    /// Only the first octets: a caret under a whole table helps nobody.
-    pub(super) fn head(&self) -> Span {
-        self.span.start..self.span.start.saturating_add(1)
+    /// A problem of the table as a whole.
+    pub(super) fn add(&self, message: impl Into<String>, help: impl Into<String>) {
+        // the table of the whole file has no place of its own
+        let span = Some(self.span.clone()).filter(|_| !self.name.is_empty());
+        self.notes.add(span, message, help);
     }
 
     /// All keys with their values: for tables whose keys are names.
-    pub(super) fn entries(&self) -> Vec<(String, Value<'a>)> {
+    pub(super) fn entries(&self) -> Vec<(&'a str, Span, Value<'a>)> {
         self.table
             .iter()
             .map(|(name, value)| {
-                let key = name.get_ref().to_string();
+                let key: &'a str = name.get_ref();
+                let (span, inner) = (value.span(), value.get_ref());
                 (
-                    key.clone(),
+                    key,
+                    name.span(),
                     Value {
                         key,
-                        span: value.span(),
-                        value: value.get_ref(),
-                        log: self.log.clone(),
+                        span,
+                        value: inner,
+                        notes: self.notes,
                     },
                 )
             })
@@ -135,28 +246,26 @@ impl<'a> Table<'a> {
         let known = self.known.borrow();
         for (name, _) in self.table {
             let key: &str = name.get_ref();
-            if !known.contains(&key) {
-                self.log.add(
-                    name.span(),
-                    format!("unknown key `{key}` in {}", self.name),
-                    suggest(key, known.iter().copied()),
-                );
+            if known.contains(&key) {
+                continue;
+            }
+            let place = if self.name.is_empty() {
+                "the file"
+            } else {
+                &self.name
+            };
+            let message = format!("unknown key `{key}` in {place}");
+            match homes::of(key) {
+                Some(home) => {
+                    let help = format!("`{key}` belongs in {home}");
+                    self.notes.add(Some(name.span()), message, help);
+                }
+                None => {
+                    self.notes
+                        .add_unknown(name.span(), message, key, known.iter().copied());
+                }
             }
         }
-    }
-}
-
-/// "did you mean", or the list of what there is.
-pub(super) fn suggest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> String {
-    let names: Vec<&str> = names.collect();
-    let near = names
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(word, name), name))
-        .filter(|(distance, name)| *distance <= name.len().max(word.len()) / 3 + 1)
-        .min();
-    match near {
-        Some((_, name)) => format!("did you mean `{name}`?"),
-        None => format!("there are: {}", names.join(", ")),
     }
 }
 
@@ -171,8 +280,7 @@ impl<'a> Value<'a> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.log.add(
-            self.span.clone(),
+        self.bad(
             format!("`{}` is {found}", self.key),
             format!("expected {expected}"),
         );
@@ -180,7 +288,7 @@ impl<'a> Value<'a> {
 
     /// Notes a problem with this value.
     pub(super) fn bad(&self, message: impl Into<String>, help: impl Into<String>) {
-        self.log.add(self.span.clone(), message, help);
+        self.notes.add(Some(self.span.clone()), message, help);
     }
 
     pub(super) fn is_table(&self) -> bool {
@@ -191,13 +299,16 @@ impl<'a> Value<'a> {
         matches!(self.value, DeValue::String(_))
     }
 
-    pub(super) fn string(&self) -> Option<String> {
+    pub(super) fn string(&self) -> Option<&'a str> {
+        self.text("a string")
+    }
+
+    fn text(&self, expected: &str) -> Option<&'a str> {
         if let DeValue::String(text) = self.value {
-            Some(text.to_string())
-        } else {
-            self.wrong("a string");
-            None
+            return Some(text);
         }
+        self.wrong(expected);
+        None
     }
 
     /// A string that `parse` understands.
@@ -206,53 +317,86 @@ impl<'a> Value<'a> {
         expected: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        let DeValue::String(text) = self.value else {
-            self.wrong(expected);
-            return None;
-        };
-        let parsed = parse(text);
-        if parsed.is_none() {
-            self.bad(
-                format!("`{}` can't be {text:?}", self.key),
-                format!("expected {expected}"),
-            );
-        }
-        parsed
+        self.judged(expected, |text| {
+            parse(text).ok_or_else(|| format!("expected {expected}"))
+        })
     }
 
-    /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, words: &[(&'static str, T)]) -> Option<T> {
-        let text = self.string()?;
-        let found = words
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, value)| *value);
-        if found.is_none() {
-            self.bad(
-                format!("`{}` can't be {text:?}", self.key),
-                suggest(&text, words.iter().map(|(word, _)| *word)),
-            );
+    /// A string that `parse` understands, or says why not and what to write.
+    pub(super) fn judged<T>(
+        &self,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(expected)?;
+        parse(text)
+            .map_err(|help| self.bad(format!("`{}` can't be {text:?}", self.key), help))
+            .ok()
+    }
+
+    /// One of a few words; `later` are those that this release knows and does not support.
+    pub(super) fn word<T: Copy>(
+        &self,
+        words: &[(&'static str, T)],
+        later: &[&'static str],
+    ) -> Option<T> {
+        let names = || words.iter().map(|(word, _)| *word);
+        let all: Vec<String> = names().map(|word| format!("{word:?}")).collect();
+        let expected = all.join(" or ");
+        let text = self.text(&expected)?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
         }
-        found
+        if later.contains(&text) {
+            let message = format!("`{} = {text:?}` is not supported yet", self.key);
+            self.bad(message, format!("expected {expected}"));
+        } else {
+            let message = format!("`{}` can't be {text:?}", self.key);
+            self.notes
+                .add_unknown(self.span.clone(), message, text, names());
+        }
+        None
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
         if let DeValue::Boolean(value) = self.value {
-            Some(*value)
-        } else {
-            self.wrong("true or false");
-            None
+            return Some(*value);
         }
+        self.wrong("true or false");
+        None
     }
 
-    pub(super) fn number(&self) -> Option<u64> {
-        if let DeValue::Integer(number) = self.value
-            && let Ok(value) = u64::from_str_radix(number.as_str(), number.radix())
-        {
-            return Some(value);
+    /// A whole number within bounds.
+    pub(super) fn number(&self, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let (low, high) = (bounds.start(), bounds.end());
+        let DeValue::Integer(number) = self.value else {
+            self.wrong(&format!("a whole number from {low} to {high}"));
+            return None;
+        };
+        let value = u64::from_str_radix(number.as_str(), number.radix()).ok();
+        let fits = value.filter(|value| bounds.contains(value));
+        if fits.is_none() {
+            let message = format!("`{}` can't be {number}", self.key);
+            self.bad(
+                message,
+                format!("expected a whole number from {low} to {high}"),
+            );
         }
-        self.wrong("a whole number, 0 or above");
-        None
+        fits
+    }
+
+    /// The integer 0, which means "off" or "no limit" where it is allowed.
+    pub(super) fn is_zero(&self) -> bool {
+        matches!(self.value, DeValue::Integer(number) if number.as_str() == "0")
+    }
+
+    /// An integer as it is written, for "write it with a unit".
+    pub(super) fn digits(&self) -> Option<&'a str> {
+        if let DeValue::Integer(number) = self.value {
+            Some(number.as_str())
+        } else {
+            None
+        }
     }
 
     pub(super) fn list(&self) -> Option<Vec<Self>> {
@@ -260,50 +404,52 @@ impl<'a> Value<'a> {
             self.wrong("a list");
             return None;
         };
-        Some(
-            array
-                .iter()
-                .map(|item: &'a Spanned<DeValue<'a>>| self.item(item))
-                .collect(),
-        )
+        Some(array.iter().map(|item| self.item(item)).collect())
     }
 
-    /// The items of a list; none where it is no list, without a word.
-    pub(super) fn list_quietly(&self) -> Vec<Self> {
+    pub(super) fn is_empty_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(array) if array.is_empty())
+    }
+
+    /// Whether any string of a list starts with this.
+    pub(super) fn mentions(&self, start: &str) -> bool {
+        let DeValue::Array(array) = self.value else {
+            return false;
+        };
+        array.iter().any(|item| {
+            item.get_ref()
+                .as_str()
+                .is_some_and(|text| text.starts_with(start))
+        })
+    }
+
+    /// A list, or one string that stands for a list of one.
+    pub(super) fn list_or_one(&self) -> Option<Vec<Self>> {
+        if self.is_string() {
+            Some(vec![self.clone()])
+        } else {
+            self.list()
+        }
+    }
+
+    /// The tables of a list, or those that there are, without a word.
+    pub(super) fn tables_quietly(&self) -> Vec<&'a DeTable<'a>> {
         let DeValue::Array(array) = self.value else {
             return Vec::new();
         };
-        array.iter().map(|item| self.item(item)).collect()
-    }
-
-    /// A table whose problems go elsewhere; `None` where it is none, without a word.
-    pub(super) fn table_with(&self, name: &str, log: Notes) -> Option<Table<'a>> {
-        let DeValue::Table(table) = self.value else {
-            return None;
+        let table = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
         };
-        Some(Table::new(name, self.span.clone(), table, log))
-    }
-
-    /// A list, or one value that stands for a list of one.
-    pub(super) fn list_or_one(&self) -> Option<Vec<Self>> {
-        if self.is_string() {
-            let one = Value {
-                key: self.key.clone(),
-                span: self.span.clone(),
-                value: self.value,
-                log: self.log.clone(),
-            };
-            return Some(vec![one]);
-        }
-        self.list()
+        array.iter().filter_map(table).collect()
     }
 
     fn item(&self, item: &'a Spanned<DeValue<'a>>) -> Self {
         Self {
-            key: self.key.clone(),
+            key: self.key,
             span: item.span(),
             value: item.get_ref(),
-            log: self.log.clone(),
+            notes: self.notes,
         }
     }
 
@@ -312,16 +458,25 @@ impl<'a> Value<'a> {
             self.wrong("a table");
             return None;
         };
-        Some(Table::new(name, self.span.clone(), table, self.log.clone()))
+        Some(Table::new(name, self.span.clone(), table, self.notes))
     }
 
-    /// A path, relative to the file's folder.
-    pub(super) fn path(&self, folder: &Path) -> Option<PathBuf> {
-        let text = self.string()?;
-        if text.is_empty() || text.contains('\0') {
-            self.bad(format!("`{}` names no file", self.key), "expected a path");
-            return None;
-        }
-        Some(folder.join(text))
+    /// Where a path points, relative to the file's folder.
+    pub(super) fn joined(&self, path: &str) -> PathBuf {
+        self.notes.folder.join(path)
+    }
+
+    /// A file; from now on it counts as named.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        let path = self.judged("a path", |text| match text {
+            "" => Err("expected a path".to_owned()),
+            _ if text.contains('\0') => Err("a path has no NUL".to_owned()),
+            _ => Ok(self.joined(text)),
+        })?;
+        self.notes
+            .named
+            .borrow_mut()
+            .push((path.clone(), self.span.clone()));
+        Some(path)
     }
 }

@@ -1,7 +1,10 @@
-//! Secrets: references to them, and who may read their files.
+//! Secrets: what a reference stands for, and who else may read a private file. Values are wiped
+//! when dropped.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::File,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -10,14 +13,16 @@ use zeroize::Zeroizing;
 
 use super::SecretRef;
 
-/// Fewer octets than this are no secret.
+/// Fewer octets than this are guessed.
 const SHORTEST: usize = 16;
+/// No key, token or password is longer.
+const LONGEST: u64 = 64 << 10;
 
-/// A secret that can't be had.
+/// A secret that can't be had, or is none.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file can't be read.
-    #[error("{}: {error}", file.display())]
+    #[error("{}: the secret can't be read: {error}", file.display())]
     Read {
         /// The file.
         file: PathBuf,
@@ -25,7 +30,7 @@ pub enum SecretError {
         error: io::Error,
     },
     /// Others may read the file.
-    #[error("{}: mode {mode:03o} lets {who} read it: chmod 0600, or 0640 with a group of this process", file.display())]
+    #[error("{}: mode {mode:04o} opens this secret to {who}: chmod 600, or 640 with the service's group", file.display())]
     Exposed {
         /// The file.
         file: PathBuf,
@@ -34,42 +39,74 @@ pub enum SecretError {
         /// Who may read it.
         who: &'static str,
     },
-    /// The environment or the credentials folder does not have it.
-    #[error("{0} is not set")]
+    /// The environment or the credentials folder does not have it: which, and what to do.
+    #[error("{0}")]
     Unset(String),
     /// The value is no secret.
     #[error("{place}: {reason}")]
     Unfit {
         /// Where it stands.
         place: String,
-        /// What is wrong.
+        /// What is wrong, and what was expected.
         reason: &'static str,
     },
 }
 
-/// Reads a file whose content is nobody else's: a private key, a password, a token.
+/// Reads a file whose content is nobody else's business: a private key, a password, a token.
 ///
 /// # Errors
-/// It can't be read, or the world or a group that this process is not in may read it.
-pub fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let read = |error| SecretError::Read {
-        file: file.to_owned(),
+/// It can't be read, is larger than 64 KiB, or the world or a group that this process is not in
+/// may read it.
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    read_file(path, Kept::Private)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// The file's own mode must keep others out.
+    Private,
+    /// The folder keeps others out: the service manager's credentials.
+    ByFolder,
+}
+
+fn read_file(path: &Path, kept: Kept) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let failed = |error| SecretError::Read {
+        file: path.to_owned(),
         error,
     };
-    let meta = fs::metadata(file).map_err(read)?;
-    let mode = meta.mode() & 0o777;
-    let exposed = |who| SecretError::Exposed {
-        file: file.to_owned(),
-        mode,
-        who,
+    let file = File::open(path).map_err(failed)?;
+    // of the open file, so that nothing can be swapped between the look and the read
+    let meta = file.metadata().map_err(failed)?;
+    let who = if kept == Kept::ByFolder {
+        None
+    } else if meta.mode() & 0o006 != 0 {
+        Some("everybody")
+    } else if meta.mode() & 0o060 != 0 && !in_group(meta.gid()) {
+        Some("a group that this process is not in")
+    } else {
+        None
     };
-    if mode & 0o007 != 0 {
-        return Err(exposed("everybody"));
+    if let Some(who) = who {
+        let mode = meta.mode() & 0o7777;
+        return Err(SecretError::Exposed {
+            file: path.to_owned(),
+            mode,
+            who,
+        });
     }
-    if mode & 0o070 != 0 && !in_group(meta.gid()) {
-        return Err(exposed("a group that this process is not in"));
+    // with room for all, so that growing leaves no copy behind
+    let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
+    let size = file
+        .take(LONGEST.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if u64::try_from(size).is_ok_and(|size| size > LONGEST) {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "larger than 64 KiB",
+        )));
     }
-    fs::read(file).map(Zeroizing::new).map_err(read)
+    Ok(bytes)
 }
 
 fn in_group(gid: u32) -> bool {
@@ -79,24 +116,23 @@ fn in_group(gid: u32) -> bool {
 }
 
 /// Loads a secret: one trailing newline is dropped; empty, control octets or, unless
-/// `allow_short`, fewer than 16 octets are errors.
+/// `allow_short` or the reference allows it, fewer than 16 octets are errors.
 ///
 /// # Errors
 /// The secret can't be had, or is none.
 pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let mut value = match secret {
+        SecretRef::AllowShort(inner) => return load(inner, true),
         SecretRef::File(file) => read_private(file)?,
-        SecretRef::Env(name) => std::env::var(name)
-            .map(|text| Zeroizing::new(text.into_bytes()))
-            .map_err(|_unset| SecretError::Unset(format!("environment variable {name}")))?,
+        SecretRef::Env(name) => from_environment(name)?,
         SecretRef::Credential(name) => {
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-                .ok_or_else(|| SecretError::Unset("CREDENTIALS_DIRECTORY".to_owned()))?;
-            // the service manager makes the folder readable by this service alone
-            let file = PathBuf::from(folder).join(name);
-            fs::read(&file)
-                .map(Zeroizing::new)
-                .map_err(|error| SecretError::Read { file, error })?
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                SecretError::Unset(format!(
+                    "credential {name}: CREDENTIALS_DIRECTORY is not set: start it by the service \
+                     manager, with LoadCredential="
+                ))
+            })?;
+            read_file(&PathBuf::from(folder).join(name), Kept::ByFolder)?
         }
     };
     if value.last() == Some(&b'\n') {
@@ -112,27 +148,39 @@ pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>,
         return unfit("the secret is empty");
     }
     if value.iter().any(u8::is_ascii_control) {
-        return unfit("the secret holds control characters");
+        return unfit("the secret holds control characters: expected one line without any");
     }
     if value.len() < SHORTEST && !allow_short {
-        return unfit("the secret is shorter than 16 bytes (danger_short_secret = true allows it)");
+        return unfit("shorter than 16 bytes: make it longer, or set danger_short_secret = true");
     }
     Ok(value)
 }
 
+fn from_environment(name: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    use std::os::unix::ffi::OsStringExt;
+    let value = std::env::var_os(name).ok_or_else(|| {
+        SecretError::Unset(format!(
+            "environment variable {name} is not set: set it in the service's environment"
+        ))
+    })?;
+    Ok(Zeroizing::new(value.into_vec()))
+}
+
 impl fmt::Display for SecretRef {
+    /// Where it is kept, never what it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => write!(f, "{}", file.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::Credential(name) => write!(f, "credential {name}"),
+            Self::AllowShort(inner) => inner.fmt(f),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -158,16 +206,49 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_or_not_kept_is_refused() {
-        for (content, mode) in [
-            (b"".as_slice(), 0o600),
-            (b"\n", 0o600),
-            (b"short", 0o600),
-            (b"0123456789abcdef", 0o644),
+        let good = b"0123456789abcdef".as_slice();
+        for (content, mode, reason) in [
+            (b"".as_slice(), 0o600, "empty"),
+            (b"\n", 0o600, "empty"),
+            (b"short", 0o600, "danger_short_secret"),
+            (b"0123456789\tabcdef", 0o600, "control"),
+            (good, 0o644, "everybody"),
+            (good, 0o602, "everybody"),
+            (&[b'x'; (64 << 10) + 1], 0o600, "64 KiB"),
         ] {
             let (_dir, secret) = file(content, mode);
-            assert!(load(&secret, false).is_err(), "{content:?} {mode:o}");
+            let error = load(&secret, false).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn a_short_secret_is_taken_only_where_it_is_allowed() {
         let (_dir, secret) = file(b"short", 0o600);
         assert!(load(&secret, true).is_ok());
+        assert!(load(&SecretRef::AllowShort(Box::new(secret)), false).is_ok());
+        let (_dir, empty) = file(b"", 0o600);
+        assert!(load(&SecretRef::AllowShort(Box::new(empty)), true).is_err());
+    }
+
+    #[test]
+    fn a_group_of_ours_may_read_it_and_another_may_not() {
+        let (dir, secret) = file(b"0123456789abcdef", 0o640);
+        assert!(load(&secret, false).is_ok());
+        // only root can give a file away
+        let foreign = Some(rustix::process::Gid::from_raw(54_321));
+        if rustix::fs::chown(dir.path().join("secret"), None, foreign).is_ok() {
+            let error = load(&secret, false).unwrap_err().to_string();
+            assert!(
+                error.contains("a group that this process is not in"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_set_is_said_by_name() {
+        let error = load(&SecretRef::Env("PORTCULLIS_NOT_SET".into()), false).unwrap_err();
+        assert!(error.to_string().contains("PORTCULLIS_NOT_SET"));
     }
 }

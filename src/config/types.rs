@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::Source;
 use crate::{
     admit::DeniedList,
     identity::{DnsName, DnsPattern, PeerNames},
@@ -47,6 +48,8 @@ pub struct AcceptorConfig {
 pub struct Common {
     /// The file it was read from.
     pub file: PathBuf,
+    /// Its text, and where it names other files: for messages that point at a place.
+    pub source: Arc<Source>,
     /// `[identity]`.
     pub identity: Identity,
     /// `[tls]`, the process-wide table.
@@ -74,7 +77,7 @@ pub struct Identity {
     pub trust: Option<PathBuf>,
     /// `[[identity.trust_bundle]]`.
     pub bundles: Vec<TrustBundle>,
-    /// Pinned certificates of the other side, as written and where they are.
+    /// Pinned certificates of the other side. `PeerName::Pinned` holds the same path as text.
     pub pinned: Vec<PathBuf>,
     /// Revocation.
     pub revocation: Option<Revocation>,
@@ -212,6 +215,8 @@ pub enum SecretRef {
     Env(String),
     /// `{ credential = "…" }`.
     Credential(String),
+    /// `danger_short_secret = true`: fewer than 16 bytes are taken too.
+    AllowShort(Box<Self>),
 }
 
 /// Networks written in place and files of networks.

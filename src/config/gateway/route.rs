@@ -1,21 +1,54 @@
 //! `[[route]]`: in order, the first that matches wins, one that can never match is an error.
 
-use std::{path::Path, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
-use super::super::{
-    GatewayListener, Mode, Route,
-    reader::{Table, Value, suggest},
-    values::peer_names,
+use super::{
+    super::{
+        Mode, Route,
+        reader::{Table, Value},
+        values::some_peer_names,
+    },
+    listener::Sketch,
 };
 use crate::identity::DnsPattern;
 
+/// A route and the listeners that it can match on.
+pub(super) struct Placed {
+    pub(super) route: Arc<Route>,
+    /// Positions of listeners.
+    pub(super) scope: Vec<usize>,
+}
+
+/// From which kinds of listeners routes lead to a backend.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Users {
+    pub(super) any: bool,
+    pub(super) http: bool,
+    pub(super) tcp: bool,
+}
+
+impl Users {
+    pub(super) fn of(backend: &str, routes: &[Placed], listeners: &[Sketch<'_>]) -> Self {
+        let mut users = Self::default();
+        for placed in routes
+            .iter()
+            .filter(|placed| placed.route.backend == backend)
+        {
+            users.any = true;
+            for listener in placed.scope.iter().filter_map(|at| listeners.get(*at)) {
+                users.http |= listener.mode == Some(Mode::Http);
+                users.tcp |= listener.mode == Some(Mode::Tcp);
+            }
+        }
+        users
+    }
+}
+
 pub(super) fn read_all(
     root: &Table<'_>,
-    listeners: &[GatewayListener],
-    complete: bool,
-    backends: &[String],
-    folder: &Path,
-) -> Vec<Arc<Route>> {
+    listeners: &[Sketch<'_>],
+    backends: &[&str],
+) -> Vec<Placed> {
     let values = root
         .need(
             "route",
@@ -23,100 +56,103 @@ pub(super) fn read_all(
         )
         .and_then(|v| v.list())
         .unwrap_or_default();
-    let mut routes: Vec<Arc<Route>> = Vec::new();
+    let mut routes: Vec<Placed> = Vec::new();
     for (at, value) in values.iter().enumerate() {
         let Some(table) = value.table("[[route]]") else {
             continue;
         };
-        let Some(route) = read(table, at, listeners, complete, backends, folder) else {
-            continue;
-        };
-        if let Some(earlier) = routes.iter().find(|earlier| shadows(earlier, &route)) {
+        let clean = table.notes.count();
+        let placed = read(&table, at, listeners, backends);
+        table.finish();
+        let Some(placed) = placed else { continue };
+        // what is wrong in itself is said once
+        if value.notes.count() == clean
+            && let Some(earlier) = takes_all(&routes, &placed)
+        {
+            let labels: Vec<&str> = earlier.iter().map(|route| route.label.as_str()).collect();
             value.bad(
                 format!(
-                    "this route can never match: {} comes first and takes all of it",
-                    earlier.label
+                    "this route can never match: what it takes goes to {}",
+                    labels.join(" and ")
                 ),
-                "put the narrower route first",
+                "the first that matches wins: put the narrower route first",
             );
         }
-        routes.push(Arc::new(route));
+        routes.push(placed);
     }
     routes
 }
 
 #[expect(clippy::too_many_lines, reason = "a table: one key after the other")]
 fn read(
-    table: Table<'_>,
+    table: &Table<'_>,
     at: usize,
-    listeners: &[GatewayListener],
-    complete: bool,
-    backends: &[String],
-    folder: &Path,
-) -> Option<Route> {
-    let listener = table.get("listener");
-    let name = listener.as_ref().and_then(Value::string);
-    let found = name
-        .as_ref()
-        .and_then(|name| listeners.iter().find(|l| *l.name == **name));
-    if let (Some(value), Some(name), None, true) = (&listener, &name, found, complete) {
-        value.bad(
-            format!("there is no listener {name:?}"),
-            suggest(name, listeners.iter().map(|l| &*l.name)),
-        );
-    }
-    let http = found.map_or_else(
-        || listeners.iter().any(|l| l.mode == Mode::Http),
-        |l| l.mode == Mode::Http,
+    listeners: &[Sketch<'_>],
+    backends: &[&str],
+) -> Option<Placed> {
+    let (path, methods, rewrite) = (
+        table.get("path"),
+        table.get("methods"),
+        table.get("rewrite_prefix"),
     );
-    let hosts = table.get("host").map(|value| read_hosts(&value));
-    let path = table.get("path");
-    let methods = table.get("methods");
-    let rewrite = table.get("rewrite_prefix");
-    if complete && !http {
-        for value in [&path, &methods, &rewrite].into_iter().flatten() {
-            value.bad(
-                format!("`{}` on a route of a tcp listener", value.key),
-                "a byte stream has hosts (SNI) only",
-            );
-        }
-    }
-    table.later("policies");
-    let backend = table.need("backend", "the name of a [backend.NAME]");
-    let backend_name = backend.as_ref().and_then(Value::string);
-    if let (Some(value), Some(name)) = (&backend, &backend_name)
-        && !backends.contains(name)
-    {
-        value.bad(
-            format!("there is no backend {name:?}"),
-            suggest(name, backends.iter().map(String::as_str)),
-        );
-    }
-    let pinned: Vec<_> = listeners
-        .iter()
-        .filter_map(|l| l.client_auth.as_ref())
-        .flat_map(|a| a.pinned.clone())
-        .collect();
+    let of_http: Vec<&Value<'_>> = [&path, &methods, &rewrite].into_iter().flatten().collect();
+    let listener = table.get("listener");
+    let scope = read_scope(table, listener.as_ref(), listeners, &of_http);
+    let hosts_value = table.get("host");
+    let hosts = hosts_value.as_ref().map(read_hosts);
+    table.later(&["policies"]);
+    let backend = table
+        .need("backend", "the name of a [backend.NAME]")
+        .and_then(|value| {
+            let name = value.string()?;
+            if !backends.contains(&name) {
+                let message = format!("there is no backend {name:?}");
+                value.notes.add_unknown(
+                    value.span.clone(),
+                    message,
+                    name,
+                    backends.iter().copied(),
+                );
+            }
+            Some(name.to_owned())
+        });
     let clients = table.get("clients").and_then(|value| {
-        let asked = found.map_or_else(
-            || listeners.iter().any(|l| l.client_auth.is_some()),
-            |l| l.client_auth.is_some(),
-        );
-        if complete && !asked {
-            value.bad(
-                "`clients` on a route whose listener asks nobody for a certificate",
-                "set client_ca on the listener",
-            );
+        let asking = || {
+            scope
+                .iter()
+                .filter_map(|at| listeners.get(*at))
+                .filter(|l| l.asks)
+        };
+        if !scope.is_empty() && asking().next().is_none() {
+            let help = "set client_ca and clients on the listener";
+            value.bad("`clients` where no caller is asked for a certificate", help);
         }
-        peer_names(&value, folder, &pinned)
+        let pinned: Vec<PathBuf> = asking().flat_map(|l| l.pinned.iter().cloned()).collect();
+        some_peer_names(&value, &pinned)
     });
+    let methods = methods.as_ref().and_then(read_methods);
     let path = path
         .and_then(|v| read_path(&v))
         .unwrap_or_else(|| "/".to_owned());
-    let rewrite_prefix = rewrite.and_then(|v| read_path(&v));
-    let methods = methods.as_ref().and_then(read_methods);
-    table.finish();
-    let hosts_label = hosts.as_ref().map_or_else(
+    let label = label(at, hosts.as_deref(), &path);
+    let route = Route {
+        label,
+        listener: listener.and_then(|v| v.string()).map(Into::into),
+        hosts,
+        path,
+        methods,
+        clients,
+        backend: backend?,
+        rewrite_prefix: rewrite.and_then(|v| read_path(&v)),
+    };
+    Some(Placed {
+        route: Arc::new(route),
+        scope,
+    })
+}
+
+fn label(at: usize, hosts: Option<&[DnsPattern]>, path: &str) -> String {
+    let hosts = hosts.map_or_else(
         || "*".to_owned(),
         |hosts| {
             hosts
@@ -126,83 +162,197 @@ fn read(
                 .join(",")
         },
     );
-    Some(Route {
-        label: format!("route[{at}] {hosts_label}{path}"),
-        listener: name.map(Arc::from),
-        hosts,
-        path,
-        methods,
-        clients,
-        backend: backend_name?,
-        rewrite_prefix,
-    })
+    format!("route[{at}] {hosts}{path}")
+}
+
+/// The listeners that a route can match on: the one that it names, else every one of a fitting
+/// mode. `of_http` are the keys that it has and that only HTTP knows.
+fn read_scope(
+    table: &Table<'_>,
+    listener: Option<&Value<'_>>,
+    listeners: &[Sketch<'_>],
+    of_http: &[&Value<'_>],
+) -> Vec<usize> {
+    let all = || listeners.iter().enumerate();
+    if let Some(value) = listener {
+        let Some(name) = value.string() else {
+            return Vec::new();
+        };
+        let found = all().find(|(_, l)| l.bound.name.as_deref() == Some(name));
+        let Some((at, sketch)) = found else {
+            let names = listeners.iter().filter_map(|l| l.bound.name.as_deref());
+            let message = format!("there is no listener {name:?}");
+            value
+                .notes
+                .add_unknown(value.span.clone(), message, name, names);
+            return Vec::new();
+        };
+        if sketch.mode == Some(Mode::Tcp) {
+            for value in of_http {
+                let message = format!("`{}` on a route of the tcp listener {name:?}", value.key);
+                value.bad(
+                    message,
+                    "a byte stream has a host (SNI) and nothing else to look at",
+                );
+            }
+        }
+        return vec![at];
+    }
+    let fits = |mode: Option<Mode>| of_http.is_empty() || mode != Some(Mode::Tcp);
+    let scope: Vec<usize> = all()
+        .filter(|(_, l)| fits(l.mode))
+        .map(|(at, _)| at)
+        .collect();
+    if scope.is_empty() && !listeners.is_empty() {
+        let keys: Vec<String> = of_http.iter().map(|v| format!("`{}`", v.key)).collect();
+        table.add(
+            format!(
+                "this route can never match: {} needs an http listener",
+                keys.join(", ")
+            ),
+            "a byte stream has a host (SNI) and nothing else to look at",
+        );
+    }
+    scope
 }
 
 fn read_hosts(value: &Value<'_>) -> Vec<DnsPattern> {
+    if value.is_empty_list() {
+        never(value);
+    }
+    let expected = "a host name such as \"api.example.org\" or \"*.example.org\"";
+    let read = |item: &Value<'_>| {
+        item.judged(expected, |text| {
+            DnsPattern::parse(text).ok_or_else(|| match text.rsplit_once(':') {
+                Some((host, port)) if port.parse::<u16>().is_ok() => {
+                    format!("hosts are compared without their port: {host:?}")
+                }
+                _ if text.parse::<std::net::IpAddr>().is_ok() => {
+                    "an address is no host name: leave `host` out to match any".to_owned()
+                }
+                _ => format!("expected {expected}"),
+            })
+        })
+    };
     value
         .list_or_one()
         .unwrap_or_default()
         .iter()
-        .filter_map(|item| {
-            item.parsed(
-                "a host name, or one leading \"*.\" and a name",
-                DnsPattern::parse,
-            )
-        })
+        .filter_map(read)
         .collect()
 }
 
+/// An optional restriction that is written and empty admits nobody.
+fn never(value: &Value<'_>) {
+    let message = format!("this route can never match: `{}` is empty", value.key);
+    value.bad(message, "leave it out to match any");
+}
+
 fn read_path(value: &Value<'_>) -> Option<String> {
-    value.parsed(
-        "a path that starts with / and holds no dot segments, % or ?",
-        |text| {
-            let plain = text
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && !matches!(b, b'%' | b'?' | b'#' | b'\\'));
-            let dots = text.split('/').any(|segment| matches!(segment, "." | ".."));
-            (text.starts_with('/') && plain && !dots).then(|| text.to_owned())
-        },
-    )
+    let expected = "a path that starts with / and holds no dot segment, %, ? or #";
+    value.parsed(expected, |text| {
+        let plain = text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'%' | b'?' | b'#' | b'\\' | b'"'));
+        let segments = || text.split('/').skip(1);
+        let dots = segments().any(|segment| matches!(segment, "." | ".."));
+        let hollow = text.contains("//");
+        (text.starts_with('/') && plain && !dots && !hollow).then(|| text.to_owned())
+    })
 }
 
 fn read_methods(value: &Value<'_>) -> Option<Vec<String>> {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let items = value.list()?;
+    if items.is_empty() {
+        never(value);
+    }
     let mut list = Vec::new();
-    for item in value.list()? {
+    for item in items {
         let Some(method) = item.string() else {
             continue;
         };
-        if matches!(method.as_str(), "TRACE" | "CONNECT") {
+        let upper = method.to_ascii_uppercase();
+        if matches!(upper.as_str(), "TRACE" | "CONNECT") {
             item.bad(format!("{method} is never forwarded"), "remove it");
+        } else if upper != method && KNOWN.contains(&upper.as_str()) {
+            let message = format!("{method:?} is not a method: their case matters");
+            item.notes
+                .add_unknown(item.span.clone(), message, &upper, KNOWN);
         } else if http::Method::from_bytes(method.as_bytes()).is_err() {
             item.bad(
-                format!("{method:?} is no HTTP method"),
+                format!("{method:?} is not an HTTP method"),
                 "expected a token like \"GET\"",
             );
         } else {
-            list.push(method);
+            list.push(method.to_owned());
         }
     }
     Some(list)
 }
 
-/// Whether everything that `later` could take goes to `earlier`.
-fn shadows(earlier: &Route, later: &Route) -> bool {
-    let listener = earlier.listener.is_none() || earlier.listener == later.listener;
-    let host = match (&earlier.hosts, &later.hosts) {
+/// The earlier routes that together take all that `later` could match; `None`: something is left.
+fn takes_all<'r>(earlier: &'r [Placed], later: &Placed) -> Option<Vec<&'r Route>> {
+    let route = &later.route;
+    let any = [None];
+    let hosts: Vec<Option<&DnsPattern>> = match &route.hosts {
+        Some(hosts) => hosts.iter().map(Some).collect(),
+        None => any.to_vec(),
+    };
+    let mut takers: Vec<&Route> = Vec::new();
+    for at in &later.scope {
+        for host in &hosts {
+            let taker = earlier
+                .iter()
+                .find(|placed| placed.scope.contains(at) && takes(&placed.route, route, *host))?;
+            if !takers.iter().any(|known| known.label == taker.route.label) {
+                takers.push(&taker.route);
+            }
+        }
+    }
+    (!takers.is_empty()).then_some(takers)
+}
+
+/// Whether `earlier` takes all that `later` could match under `host`.
+fn takes(earlier: &Route, later: &Route, host: Option<&DnsPattern>) -> bool {
+    let host = match (&earlier.hosts, host) {
         (None, _) => true,
         (Some(_), None) => false,
-        (Some(a), Some(b)) => b.iter().all(|b| a.iter().any(|a| a.covers(b))),
+        (Some(hosts), Some(host)) => hosts.iter().any(|own| own.covers(host)),
     };
     let method = match (&earlier.methods, &later.methods) {
         (None, _) => true,
         (Some(_), None) => false,
-        (Some(a), Some(b)) => b.iter().all(|b| a.contains(b)),
+        (Some(own), Some(theirs)) => theirs.iter().all(|method| own.contains(method)),
     };
-    let path = later.path == earlier.path
-        || later
-            .path
-            .strip_prefix(earlier.path.trim_end_matches('/'))
-            .is_some_and(|rest| rest.starts_with('/'));
-    // `clients` refuses, it does not pass on to the next route
-    listener && host && method && path
+    let clients = earlier.clients.is_none() || earlier.clients == later.clients;
+    host && method && clients && path_takes(&earlier.path, &later.path)
+}
+
+/// Whether every path below `later` is below `earlier`, at segment boundaries.
+fn path_takes(earlier: &str, later: &str) -> bool {
+    let rest = later.strip_prefix(earlier.trim_end_matches('/'));
+    later == earlier || rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_at_a_segment_boundary() {
+        for (earlier, later, taken) in [
+            ("/", "/", true),
+            ("/", "/a", true),
+            ("/a", "/a/b", true),
+            ("/a/", "/a/b", true),
+            ("/a", "/a/", true),
+            ("/a", "/ab", false),
+            ("/a/b", "/a", false),
+            // "/a/" may be left to match "/a" itself
+            ("/a/", "/a", false),
+        ] {
+            assert_eq!(path_takes(earlier, later), taken, "{earlier} {later}");
+        }
+    }
 }

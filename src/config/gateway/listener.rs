@@ -1,0 +1,266 @@
+//! `[[listener]]` of a gateway: where clients connect.
+
+use std::path::PathBuf;
+
+use super::super::{
+    CertificateFiles, ClientAuth, ClientCert, GatewayListener, Mode,
+    common::{
+        Bound, Head, limits_over, lonely_key, paths, preferences, read_bound, read_proxy_from,
+        revocation, tls_over,
+    },
+    defaults,
+    reader::{Table, Value},
+    values::{certificate_files, key_passphrase, networks, some_peer_names},
+};
+use crate::identity::{PeerName, PeerNames};
+
+/// What routes need to know of a listener, even when the rest of it is wrong.
+pub(super) struct Sketch<'a> {
+    pub(super) bound: Bound<'a>,
+    /// `None`: wrong, or missing.
+    pub(super) mode: Option<Mode>,
+    /// Callers are asked for certificates.
+    pub(super) asks: bool,
+    /// `client_pinned`.
+    pub(super) pinned: Vec<PathBuf>,
+    /// `None`: there are problems.
+    pub(super) listener: Option<GatewayListener>,
+}
+
+pub(super) fn read<'a>(item: &Value<'a>, head: &Head) -> Option<Sketch<'a>> {
+    let table = item.table("[[listener]]")?;
+    let bound = read_bound(&table, item, "where clients connect: \"0.0.0.0:8443\"");
+    let label = bound.name.clone().unwrap_or_else(|| "?".to_owned());
+    let modes = [("http", Mode::Http), ("tcp", Mode::Tcp)];
+    let mode = table
+        .need(
+            "mode",
+            "\"http\" for HTTP/1.1 and HTTP/2, \"tcp\" for any byte stream",
+        )
+        .and_then(|value| value.word(&modes, &["redirect"]));
+    let asks = table.get("client_ca").is_some() || table.get("client_pinned").is_some();
+    let pinned = table
+        .get("client_pinned")
+        .as_ref()
+        .map(paths)
+        .unwrap_or_default();
+    let client_auth = read_client_auth(&table, &pinned, &label);
+    let listener = read_rest(&table, &bound, mode, client_auth, head);
+    table.finish();
+    Some(Sketch {
+        bound,
+        mode,
+        asks,
+        pinned,
+        listener,
+    })
+}
+
+fn read_rest(
+    table: &Table<'_>,
+    bound: &Bound<'_>,
+    mode: Option<Mode>,
+    client_auth: Option<ClientAuth>,
+    head: &Head,
+) -> Option<GatewayListener> {
+    let tls = tls_over(&head.tls, table.get("tls").as_ref(), "[listener.tls]");
+    let limits = limits_over(
+        &head.limits,
+        table.get("limits").as_ref(),
+        "[listener.limits]",
+    );
+    let certificates = read_certificates(table);
+    let alpn = read_alpn(table, mode);
+    let allow = table.get("allow");
+    if allow.as_ref().is_some_and(Value::is_empty_list) {
+        let name = bound.name.as_deref().unwrap_or("?");
+        table.notes.warn(format!(
+            "`allow` of listener {name} is empty: it admits nobody"
+        ));
+    }
+    let allow_list = allow.as_ref().map(|v| networks(v).unwrap_or_default());
+    let deny = table
+        .get("deny")
+        .and_then(|v| networks(&v))
+        .unwrap_or_default();
+    let proxy_from = read_proxy_from(table);
+    let proxies = table.get("trusted_proxies");
+    if let (Some(value), Some(Mode::Tcp)) = (&proxies, mode) {
+        let help = "it is about HTTP headers; proxy_protocol is for byte streams";
+        value.bad("`trusted_proxies` in tcp mode", help);
+    }
+    let trusted_proxies = proxies.and_then(|v| networks(&v)).unwrap_or_default();
+    let starttls = table.get("starttls");
+    let protocol = starttls
+        .as_ref()
+        .and_then(|value| value.word(&[("postgres", ())], &["mysql", "smtp", "imap", "ldap"]));
+    if let (Some(value), Some(Mode::Http)) = (&starttls, mode) {
+        value.bad(
+            "`starttls` in http mode",
+            "it is for byte streams: mode = \"tcp\"",
+        );
+    }
+    Some(GatewayListener {
+        name: bound.name.as_deref()?.into(),
+        address: bound.address.clone()?,
+        mode: mode?,
+        certificates: certificates?,
+        alpn,
+        allow: allow_list,
+        deny,
+        client_auth,
+        proxy_from,
+        trusted_proxies,
+        starttls_postgres: protocol.is_some(),
+        tls,
+        limits,
+    })
+}
+
+fn read_alpn(table: &Table<'_>, mode: Option<Mode>) -> Vec<String> {
+    let own = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+    match (table.get("alpn"), mode) {
+        (None, Some(Mode::Http)) => own(&defaults::ALPN),
+        (None, _) => Vec::new(),
+        (Some(value), Some(Mode::Tcp)) => {
+            value.bad(
+                "`alpn` in tcp mode",
+                "a byte stream has no protocols to choose from",
+            );
+            Vec::new()
+        }
+        (Some(value), _) => {
+            let known = defaults::ALPN.map(|name| (name, name));
+            own(&preferences(&value, &known).unwrap_or_default())
+        }
+    }
+}
+
+/// The shorthand first, then every `[[listener.tls_certificate]]`.
+fn read_certificates(table: &Table<'_>) -> Option<Vec<CertificateFiles>> {
+    let (certificate, key) = (table.get("certificate"), table.get("key"));
+    let more = table.get("tls_certificate");
+    let mut list: Vec<CertificateFiles> = Vec::new();
+    if let Some(value) = certificate.as_ref().filter(|value| value.is_table()) {
+        let help = "name a file: certificate = \"site.pem\"";
+        value.bad("a certificate by ACME is not supported yet", help);
+        return None;
+    }
+    lonely_key(table, certificate.as_ref(), key.as_ref());
+    if let (Some(certificate), Some(key)) = (&certificate, &key) {
+        let key_passphrase = key_passphrase(table);
+        let (certificate, key) = (certificate.path(), key.path());
+        list.push(CertificateFiles {
+            certificate: certificate?,
+            key: key?,
+            key_passphrase,
+        });
+    }
+    for item in more.as_ref().and_then(Value::list).unwrap_or_default() {
+        let Some(table) = item.table("[[listener.tls_certificate]]") else {
+            continue;
+        };
+        let at = table.get("certificate").unwrap_or_else(|| item.clone());
+        let files = certificate_files(&table);
+        table.finish();
+        let Some(files) = files else { continue };
+        if list
+            .iter()
+            .any(|other| other.certificate == files.certificate)
+        {
+            let message = format!("{} stands here twice", files.certificate.display());
+            at.bad(message, "one certificate is enough for all of its names");
+        }
+        list.push(files);
+    }
+    if certificate.is_none() && key.is_none() && list.is_empty() && more.is_none() {
+        let help = "clients are answered over TLS only: name what is shown to them";
+        table.add("[[listener]] needs `certificate` and `key`", help);
+    }
+    if certificate.is_none() && more.as_ref().is_some_and(Value::is_empty_list) {
+        table.add(
+            "[[listener]] has no certificate",
+            "clients are answered over TLS only",
+        );
+    }
+    (!list.is_empty()).then_some(list)
+}
+
+fn read_client_auth(table: &Table<'_>, pinned: &[PathBuf], label: &str) -> Option<ClientAuth> {
+    let ca = table.get("client_ca");
+    let pins = table.get("client_pinned");
+    let mode = table.get("client_cert");
+    let clients = table.get("clients");
+    let any = table.get("danger_any_client");
+    let revocation = revocation(table, ["client_crl", "client_crl_policy"], None);
+    if ca.is_none() && pins.is_none() {
+        let crl = table.get("client_crl");
+        for value in [&mode, &clients, &any, &crl].into_iter().flatten() {
+            value.bad(
+                format!("`{}` without `client_ca` or `client_pinned`", value.key),
+                "nobody is asked for a certificate: client_ca = \"clients.pem\" names the callers' CA",
+            );
+        }
+        return None;
+    }
+    if let Some(value) = pins.as_ref().filter(|value| value.is_empty_list())
+        && ca.is_none()
+    {
+        value.bad(
+            "`client_pinned` names nobody",
+            "name at least one file, or a client_ca",
+        );
+    }
+    if ca.is_some() && table.get("client_crl").is_none() {
+        let what = "client_crl is not set: revoked certificates of callers are not refused";
+        table.notes.warn(format!("listener {label}: {what}"));
+    }
+    let any = any.filter(|value| value.boolean() == Some(true));
+    let names = match (&clients, &any) {
+        (Some(value), Some(_)) => {
+            let message = "`clients` and `danger_any_client` contradict each other";
+            value.bad(message, "take one of them");
+            None
+        }
+        (Some(value), None) => some_peer_names(value, pinned),
+        (None, Some(value)) => {
+            value.notes.warn(format!(
+                "danger_any_client: listener {label} admits every certificate of its client CA"
+            ));
+            None
+        }
+        // exactly the pinned certificates can pass, so they are the names
+        (None, None) if ca.is_none() => Some(every_pin(pinned)),
+        (None, None) => {
+            table.add(
+                "`client_ca` needs `clients`: nobody is admitted without it",
+                "which of them may enter: clients = [\"dns:*.staff.example\"]; to admit every \
+                 certificate of the CA, write danger_any_client = true: it is said at every start",
+            );
+            None
+        }
+    };
+    let modes = [
+        ("require", ClientCert::Require),
+        ("optional", ClientCert::Optional),
+    ];
+    let mode = mode
+        .and_then(|v| v.word(&modes, &[]))
+        .unwrap_or(ClientCert::Require);
+    let ca = ca.and_then(|v| v.path());
+    Some(ClientAuth {
+        ca,
+        pinned: pinned.to_vec(),
+        revocation,
+        mode,
+        clients: names,
+    })
+}
+
+fn every_pin(pinned: &[PathBuf]) -> PeerNames {
+    let name = |path: &PathBuf| PeerName::Pinned {
+        file: path.display().to_string(),
+        fingerprint: None,
+    };
+    PeerNames(pinned.iter().map(name).collect())
+}
