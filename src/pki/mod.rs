@@ -1,1 +1,26 @@
-//! The certificate authority.
+//! The certificate authority: a root, an issuing CA, role profiles, CRLs and the folder that
+//! holds them (RFC 5280, SPIFFE X.509-SVID). Nothing here opens a socket.
+//!
+//! [`Authority`] is the whole API; [`store`] owns every file that is written.
+
+pub mod algorithm;
+pub mod authority;
+mod constraints;
+mod error;
+pub mod install;
+mod issue;
+pub mod profile;
+mod revoke;
+pub mod state;
+pub mod store;
+
+pub use algorithm::Algorithm;
+pub use authority::{Authority, InitOptions};
+pub use error::PkiError;
+pub use issue::{IssueRequest, Issued};
+pub use profile::Role;
+pub use revoke::{CrlOptions, CrlReport};
+pub use state::{Reason, Record, Revoked};
+
+#[cfg(test)]
+mod tests;

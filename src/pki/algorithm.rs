@@ -1,0 +1,150 @@
+//! Key algorithms, and keys on disk: PKCS#8, encrypted when there is a passphrase (RFC 5958,
+//! scrypt and AES-256-CBC as RFC 8018 and RFC 7914 put them).
+
+use std::path::Path;
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef, SecretDocument};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use zeroize::Zeroizing;
+
+use super::{PkiError, store};
+
+/// What a key is made of. ECDSA P-256 is the default: every TLS stack takes it and it costs
+/// least per handshake.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// ECDSA on P-256 with SHA-256.
+    #[default]
+    #[value(name = "ecdsa-p256")]
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+    /// ECDSA on P-384 with SHA-384.
+    #[value(name = "ecdsa-p384")]
+    #[serde(rename = "ecdsa-p384")]
+    EcdsaP384,
+    /// Ed25519 (RFC 8410).
+    #[value(name = "ed25519")]
+    #[serde(rename = "ed25519")]
+    Ed25519,
+    /// RSA of 3072 bits with SHA-256.
+    #[value(name = "rsa-3072")]
+    #[serde(rename = "rsa-3072")]
+    Rsa3072,
+}
+
+impl Algorithm {
+    pub(super) fn generate(self) -> Result<KeyPair, PkiError> {
+        let made = match self {
+            Self::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+            Self::EcdsaP384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
+            Self::Ed25519 => return generate_ed25519(),
+            Self::Rsa3072 => {
+                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_3072)
+            }
+        };
+        made.map_err(|e| PkiError::crypto("generate a key", e))
+    }
+}
+
+/// rcgen writes PKCS#8 version 2, which OpenSSL before 3.2 can't read; version 1 all can.
+fn generate_ed25519() -> Result<KeyPair, PkiError> {
+    let wrong = |e: &dyn ToString| PkiError::crypto("generate a key", e.to_string());
+    let der = Ed25519KeyPair::generate()
+        .and_then(|key| key.to_pkcs8v1())
+        .map_err(|e| wrong(&e))?;
+    let der = PrivatePkcs8KeyDer::from(der.as_ref());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).map_err(|e| wrong(&e))
+}
+
+/// A passphrase for the keys of the two CAs.
+#[derive(Clone)]
+pub struct Passphrase(Zeroizing<Vec<u8>>);
+
+impl Passphrase {
+    /// Reads a passphrase file; one trailing newline is dropped.
+    ///
+    /// # Errors
+    /// The file can't be read or holds fewer than 8 bytes.
+    pub fn read(path: &Path) -> Result<Self, PkiError> {
+        let mut bytes = Zeroizing::new(store::read(path)?);
+        if bytes.ends_with(b"\n") {
+            bytes.pop();
+        }
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
+        if bytes.len() < 8 {
+            return Err(PkiError::invalid(format!(
+                "the passphrase in {} is shorter than 8 bytes",
+                path.display()
+            )));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl std::fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passphrase(…)")
+    }
+}
+
+/// A key as PEM, encrypted when there is a passphrase.
+pub(super) fn key_to_pem(
+    key: &KeyPair,
+    passphrase: Option<&Passphrase>,
+) -> Result<Zeroizing<String>, PkiError> {
+    let Some(passphrase) = passphrase else {
+        return Ok(Zeroizing::new(key.serialize_pem()));
+    };
+    PrivateKeyInfoRef::try_from(key.serialized_der())
+        .and_then(|key| key.encrypt(passphrase.0.as_slice()))
+        .map_err(|e| PkiError::crypto("encrypt a key", e))?
+        .to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF)
+        .map_err(|e| PkiError::crypto("write a key as PEM", e))
+}
+
+/// Reads a key that [`key_to_pem`] wrote.
+pub(super) fn key_from_file(
+    path: &Path,
+    passphrase: Option<&Passphrase>,
+) -> Result<KeyPair, PkiError> {
+    let wrong = |reason: &dyn ToString| {
+        PkiError::crypto(
+            format!("read the key in {}", path.display()),
+            reason.to_string(),
+        )
+    };
+    let pem = Zeroizing::new(store::read_text(path)?);
+    let (label, document) = SecretDocument::from_pem(&pem).map_err(|e| wrong(&e))?;
+    let plain = match (label, passphrase) {
+        ("PRIVATE KEY", _) => document,
+        ("ENCRYPTED PRIVATE KEY", Some(passphrase)) => {
+            EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())
+                .map_err(|e| wrong(&e))?
+                .decrypt(passphrase.0.as_slice())
+                .map_err(|e| wrong(&format!("{e}: is it the right passphrase?")))?
+        }
+        ("ENCRYPTED PRIVATE KEY", None) => {
+            return Err(PkiError::invalid(format!(
+                "the key in {} is encrypted: give --passphrase-file",
+                path.display()
+            )));
+        }
+        (other, _) => return Err(wrong(&format!("{other} where a PKCS#8 key was expected"))),
+    };
+    KeyPair::try_from(&PrivatePkcs8KeyDer::from(plain.as_bytes())).map_err(|e| wrong(&e))
+}

@@ -1,0 +1,164 @@
+//! Files of the authority: every write is whole or not at all, and keys are never readable by
+//! others, not even for a moment. [`write_file`] is the project's one writer of files.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::PkiError;
+
+/// Mode of keys and state.
+pub const PRIVATE: u32 = 0o600;
+/// Mode of certificates, CRLs and profiles.
+pub const PUBLIC: u32 = 0o644;
+/// Largest file that the authority reads back (a state of some 30,000 certificates).
+const MAX_FILE: u64 = 16 << 20;
+
+/// Writes a file atomically: a new file beside it with the right mode from its creation, fsync,
+/// rename over the old one, fsync of the folder. A reader sees the old bytes or the new ones.
+///
+/// # Errors
+/// Whatever the file system says; the old file is then untouched.
+pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write_owned(path, bytes, mode, None)
+}
+
+/// [`write_file`], with the owner (uid, gid) set before the file gets its name.
+///
+/// # Errors
+/// As [`write_file`], and when the process may not give files away.
+pub fn write_owned(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a file name",
+        ));
+    };
+    let (temporary, mut file) = create_beside(folder, name)?;
+    let written = (|| {
+        file.write_all(bytes)?;
+        if let Some((uid, gid)) = owner {
+            rustix::fs::fchown(
+                &file,
+                Some(rustix::fs::Uid::from_raw(uid)),
+                Some(rustix::fs::Gid::from_raw(gid)),
+            )?;
+        }
+        // the umask may have taken bits away; it is never asked
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if let Err(error) = written {
+        // best effort: the name is random, a leftover harms nobody
+        drop(fs::remove_file(&temporary));
+        return Err(error);
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn create_beside(folder: &Path, name: &std::ffi::OsStr) -> io::Result<(PathBuf, File)> {
+    let mut random = [0_u8; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|e| io::Error::other(e.to_string()))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{:016x}.tmp", u64::from_ne_bytes(random)));
+    let path = folder.join(hidden);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE)
+        .open(&path)?;
+    Ok((path, file))
+}
+
+/// Makes a folder and its parents; the last one gets `mode`.
+pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), PkiError> {
+    let wrong = |e| PkiError::file("make folder", path, e);
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(wrong)
+}
+
+/// [`write_file`] with the authority's error.
+pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
+    write_file(path, bytes, mode).map_err(|e| PkiError::file("write", path, e))
+}
+
+/// Reads a whole file of bounded size.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, PkiError> {
+    let wrong = |e| PkiError::file("read", path, e);
+    let mut bytes = Vec::new();
+    File::open(path)
+        .map_err(wrong)?
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(wrong)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(PkiError::invalid(format!(
+            "{} is larger than {} MiB",
+            path.display(),
+            MAX_FILE >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// [`read`] as UTF-8.
+pub(super) fn read_text(path: &Path) -> Result<String, PkiError> {
+    String::from_utf8(read(path)?)
+        .map_err(|e| PkiError::invalid(format!("{} is not UTF-8 text: {e}", path.display())))
+}
+
+/// Adds lines to a log that is never rewritten.
+pub(super) fn append(path: &Path, line: &str) -> Result<(), PkiError> {
+    let wrong = |e| PkiError::file("append to", path, e);
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(PRIVATE)
+        .open(path)
+        .map_err(wrong)?;
+    file.write_all(line.as_bytes()).map_err(wrong)?;
+    file.sync_data().map_err(wrong)
+}
+
+/// Held while a command changes the store; the kernel releases it with the process.
+#[must_use]
+pub(super) struct Lock {
+    _file: File,
+}
+
+/// Waits for the one lock of a store. Commands are short, so it waits rather than fails.
+pub(super) fn lock(state: &Path) -> Result<Lock, PkiError> {
+    let path = state.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(PRIVATE)
+        .open(&path)
+        .map_err(|e| PkiError::file("open", &path, e))?;
+    flock(&file, FlockOperation::LockExclusive)
+        .map_err(|e| PkiError::file("lock", &path, e.into()))?;
+    Ok(Lock { _file: file })
+}
