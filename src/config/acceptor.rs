@@ -228,10 +228,12 @@ fn read_rules(table: &Table<'_>, pinned: &[PathBuf], label: &str) -> Option<Vec<
         if list.is_empty() {
             rules.bad("no rule admits anybody", "add one [[listener.rule]]");
         }
-        return list
+        // every rule is read before one can end this
+        let read: Vec<_> = list
             .iter()
             .map(|item| read_rule(item, pinned, label))
             .collect();
+        return read.into_iter().collect();
     }
     // both are read before either can end this, so that both are checked
     let source = read_source(table, trusted.as_ref(), any.as_ref(), "trusted_ips", label);

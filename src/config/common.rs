@@ -471,8 +471,10 @@ pub(super) fn read_name(value: &Value<'_>) -> Option<String> {
 pub(super) struct Bound<'a> {
     pub(super) name: Option<String>,
     pub(super) address: Option<ListenAddress>,
-    /// Where its name stands, or the table.
+    /// Where its address stands, or the listener.
     pub(super) at: Value<'a>,
+    /// Where its name stands, if it does.
+    pub(super) named_at: Option<Value<'a>>,
 }
 
 /// `name` and `address` of a listener; the name's default is the address.
@@ -484,8 +486,12 @@ pub(super) fn read_bound<'a>(table: &Table<'a>, item: &Value<'a>, why: &str) -> 
         Some(value) => read_name(value),
         None => address.as_ref().map(ToString::to_string),
     };
-    let at = place.or(named).unwrap_or_else(|| item.clone());
-    Bound { name, address, at }
+    Bound {
+        name,
+        address,
+        at: place.unwrap_or_else(|| item.clone()),
+        named_at: named,
+    }
 }
 
 /// Names and addresses that two listeners, or a listener and `[admin]`, can't both have.
@@ -498,7 +504,8 @@ pub(super) fn check_bound(all: &[&Bound<'_>], admin: Option<&Admin>) {
                 .any(|other| other.name.as_ref() == Some(name))
         {
             let message = format!("two listeners are called {name:?}");
-            bound.at.bad(message, "give each a name of its own");
+            let at = bound.named_at.as_ref().unwrap_or(&bound.at);
+            at.bad(message, "give each a name of its own");
         }
         let Some(address) = &bound.address else {
             continue;

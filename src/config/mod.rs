@@ -70,7 +70,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 /// # Errors
 /// Every problem of the text.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Problems> {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let notes = Notes::new(folder);
     let config = read_document(text, &notes);
     let (source, found) = notes.into_parts(path, text);
@@ -103,6 +103,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Problems> {
 
 fn read_document(text: &str, notes: &Notes) -> Option<Config> {
     let (document, errors) = DeTable::parse_recoverable(text);
+    let root = Table::new("", document.span(), document.get_ref(), notes);
+    root.entries()
+        .iter()
+        .for_each(|(.., value)| value.hide_secrets());
     if !errors.is_empty() {
         // what the keys mean is not judged: after a slip of syntax they may stand anywhere
         for error in errors {
@@ -110,7 +114,6 @@ fn read_document(text: &str, notes: &Notes) -> Option<Config> {
         }
         return None;
     }
-    let root = Table::new("", document.span(), document.get_ref(), notes);
     match shape(&root) {
         Shape::Gateway => gateway::read(root).map(Config::Gateway),
         Shape::Acceptor => acceptor::read(root).map(Config::Acceptor),

@@ -73,7 +73,9 @@ pub fn parse(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }
-    let net: IpNet = text.parse().map_err(|_| expected(text))?;
+    let Ok(net) = text.parse::<IpNet>() else {
+        return Err(expected(text));
+    };
     if net.addr() != net.network() {
         let (address, whole) = (net.addr(), net.trunc());
         return Err(format!(

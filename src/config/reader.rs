@@ -32,6 +32,7 @@ pub(super) struct Notes {
     problems: RefCell<Vec<Note>>,
     warnings: RefCell<Vec<String>>,
     named: RefCell<Vec<(PathBuf, Span)>>,
+    secrets: RefCell<Vec<Span>>,
 }
 
 /// A value and its place.
@@ -121,16 +122,29 @@ impl Notes {
                 .map_or((0, 0), |span| (span.start, span.end))
         });
         list.dedup();
-        let named = self.named.into_inner();
-        (
-            Source {
-                file: file.to_owned(),
-                text: text.to_owned(),
-                named,
-            },
-            list,
-        )
+        let source = Source {
+            file: file.to_owned(),
+            text: masked(text, &self.secrets.into_inner()),
+            named: self.named.into_inner(),
+        };
+        (source, list)
     }
+}
+
+/// The text with what may be a secret made unreadable; every place stays where it is.
+fn masked(text: &str, secrets: &[Span]) -> String {
+    let hidden = |at: usize| secrets.iter().any(|span| span.contains(&at));
+    let mask = |(at, byte): (usize, u8)| match byte {
+        b'\n' | b'\r' => byte,
+        _ if hidden(at) => b'*',
+        _ => byte,
+    };
+    if secrets.is_empty() {
+        return text.to_owned();
+    }
+    // a span begins and ends between characters, so that what is left is text
+    let bytes: Vec<u8> = text.bytes().enumerate().map(mask).collect();
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
 /// The name that was most likely meant.
@@ -145,7 +159,7 @@ pub(super) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
             let distance = if part {
                 1
             } else {
-                strsim::damerau_levenshtein(&word, name)
+                strsim::damerau_levenshtein(&word, &name.to_ascii_lowercase())
             };
             (distance, *name)
         })
@@ -291,6 +305,35 @@ impl<'a> Value<'a> {
         self.notes.add(Some(self.span.clone()), message, help);
     }
 
+    /// From now on its text is shown nowhere: it may be a secret.
+    pub(super) fn hide(&self) {
+        self.notes.secrets.borrow_mut().push(self.span.clone());
+    }
+
+    /// Hides whatever is called like a secret and written out, wherever it stands: a problem shows
+    /// its line, and logs are read by many.
+    pub(super) fn hide_secrets(&self) {
+        const WORDS: [&str; 5] = ["pass", "secret", "token", "bearer", "credential"];
+        // `credential` alone names one, in the service manager's folder
+        let suspect = self.key != "credential" && WORDS.iter().any(|word| self.key.contains(word));
+        match self.value {
+            DeValue::String(_) if suspect => self.hide(),
+            DeValue::Array(array) => array.iter().for_each(|item| self.item(item).hide_secrets()),
+            DeValue::Table(table) => {
+                let inner = Table::new("", self.span.clone(), table, self.notes);
+                inner
+                    .entries()
+                    .iter()
+                    .for_each(|(.., value)| value.hide_secrets());
+            }
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {}
+        }
+    }
+
     pub(super) fn is_table(&self) -> bool {
         matches!(self.value, DeValue::Table(_))
     }
@@ -352,8 +395,11 @@ impl<'a> Value<'a> {
             self.bad(message, format!("expected {expected}"));
         } else {
             let message = format!("`{}` can't be {text:?}", self.key);
+            let all: Vec<&str> = names().collect();
+            let near = nearest(text, &all).map(str::to_owned);
+            let help = format!("expected {expected}");
             self.notes
-                .add_unknown(self.span.clone(), message, text, names());
+                .push(Some(self.span.clone()), message, help, near);
         }
         None
     }
@@ -437,11 +483,10 @@ impl<'a> Value<'a> {
         let DeValue::Array(array) = self.value else {
             return Vec::new();
         };
-        let table = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
-            DeValue::Table(table) => Some(table),
-            _ => None,
-        };
-        array.iter().filter_map(table).collect()
+        array
+            .iter()
+            .filter_map(|item| item.get_ref().as_table())
+            .collect()
     }
 
     fn item(&self, item: &'a Spanned<DeValue<'a>>) -> Self {

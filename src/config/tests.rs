@@ -36,7 +36,9 @@ fn gateway(text: &str) -> GatewayConfig {
 
 /// The problems of a text that goes on after `[identity]`.
 fn refused(text: &str) -> String {
-    check(&format!("{IDENTITY}{text}")).expect_err(text).to_string()
+    check(&format!("{IDENTITY}{text}"))
+        .expect_err(text)
+        .to_string()
 }
 
 fn here(folder: &str) -> PathBuf {
@@ -59,8 +61,17 @@ fn every_example_is_valid_and_silent() {
     assert!(list.len() >= 4);
     for path in list {
         let config = load(&path).unwrap_or_else(|problems| panic!("{problems}"));
-        let gateway = path.file_name().unwrap().to_string_lossy().starts_with("gateway");
-        assert_eq!(matches!(config, Config::Gateway(_)), gateway, "{}", path.display());
+        let gateway = path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("gateway");
+        assert_eq!(
+            matches!(config, Config::Gateway(_)),
+            gateway,
+            "{}",
+            path.display()
+        );
         assert_eq!(config.common().warnings, [""; 0], "{}", path.display());
         assert!(config.files().contains(&path));
     }
@@ -103,23 +114,39 @@ fn the_smallest_files_of_both_roles_are_enough() {
     assert_eq!(config.listeners[0].limits.connections_per_ip, 0);
     assert_eq!(&*config.listeners[0].name, "0.0.0.0:9443");
     let common = &config.common;
-    assert_eq!(common.identity.trust.as_deref(), Some(Path::new("/etc/portcullis/trust.pem")));
-    assert_eq!(common.warnings.len(), 1, "that there is no CRL is said: {:?}", common.warnings);
+    assert_eq!(
+        common.identity.trust.as_deref(),
+        Some(Path::new("/etc/portcullis/trust.pem"))
+    );
+    assert_eq!(
+        common.warnings.len(),
+        1,
+        "that there is no CRL is said: {:?}",
+        common.warnings
+    );
     let names = ["a.key", "a.pem", "trust.pem", "x.toml"];
-    let all: Vec<PathBuf> = names.iter().map(|name| here("/etc/portcullis").join(name)).collect();
+    let all: Vec<PathBuf> = names
+        .iter()
+        .map(|name| here("/etc/portcullis").join(name))
+        .collect();
     assert_eq!(common.files(), all);
 }
 
 #[test]
 fn a_problem_has_its_place_and_the_nearest_word() {
     let error = check(&format!("{IDENTITY}{ACCEPTOR}untrusted_ip = []\n")).unwrap_err();
-    let [problem] = error.list.as_slice() else { panic!("{error}") };
+    let [problem] = error.list.as_slice() else {
+        panic!("{error}")
+    };
     assert_eq!((problem.line, problem.column), (11, 1));
     assert_eq!(problem.suggestion.as_deref(), Some("untrusted_ips"));
     let shown = error.to_string();
     assert!(shown.contains("--> /etc/portcullis/x.toml:11:1"), "{shown}");
     assert!(shown.contains("^^^^^^^^^^^^\n"), "{shown}");
-    assert!(error.render(true).contains("\u{1b}["), "colour where it is asked for");
+    assert!(
+        error.render(true).contains("\u{1b}["),
+        "colour where it is asked for"
+    );
     assert!(!shown.contains('\u{1b}'));
 }
 
@@ -140,14 +167,29 @@ fn what_is_absent_or_empty_admits_nobody() {
     let gateways = "gateways = [\"spiffe://example.internal/gateway/*\"]\n";
     for (error, part) in [
         (swap(trusted, ""), "`trusted_ips` is missing"),
-        (swap(trusted, "trusted_ips = []\n"), "`trusted_ips` admits nobody"),
-        (swap(trusted, "trusted_ips = [\"0.0.0.0/0\"]\n"), "0.0.0.0/0 is everybody"),
-        (swap(trusted, "trusted_ips = [\"::/0\"]\n"), "::/0 is everybody"),
-        (swap(trusted, "danger_any_source = false\n"), "`trusted_ips` is missing"),
+        (
+            swap(trusted, "trusted_ips = []\n"),
+            "`trusted_ips` admits nobody",
+        ),
+        (
+            swap(trusted, "trusted_ips = [\"0.0.0.0/0\"]\n"),
+            "0.0.0.0/0 is everybody",
+        ),
+        (
+            swap(trusted, "trusted_ips = [\"::/0\"]\n"),
+            "::/0 is everybody",
+        ),
+        (
+            swap(trusted, "danger_any_source = false\n"),
+            "`trusted_ips` is missing",
+        ),
         (swap(gateways, ""), "needs `gateways`"),
         (swap(gateways, "gateways = []\n"), "`gateways` names nobody"),
         (swap("127.0.0.1:8080", "10.0.0.1:8080"), "another host"),
-        (swap("127.0.0.1:8080", "backend.internal:8080"), "another host"),
+        (
+            swap("127.0.0.1:8080", "backend.internal:8080"),
+            "another host",
+        ),
         (swap(trusted, "rule = []\n"), "beside [[listener.rule]]"),
     ] {
         assert!(error.contains(part), "{part} is not in\n{error}");
@@ -157,35 +199,57 @@ fn what_is_absent_or_empty_admits_nobody() {
     let empty = clients.replace("mode =", "clients = []\nmode =");
     assert!(refused(&empty).contains("`clients` names nobody"));
     let alone = IDENTITY.replace("trust = \"trust.pem\"\n", "pinned = []\n");
-    let error = check(&format!("{alone}{ACCEPTOR}")).unwrap_err().to_string();
+    let error = check(&format!("{alone}{ACCEPTOR}"))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("trusts nobody"), "{error}");
 }
 
 #[test]
 fn what_opens_a_door_is_said_at_every_start() {
     let text = ACCEPTOR
-        .replace("trusted_ips = [\"203.0.113.0/28\"]", "danger_any_source = true")
+        .replace(
+            "trusted_ips = [\"203.0.113.0/28\"]",
+            "danger_any_source = true",
+        )
         .replace("127.0.0.1:8080", "10.0.0.1:8080")
         .replace("mode =", "danger_plaintext_backend = true\nmode =");
     let admin = "[admin]\naddress = \"127.0.0.1:9\"\ndanger_short_secret = true\n\
         token = { env = \"T\" }\n";
     let warnings = acceptor(&format!("{text}{admin}")).common.warnings;
-    for key in
-        ["danger_any_source", "danger_plaintext_backend", "danger_short_secret", "identity.crl"]
-    {
-        assert_eq!(warnings.iter().filter(|w| w.contains(key)).count(), 1, "{key}: {warnings:?}");
+    for key in [
+        "danger_any_source",
+        "danger_plaintext_backend",
+        "danger_short_secret",
+        "identity.crl",
+    ] {
+        assert_eq!(
+            warnings.iter().filter(|w| w.contains(key)).count(),
+            1,
+            "{key}: {warnings:?}"
+        );
     }
     let text = GATEWAY
-        .replace("mode =", "client_ca = \"c.pem\"\ndanger_any_client = true\nallow = []\nmode =")
+        .replace(
+            "mode =",
+            "client_ca = \"c.pem\"\ndanger_any_client = true\nallow = []\nmode =",
+        )
         .replace("acceptors =", "acceptor_ids = []\nacceptors =");
     let config = gateway(&text);
     for key in ["danger_any_client", "client_crl", "`allow`", "acceptor_ids"] {
         let all = &config.common.warnings;
-        assert_eq!(all.iter().filter(|w| w.contains(key)).count(), 1, "{key}: {all:?}");
+        assert_eq!(
+            all.iter().filter(|w| w.contains(key)).count(),
+            1,
+            "{key}: {all:?}"
+        );
     }
     // written and empty: nobody, not everybody
     assert_eq!(config.listeners[0].allow, Some(NetworkList::default()));
-    assert_eq!(config.backends["legacy"].acceptor_ids, Some(Default::default()));
+    assert_eq!(
+        config.backends["legacy"].acceptor_ids,
+        Some(Default::default())
+    );
 }
 
 #[test]
@@ -196,7 +260,10 @@ fn a_nearer_table_wins_key_by_key() {
         ACCEPTOR
     );
     let listener = &acceptor(&text).listeners[0];
-    assert_eq!((listener.limits.connections, listener.limits.handshakes), (5, 3));
+    assert_eq!(
+        (listener.limits.connections, listener.limits.handshakes),
+        (5, 3)
+    );
     assert_eq!(listener.tls.min_version, Some(TlsVersion::V1_2));
     assert_eq!(listener.tls.ciphers, [Cipher::Aes256Gcm]);
     assert_eq!(listener.tls.key_exchange.len(), 3);
@@ -207,8 +274,15 @@ fn a_pin_is_named_by_its_file() {
     let text = GATEWAY.replace("mode =", "client_pinned = [\"p.pem\"]\nmode =");
     let config = gateway(&text);
     let auth = config.listeners[0].client_auth.as_ref().unwrap();
-    let pin = PeerName::Pinned { file: "/etc/portcullis/p.pem".into(), fingerprint: None };
-    assert_eq!(auth.clients.as_ref().unwrap().0, [pin], "pins alone say who may enter");
+    let pin = PeerName::Pinned {
+        file: "/etc/portcullis/p.pem".into(),
+        fingerprint: None,
+    };
+    assert_eq!(
+        auth.clients.as_ref().unwrap().0,
+        [pin],
+        "pins alone say who may enter"
+    );
     let other = text.replace("mode =", "clients = [\"pinned:q.pem\"]\nmode =");
     assert!(refused(&other).contains("not one of the pinned certificates"));
 }
@@ -229,10 +303,30 @@ fn later_routes_that_are_left_something_are_fine() {
 }
 
 #[test]
+fn what_may_be_a_secret_is_never_shown() {
+    for line in [
+        "key_passphrase = \"hunter2 éé\"\nmod",
+        "passwd = \"hunter2\"\nmod",
+        "key_passphrase = { value = \"hunter2\" }\nmod",
+        "credentials = { bearer = \"hunter2\" }\nmod",
+        "tokens = [\"hunter2\"]\nmod",
+    ] {
+        let text = format!("{IDENTITY}{}", GATEWAY.replace("mod", line));
+        let error = check(&text).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert!(error.to_string().contains("****"), "{error}");
+        assert_eq!(error.source.text.len(), text.len());
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_or_no_text_is_one_problem() {
     let problems = load(Path::new("/nowhere/x.toml")).unwrap_err();
     assert_eq!(problems.list.len(), 1);
-    assert!(problems.to_string().contains("/nowhere/x.toml"), "{problems}");
+    assert!(
+        problems.to_string().contains("/nowhere/x.toml"),
+        "{problems}"
+    );
 }
 
 proptest! {

@@ -289,7 +289,7 @@ pub(super) fn some_networks(value: &Value<'_>, open: &str) -> Option<NetworkList
 /// A reference to a secret. `short`: the table that it stands in has `danger_short_secret = true`.
 pub(super) fn secret(value: &Value<'_>, short: bool) -> Option<SecretRef> {
     if !value.is_table() {
-        // the value itself is never repeated: it may be a secret
+        value.hide();
         let message = format!("`{}` is no reference to a secret", value.key);
         value.bad(
             message,
@@ -298,6 +298,12 @@ pub(super) fn secret(value: &Value<'_>, short: bool) -> Option<SecretRef> {
         return None;
     }
     let table = value.table(format!("`{}`", value.key))?;
+    for (key, _, value) in table.entries() {
+        // the secret itself, most likely
+        if !matches!(key, "file" | "env" | "credential" | "danger_short_secret") {
+            value.hide();
+        }
+    }
     let (file, env) = (table.get("file"), table.get("env"));
     let credential = table.get("credential");
     let short = table.flag("danger_short_secret").is_some() || short;

@@ -83,7 +83,6 @@ pub(super) fn read_all(
     routes
 }
 
-#[expect(clippy::too_many_lines, reason = "a table: one key after the other")]
 fn read(
     table: &Table<'_>,
     at: usize,
