@@ -106,6 +106,9 @@ fn holder(inode: u64) -> String {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
         let pid = process.file_name();
+        if !pid.to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
+            continue;
+        }
         let holds = fs::read_dir(process.path().join("fd"))
             .into_iter()
             .flatten()

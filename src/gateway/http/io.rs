@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
@@ -169,33 +168,24 @@ impl ClientIo {
     }
 }
 
-impl Read for ClientIo {
+impl AsyncRead for ClientIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
-        // hyper's cursor hands out uninitialised memory; a small stack buffer keeps this safe
-        let mut scratch = [0; 8 << 10];
-        let room = cursor.remaining().min(scratch.len());
-        let mut buf = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
-        match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
-            Poll::Ready(Ok(())) => {
-                let filled = buf.filled();
-                if !filled.is_empty() {
-                    this.activity.read(filled.len());
-                }
-                cursor.put_slice(filled);
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let n = buf.filled().len().saturating_sub(before);
+        if n > 0 {
+            this.activity.read(n);
         }
+        read
     }
 }
 
-impl Write for ClientIo {
+impl AsyncWrite for ClientIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -16,7 +16,8 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     io::{Activity, ClientIo},
@@ -24,10 +25,10 @@ use self::{
 };
 use super::{BackendRuntime, ClientFacts};
 use crate::{
-    admit::{PeerFacts, SourceRanges},
+    admit::{Denied, PeerFacts, SourceRanges},
     config::{GatewayListener, Limits, Route},
     drain::Drain,
-    serve::{Admitted, BoxFuture, Closed, Role},
+    serve::{Admitted, BoxFuture, Closed, Role, Supervision},
     telemetry::metrics::ListenerMetrics,
 };
 
@@ -85,6 +86,10 @@ struct Connection {
     identity: String,
     source: SocketAddr,
     activity: Arc<Activity>,
+    /// Upgraded connections outlive hyper's; they end with this one all the same.
+    upgrades: TaskTracker,
+    /// Cancelled when the rules no longer admit the peer.
+    cut: CancellationToken,
 }
 
 /// Tasks of HTTP/2 streams belong to the drain.
@@ -131,6 +136,18 @@ impl HttpGateway {
     }
 }
 
+impl Connection {
+    /// Waits for upgraded connections, which are supervised like any other.
+    async fn outlast_upgrades(&self, supervision: &mut Supervision) -> Option<Denied> {
+        self.upgrades.close();
+        tokio::select! {
+            biased;
+            () = self.upgrades.wait() => None,
+            why = supervision.ended() => Some(why),
+        }
+    }
+}
+
 impl Role for HttpGateway {
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
         Box::pin(self.carry(admitted))
@@ -167,8 +184,11 @@ impl HttpGateway {
             identity,
             source,
             activity: Arc::clone(&activity),
+            upgrades: TaskTracker::new(),
+            cut: CancellationToken::new(),
         });
-        let io = ClientIo::new(stream, Arc::clone(&activity));
+        let shared = Arc::clone(&connection);
+        let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&activity)));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let connection = Arc::clone(&connection);
             async move { Ok::<_, Infallible>(request::answer(connection, request).await) }
@@ -204,6 +224,11 @@ impl HttpGateway {
                 draining
             )
         };
+        let cause = match cause {
+            Some(cause) => Some(cause),
+            None => shared.outlast_upgrades(&mut supervision).await,
+        };
+        shared.cut.cancel();
         let (bytes_in, bytes_out) = activity.bytes();
         Closed {
             cause,

@@ -3,9 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
-    task::{Context, Poll},
     time::Instant,
 };
 
@@ -13,9 +11,8 @@ use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
-    rt::{Read, ReadBufCursor, Write},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use hyper_util::rt::TokioIo;
 
 use super::{Executor, body::RequestBody};
 use crate::{
@@ -23,7 +20,7 @@ use crate::{
     clock,
     config::BackendProtocol,
     drain::Drain,
-    gateway::{BackendRuntime, ClientFacts, backend::Lease, dial::LinkStream},
+    gateway::{BackendRuntime, ClientFacts, backend::Lease},
     identity::UnixSeconds,
 };
 
@@ -96,7 +93,7 @@ impl Pool {
     pub(super) async fn open(&self, client: &ClientFacts) -> Result<Sender, Denied> {
         let shared = &self.shared;
         let link = shared.backend.connect(client).await?;
-        let io = LinkIo(link.stream);
+        let io = TokioIo::new(link.stream);
         let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
         let force = shared.drain.forced();
         let kind = match shared.backend.config.protocol {
@@ -218,58 +215,5 @@ impl Sender {
         if let Some(home) = self.home.upgrade() {
             home.put(self.link);
         }
-    }
-}
-
-/// A link stream as hyper sees it.
-struct LinkIo(LinkStream);
-
-impl Read for LinkIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let mut scratch = [0; 16 << 10];
-        let room = cursor.remaining().min(scratch.len());
-        let mut buf = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
-        match Pin::new(&mut self.get_mut().0).poll_read(cx, &mut buf) {
-            Poll::Ready(Ok(())) => {
-                cursor.put_slice(buf.filled());
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl Write for LinkIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
     }
 }

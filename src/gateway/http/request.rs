@@ -193,17 +193,9 @@ async fn forward(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let (body, request_done) = RequestBody::new(body, &connection.gateway.limits);
-    // only what can be asked twice without harm is asked twice
-    let again = (parts.method.is_idempotent() && body.is_end_stream()).then(|| {
-        (
-            parts.method.clone(),
-            parts.uri.clone(),
-            parts.headers.clone(),
-        )
-    });
     let request = Request::from_parts(parts, body);
     judged.runtime.metrics().began();
-    let sent = send(connection, &judged, request, again.is_some(), &request_done).await;
+    let sent = send(connection, &judged, request, &request_done).await;
     judged.runtime.metrics().ended();
     let (sender, response) = sent?;
     if let Some(record) = &mut account.record {
@@ -231,7 +223,6 @@ async fn send(
     connection: &Connection,
     judged: &Judged<'_>,
     request: Request<RequestBody>,
-    _repeatable: bool,
     request_done: &AtomicBool,
 ) -> Result<Sent, Denied> {
     let mut sender = judged.pool.take(&connection.client).await?;
@@ -366,10 +357,26 @@ fn rewrite(
         HeaderValue::from_str(text)
             .map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
     };
+    join_cookies(headers);
     headers.insert(header::HOST, value(&host)?);
     headers.insert(REQUEST_ID, value(request_id)?);
     headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
     Ok(())
+}
+
+/// HTTP/2 splits cookies; HTTP/1.1 knows one line (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().count() < 2 {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(one) = HeaderValue::from_bytes(&lines.join(b"; ".as_slice())) {
+        headers.insert(header::COOKIE, one);
+    }
 }
 
 /// Kept from a trusted proxy, else made.
@@ -441,11 +448,12 @@ fn switch(
         under_way: None,
     };
     let carried = Arc::clone(connection);
-    connection.gateway.drain.spawn(async move {
+    let task = connection.upgrades.track_future(async move {
         upgrade::carry(carried, client, upstream, account).await;
         // the link connection lived as long as the bytes did
         drop(sender);
     });
+    connection.gateway.drain.spawn(task);
     let mut answer = Response::new(ResponseBody::Own(None, shown));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = headers;

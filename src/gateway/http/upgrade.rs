@@ -33,6 +33,7 @@ pub(super) async fn carry(
     let end = tokio::select! {
         biased;
         () = force.cancelled() => return,
+        () = connection.cut.cancelled() => return,
         end = relay(&mut client, &mut upstream, &options) => end,
     };
     account.complete = matches!(end.cause, RelayCause::Finished);
