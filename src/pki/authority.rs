@@ -209,6 +209,7 @@ impl Authority {
     }
 
     /// The certificate of a CA, its key not needed.
+    #[allow(dead_code, reason = "list and verify are about to ask for it")]
     pub(super) fn ca_facts(&self, ca: Ca) -> Result<CertFacts, PkiError> {
         let path = self.folder.join(ca.folder()).join("ca.pem");
         read_leaf(&path).map(|(_, facts)| facts)

@@ -35,7 +35,7 @@ impl Permitted {
             let net = text
                 .parse::<IpNet>()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            net.map(|n| n.trunc()).map_err(|_| {
+            net.map(|n| n.trunc()).map_err(|_not_a_prefix| {
                 PkiError::invalid(format!(
                     "--permit-ip {text:?} is not a network such as 10.0.0.0/8"
                 ))
