@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use super::{
     AcceptorConfig, AcceptorListener, AcceptorRule, BackendTls, DialAddress, ListenAddress, Mode,
     ProxyVersion, ServerName, TlsOptions,
-    common::{
-        Bound, Head, check_bound, head, limits_over, read_bound, read_proxy_from, tls_keys,
-        tls_over,
-    },
+    bound::{Bound, check_bound, read_bound, read_proxy_from},
+    common::{Head, head, limits_over, tls_keys, tls_over},
     defaults,
     reader::{Table, Value},
     values::{dial_address, networks, own_address, server_name, some_networks, some_peer_names},

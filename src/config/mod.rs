@@ -3,11 +3,14 @@
 //! configuration names are loaded elsewhere, except secrets and networks, whose rules are here.
 
 mod acceptor;
+mod bound;
 mod common;
 mod defaults;
 mod gateway;
 mod homes;
+mod identity;
 pub mod networks;
+mod notes;
 mod problem;
 mod reader;
 pub mod secret;

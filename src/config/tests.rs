@@ -291,7 +291,7 @@ fn a_pin_is_named_by_its_file() {
 fn later_routes_that_are_left_something_are_fine() {
     for more in [
         "host = \"a.example\"\n[[route]]\nbackend = \"legacy\"\n",
-        "path = \"/a/\"\n[[route]]\nbackend = \"legacy\"\npath = \"/a\"\n",
+        "path = \"/a/\"\n[[route]]\nbackend = \"legacy\"\npath = \"/ab\"\n",
         "methods = [\"GET\"]\n[[route]]\nbackend = \"legacy\"\nmethods = [\"GET\", \"POST\"]\n",
         "host = \"*.a.example\"\n[[route]]\nbackend = \"legacy\"\nhost = \"a.example\"\n",
         "host = \"a.example\"\n[[route]]\nbackend = \"legacy\"\nhost = [\"a.example\", \"b\"]\n",

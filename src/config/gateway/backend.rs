@@ -6,8 +6,9 @@ use super::{
     super::{
         Backend, BackendProtocol, Balance, ClientCertHeader, DialAddress, Health, HostHeader, Pool,
         ProxyVersion, ServerName,
-        common::{Head, read_identity, tls_over},
+        common::{Head, tls_over},
         defaults,
+        identity::read_identity,
         reader::{Table, Value},
         values::{dial_address, duration, own_address, peer_names, server_name},
     },

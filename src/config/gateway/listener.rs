@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use super::super::{
     CertificateFiles, ClientAuth, ClientCert, GatewayListener, Mode,
-    common::{
-        Bound, Head, limits_over, lonely_key, paths, preferences, read_bound, read_proxy_from,
-        revocation, tls_over,
-    },
+    bound::{Bound, lonely_key, read_bound, read_proxy_from},
+    common::{Head, limits_over, preferences, tls_over},
     defaults,
+    identity::{paths, revocation},
     reader::{Table, Value},
     values::{certificate_files, key_passphrase, networks, some_peer_names},
 };

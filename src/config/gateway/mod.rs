@@ -6,12 +6,7 @@ mod route;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    GatewayConfig,
-    common::{check_bound, head},
-    defaults,
-    reader::Table,
-};
+use super::{GatewayConfig, bound::check_bound, common::head, defaults, reader::Table};
 
 /// Reads the whole file. `None`: there are problems.
 pub(super) fn read(root: Table<'_>) -> Option<GatewayConfig> {

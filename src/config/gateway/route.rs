@@ -75,7 +75,8 @@ pub(super) fn read_all(
                     "this route can never match: what it takes goes to {}",
                     labels.join(" and ")
                 ),
-                "the first that matches wins: put the narrower route first",
+                "the first that matches wins, and its `clients` refuse without passing on: put the narrower \
+                 route first",
             );
         }
         routes.push(placed);
@@ -324,14 +325,16 @@ fn takes(earlier: &Route, later: &Route, host: Option<&DnsPattern>) -> bool {
         (Some(_), None) => false,
         (Some(own), Some(theirs)) => theirs.iter().all(|method| own.contains(method)),
     };
-    let clients = earlier.clients.is_none() || earlier.clients == later.clients;
-    host && method && clients && path_takes(&earlier.path, &later.path)
+    // `clients` is no part of the match: it refuses, and does not pass on to the next route
+    host && method && path_takes(&earlier.path, &later.path)
 }
 
-/// Whether every path below `later` is below `earlier`, at segment boundaries.
+/// Whether every path below `later` is below `earlier`: prefixes at segment boundaries, where a
+/// slash at the end says nothing.
 fn path_takes(earlier: &str, later: &str) -> bool {
-    let rest = later.strip_prefix(earlier.trim_end_matches('/'));
-    later == earlier || rest.is_some_and(|rest| rest.starts_with('/'))
+    let (earlier, later) = (earlier.trim_end_matches('/'), later.trim_end_matches('/'));
+    let rest = later.strip_prefix(earlier);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -348,8 +351,8 @@ mod tests {
             ("/a", "/a/", true),
             ("/a", "/ab", false),
             ("/a/b", "/a", false),
-            // "/a/" may be left to match "/a" itself
-            ("/a/", "/a", false),
+            ("/a/", "/a", true),
+            ("/a", "/", false),
         ] {
             assert_eq!(path_takes(earlier, later), taken, "{earlier} {later}");
         }

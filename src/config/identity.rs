@@ -1,0 +1,156 @@
+//! `[identity]`: who we are on the link, and whom we believe; and the same keys where they stand
+//! elsewhere.
+
+use std::path::PathBuf;
+
+use super::{
+    Identity, Revocation, TrustBundle,
+    reader::{Table, Value},
+    values::{certificate_files, some_peer_names},
+};
+use crate::{admit::DeniedList, identity::PeerName};
+
+/// `[identity]`, or a backend's own; `name` is what warnings call it.
+pub(super) fn read_identity(table: Table<'_>, name: &str) -> Option<Identity> {
+    if let Some(source) = table.get("source") {
+        let _files = source.word(&[("files", ())], &["renew", "pki", "acme", "spiffe"]);
+    }
+    let files = certificate_files(&table);
+    let trust = table.get("trust");
+    let pinned = table.get("pinned");
+    let bundle = table.get("trust_bundle");
+    let (no_trust, no_bundle) = (trust.is_none(), bundle.is_none());
+    let list = pinned.as_ref().map(paths).unwrap_or_default();
+    let bundles: Vec<TrustBundle> = bundle
+        .as_ref()
+        .and_then(Value::list)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(read_bundle)
+        .collect();
+    let revocation = revocation(&table, ["crl", "crl_policy"], Some("crl_scope"));
+    let denied = table
+        .get("denied")
+        .map(|v| read_denied(&v))
+        .unwrap_or_default();
+    if no_trust && no_bundle && pinned.as_ref().is_none_or(Value::is_empty_list) {
+        table.add(
+            format!("[{name}] trusts nobody: `trust`, `pinned` and `trust_bundle` are absent"),
+            "name the roots that the other side chains to: trust = \"trust.pem\"",
+        );
+    }
+    if revocation.is_none() && !(no_trust && no_bundle) && table.get("crl").is_none() {
+        let warning = "is not set: revoked certificates of the other side are not refused";
+        table.notes.warn(format!("{name}.crl {warning}"));
+    }
+    let span = table.span.clone();
+    let trust = trust.and_then(|v| v.path());
+    table.finish();
+    let files = files?;
+    Some(Identity {
+        certificate: files.certificate,
+        key: files.key,
+        key_passphrase: files.key_passphrase,
+        trust,
+        bundles,
+        pinned: list,
+        revocation,
+        denied,
+        span,
+    })
+}
+
+fn read_bundle(item: &Value<'_>) -> Option<TrustBundle> {
+    let table = item.table("[[identity.trust_bundle]]")?;
+    let file = table
+        .need("file", "a PEM file of roots")
+        .and_then(|v| v.path());
+    let names = table.need(
+        "names",
+        "what these roots speak for: [\"dns:*.partner.example\"]",
+    );
+    let names = names.and_then(|value| {
+        let names = some_peer_names(&value, &[])?;
+        let of_one = |name: &PeerName| match name {
+            PeerName::Spiffe(_) | PeerName::SpiffePrefix { .. } | PeerName::Dns(_) => false,
+            PeerName::Fingerprint(_) | PeerName::Spki(_) | PeerName::Pinned { .. } => true,
+        };
+        if names.0.iter().any(of_one) {
+            let help = "expected names that a CA can put into a certificate: dns: or spiffe://";
+            value.bad(
+                "roots speak for names, not for one certificate or key",
+                help,
+            );
+        }
+        Some(names)
+    });
+    table.finish();
+    Some(TrustBundle {
+        file: file?,
+        names: names?,
+    })
+}
+
+fn read_denied(value: &Value<'_>) -> DeniedList {
+    let mut denied = DeniedList::default();
+    for item in value.list().unwrap_or_default() {
+        let expected = "\"sha256:HEX\" or \"serial:HEX\"";
+        let _added = item.judged(expected, |text| denied.add(text));
+    }
+    denied
+}
+
+/// One file or a list of files, none of them twice.
+pub(super) fn paths(value: &Value<'_>) -> Vec<PathBuf> {
+    let mut list: Vec<PathBuf> = Vec::new();
+    for item in value.list_or_one().unwrap_or_default() {
+        match item.path() {
+            Some(path) if list.contains(&path) => {
+                item.bad(
+                    format!("{} stands here twice", path.display()),
+                    "remove one",
+                );
+            }
+            path => list.extend(path),
+        }
+    }
+    list
+}
+
+/// `crl` and its companions, under the names that they have in this table.
+pub(super) fn revocation(
+    table: &Table<'_>,
+    [crl, policy]: [&'static str; 2],
+    scope: Option<&'static str>,
+) -> Option<Revocation> {
+    let files = table.get(crl);
+    let policy = table.get(policy);
+    let scope = scope.and_then(|scope| table.get(scope));
+    let tolerate = policy
+        .as_ref()
+        .and_then(|v| v.word(&[("require", false), ("tolerate", true)], &[]));
+    let leaf_only = scope
+        .as_ref()
+        .and_then(|v| v.word(&[("chain", false), ("leaf", true)], &[]));
+    let Some(files) = files else {
+        for lonely in [policy, scope].into_iter().flatten() {
+            // who writes "require" believes that something is required
+            lonely.bad(
+                format!("`{}` without `{crl}` does nothing", lonely.key),
+                format!("name the files: {crl} = [\"crl.pem\"]"),
+            );
+        }
+        return None;
+    };
+    if files.is_empty_list() {
+        files.bad(
+            format!("`{crl}` names no file"),
+            "leave it out, or name at least one",
+        );
+    }
+    Some(Revocation {
+        files: paths(&files),
+        tolerate_expired: tolerate.unwrap_or(false),
+        leaf_only: leaf_only.unwrap_or(false),
+    })
+}
