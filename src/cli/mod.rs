@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod pki;
 mod report;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -38,6 +39,8 @@ enum Command {
     },
     /// Say which rule decides on a peer, and why; opens no socket. With a reason's code: what it means
     Explain(explain::Explain),
+    /// Make and keep the certificates of gateways and acceptors
+    Pki(pki::PkiArgs),
     /// Write the completions of a shell to standard output
     Completions {
         /// The shell
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         }),
         Command::Check { files } => check::run(&files),
         Command::Explain(explain) => explain::run(&explain),
+        Command::Pki(args) => pki::run(args),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut text);

@@ -125,10 +125,13 @@ impl Authority {
             }
         }
         let now = clock::now();
-        authority.make_cas(
-            &options_of_cas(&domain, &permitted, options.algorithm, options.days),
-            now,
-        )?;
+        let plan = CaPlan {
+            domain: &domain,
+            permitted: &permitted,
+            algorithm: options.algorithm,
+            days: options.days,
+        };
+        authority.make_cas(&plan, now)?;
         let mut state = authority.state_after_init(&domain, permitted, options.force);
         state.save(&authority.state_folder())?;
         write_crls(&authority, &mut state, CrlOptions::default(), now, true)?;
@@ -208,13 +211,6 @@ impl Authority {
         store::lock(&self.state_folder())
     }
 
-    /// The certificate of a CA, its key not needed.
-    #[allow(dead_code, reason = "list and verify are about to ask for it")]
-    pub(super) fn ca_facts(&self, ca: Ca) -> Result<CertFacts, PkiError> {
-        let path = self.folder.join(ca.folder()).join("ca.pem");
-        read_leaf(&path).map(|(_, facts)| facts)
-    }
-
     /// Loads a CA with its key.
     pub(super) fn signer(&self, ca: Ca) -> Result<Signer, PkiError> {
         let folder = self.folder.join(ca.folder());
@@ -290,20 +286,6 @@ struct CaPlan<'a> {
     permitted: &'a Permitted,
     algorithm: Algorithm,
     days: u32,
-}
-
-fn options_of_cas<'a>(
-    domain: &'a TrustDomain,
-    permitted: &'a Permitted,
-    algorithm: Algorithm,
-    days: u32,
-) -> CaPlan<'a> {
-    CaPlan {
-        domain,
-        permitted,
-        algorithm,
-        days,
-    }
 }
 
 impl CaPlan<'_> {

@@ -8,6 +8,9 @@ pub enum PkiError {
     /// What was asked for is wrong: names, options, a profile, a file's content.
     #[error("{0}")]
     Invalid(String),
+    /// A certificate that a peer would not accept.
+    #[error("{0}")]
+    Refused(String),
     /// A file could not be read, written or locked.
     #[error("can't {act} {}: {source}", path.display())]
     File {
@@ -35,7 +38,7 @@ impl PkiError {
         match self {
             Self::Invalid(_) => 2,
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => 2,
-            Self::File { .. } | Self::Crypto { .. } => 1,
+            Self::Refused(_) | Self::File { .. } | Self::Crypto { .. } => 1,
         }
     }
 

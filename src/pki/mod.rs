@@ -13,14 +13,16 @@ pub mod profile;
 mod revoke;
 pub mod state;
 pub mod store;
+mod verify;
 
-pub use algorithm::Algorithm;
+pub use algorithm::{Algorithm, Passphrase};
 pub use authority::{Authority, InitOptions};
 pub use error::PkiError;
 pub use issue::{IssueRequest, Issued};
 pub use profile::Role;
 pub use revoke::{CrlOptions, CrlReport};
 pub use state::{Reason, Record, Revoked};
+pub use verify::Verified;
 
 #[cfg(test)]
 mod tests;

@@ -250,6 +250,27 @@ impl EdgeMaterial {
     }
 }
 
+impl Verification {
+    /// Roots and CRLs alone, for whoever asks what a peer would say of a certificate.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load(
+        roots: &std::path::Path,
+        revocation: &Revocation,
+    ) -> Result<Self, Vec<MaterialError>> {
+        let trust = Trust {
+            roots: Some(roots),
+            bundles: &[],
+            pinned: &[],
+            revocation: Some(revocation),
+        };
+        // only its signature algorithms matter here, and those are not configured
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        load_verification(&trust, &provider, None)
+    }
+}
+
 /// Where the other side's roots, pins and CRLs are.
 pub(super) struct Trust<'a> {
     pub(super) roots: Option<&'a std::path::Path>,
