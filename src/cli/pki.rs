@@ -26,7 +26,7 @@ const MAX_STDIN: u64 = 1 << 20;
 
 /// Make and keep the certificates of gateways and acceptors
 #[derive(Debug, Args)]
-pub struct PkiArgs {
+pub(super) struct PkiArgs {
     /// The authority's folder
     #[arg(long, global = true, value_name = "DIR", default_value = "pki")]
     dir: PathBuf,
@@ -191,19 +191,16 @@ fn answer(args: PkiArgs) -> Result<String, Failure> {
     let now = clock::now();
     match command {
         PkiCommand::Init(init) => {
-            let authority = Authority::init(
-                &dir,
-                InitOptions {
-                    trust_domain: init.trust_domain,
-                    algorithm: init.algorithm,
-                    days: init.days,
-                    permit_dns: init.permit_dns,
-                    permit_ip: init.permit_ip,
-                    passphrase: passphrase.clone(),
-                    force: init.force,
-                },
-            )?;
-            describe_init(&authority).map_err(Failure::from)
+            let options = InitOptions {
+                trust_domain: init.trust_domain,
+                algorithm: init.algorithm,
+                days: init.days,
+                permit_dns: init.permit_dns,
+                permit_ip: init.permit_ip,
+                passphrase: passphrase.clone(),
+                force: init.force,
+            };
+            Ok(describe_init(&Authority::init(&dir, options)?))
         }
         PkiCommand::Issue(issue) => {
             let authority = open()?;
@@ -231,35 +228,8 @@ fn answer(args: PkiArgs) -> Result<String, Failure> {
                 until(verified.not_after, now)
             ))
         }
-        PkiCommand::Revoke { target, reason } => {
-            let authority = open()?;
-            let mut text = String::new();
-            for record in authority.revoke(&target, reason)? {
-                let _infallible = writeln!(
-                    text,
-                    "revoked {}/{} serial {}",
-                    record.role, record.name, record.serial
-                );
-            }
-            let crl = authority.crl();
-            let _infallible = writeln!(text, "{}: hand it to every peer", crl.display());
-            Ok(text)
-        }
-        PkiCommand::Crl { days, root_days } => {
-            let authority = open()?;
-            let report = authority.write_crls(CrlOptions { days, root_days })?;
-            let root = match report.root_next_update {
-                Some(at) => format!("the root's {}", until(at, now)),
-                None => "the root's is kept: its key is not here".to_owned(),
-            };
-            Ok(format!(
-                "{}: number {}, {} revoked; {}; {root}\n",
-                authority.crl().display(),
-                report.number,
-                report.revoked,
-                until(report.next_update, now)
-            ))
-        }
+        PkiCommand::Revoke { target, reason } => revoke(&open()?, &target, reason),
+        PkiCommand::Crl { days, root_days } => crl(&open()?, CrlOptions { days, root_days }, now),
         PkiCommand::Install { from, to, owner } => {
             let owner = owner.as_deref().map(Owner::look_up).transpose()?;
             let written = install(&from, &to, owner)?;
@@ -277,6 +247,35 @@ fn answer(args: PkiArgs) -> Result<String, Failure> {
     }
 }
 
+fn revoke(authority: &Authority, target: &str, reason: Reason) -> Result<String, Failure> {
+    let mut text = String::new();
+    for record in authority.revoke(target, reason)? {
+        let _infallible = writeln!(
+            text,
+            "revoked {}/{} serial {}",
+            record.role, record.name, record.serial
+        );
+    }
+    let crl = authority.crl();
+    let _infallible = writeln!(text, "{}: hand it to every peer", crl.display());
+    Ok(text)
+}
+
+fn crl(authority: &Authority, options: CrlOptions, now: UnixSeconds) -> Result<String, Failure> {
+    let report = authority.write_crls(options)?;
+    let root = match report.root_next_update {
+        Some(at) => format!("the root's {}", until(at, now)),
+        None => "the root's is kept: its key is not here".to_owned(),
+    };
+    Ok(format!(
+        "{}: number {}, {} revoked; {}; {root}\n",
+        authority.crl().display(),
+        report.number,
+        report.revoked,
+        until(report.next_update, now)
+    ))
+}
+
 fn later(command: &str) -> Result<String, Failure> {
     Err(Failure::Wrong(format!("pki {command}: not supported yet")))
 }
@@ -285,7 +284,7 @@ fn days(text: &str) -> Result<u32, String> {
     text.strip_suffix('d')
         .unwrap_or(text)
         .parse()
-        .map_err(|_| format!("{text:?} is not a number of days such as 30d"))
+        .map_err(|e| format!("{text:?} is not a number of days such as 30d: {e}"))
 }
 
 /// "ends in 89 days (2027-02-21T…)".
@@ -300,9 +299,9 @@ fn quoted(path: &Path) -> String {
     toml::Value::String(path.display().to_string()).to_string()
 }
 
-fn describe_init(authority: &Authority) -> Result<String, PkiError> {
+fn describe_init(authority: &Authority) -> String {
     let folder = authority.folder().display();
-    Ok(format!(
+    format!(
         "made an authority in {folder}\n\
          \x20 {folder}/root/ca.key     the root's key: take it offline, it is needed for `pki crl` once a year\n\
          \x20 {folder}/issuing/ca.key  signs certificates\n\
@@ -312,7 +311,7 @@ fn describe_init(authority: &Authority) -> Result<String, PkiError> {
         authority.trust().display(),
         authority.crl().display(),
         CrlOptions::default().days,
-    ))
+    )
 }
 
 fn describe_issued(authority: &Authority, role: Role, issued: &Issued, now: UnixSeconds) -> String {

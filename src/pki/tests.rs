@@ -131,7 +131,7 @@ fn an_encrypted_store_needs_its_passphrase() {
     let secret = |text: &str| {
         let path = folder.path().join("secret");
         store::write_file(&path, text.as_bytes(), 0o600).unwrap();
-        algorithm::Passphrase::read(&path)
+        Passphrase::read(&path)
     };
     let right = secret("correct horse\n").unwrap();
     let options = InitOptions {

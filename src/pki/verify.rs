@@ -41,13 +41,10 @@ impl Authority {
         let refused =
             |reason: String| PkiError::Refused(format!("{}: refused: {reason}", file.display()));
         let facts = CertFacts::read(leaf).map_err(|e| refused(e.to_string()))?;
-        let role = match role.or_else(|| guess(&facts)) {
-            Some(role) => role,
-            None => {
-                return Err(PkiError::invalid(
-                    "the certificate names no role: say which with --as",
-                ));
-            }
+        let Some(role) = role.or_else(|| guess(&facts)) else {
+            return Err(PkiError::invalid(
+                "the certificate names no role: say which with --as",
+            ));
         };
         self.check_role(&facts, role).map_err(refused)?;
         let revocation = Revocation {

@@ -1,1 +1,3 @@
 //! End-to-end tests: they start the real binary.
+
+mod pki;
