@@ -89,7 +89,11 @@ impl Authority {
             audit(&self.state_folder(), now, "revoke", &facts)?;
         }
         state.save(&self.state_folder())?;
-        write_crls(self, &mut state, CrlOptions::default(), now, false)?;
+        let options = CrlOptions {
+            days: state.crl_days,
+            ..CrlOptions::default()
+        };
+        write_crls(self, &mut state, options, now, false)?;
         Ok(done)
     }
 }
@@ -152,6 +156,7 @@ pub(super) fn write_crls(
             )));
         }
     }
+    state.crl_days = options.days;
     state.issuing_crl_number += 1;
     if root {
         state.root_crl_number += 1;

@@ -94,6 +94,9 @@ pub(super) struct State {
     pub(super) issuing_crl_number: u64,
     /// The last number of the root's CRL; it only grows.
     pub(super) root_crl_number: u64,
+    /// Life of the issuing CA's last CRL: one that a revocation writes must not end sooner than
+    /// whoever renews it by the calendar expects.
+    pub(super) crl_days: u32,
     pub(super) certificates: Vec<Record>,
 }
 
@@ -105,6 +108,7 @@ impl State {
             permitted,
             issuing_crl_number: 0,
             root_crl_number: 0,
+            crl_days: super::CrlOptions::default().days,
             certificates: Vec::new(),
         }
     }

@@ -213,6 +213,25 @@ fn crl_numbers_only_grow_and_an_absent_root_key_is_no_obstacle() {
     assert_eq!(text.matches("BEGIN X509 CRL").count(), 2);
 }
 
+#[test]
+fn a_revocation_keeps_the_life_that_the_operator_chose() {
+    let (_folder, authority) = store();
+    authority
+        .issue(&IssueRequest::new(Role::Client, "anna"))
+        .unwrap();
+    let options = CrlOptions {
+        days: 90,
+        ..CrlOptions::default()
+    };
+    authority.write_crls(options).unwrap();
+    authority.revoke("anna", Reason::Unspecified).unwrap();
+    let text = std::fs::read(authority.folder().join("issuing/crl.pem")).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&text).unwrap();
+    let (_, crl) = x509_parser::parse_x509_crl(&pem.contents).unwrap();
+    let life = crl.next_update().unwrap().timestamp() - crl.last_update().timestamp();
+    assert!(life >= 90 * 86_400, "{life}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -78,7 +78,7 @@ impl Authority {
             [id] if id.domain().as_str() == state.trust_domain
                 && id.role() != Some(role.as_str()) =>
             {
-                Err(format!("{id} is not the ID of a {role}"))
+                Err(format!("{id} is not an ID of the role {role}"))
             }
             _ => Ok(()),
         }
