@@ -1,3 +1,14 @@
 //! End-to-end tests: they start the real binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    reason = "a test that can't go on fails"
+)]
 
+mod chain;
 mod pki;
+mod world;
