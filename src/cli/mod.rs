@@ -1,6 +1,7 @@
 //! The command line: one file per command; `report` says how errors speak and what exit codes mean.
 
 mod check;
+mod demo;
 mod explain;
 mod pki;
 mod report;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the whole thing at work on loopback: gateway, acceptor, backend and throw-away certificates
+    Demo(demo::DemoArgs),
     /// Terminate client TLS and open mutual TLS to acceptors
     Gateway(Run),
     /// Let gateways in to the backend beside us, and nobody else
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         Err(error) => return report::usage(&error),
     };
     let done = match cli.command {
+        Command::Demo(args) => demo::run(&args),
         Command::Gateway(run) => role(&run, "gateway", |config| {
             matches!(config, Config::Gateway(_))
         }),

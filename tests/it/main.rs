@@ -10,5 +10,6 @@
 )]
 
 mod chain;
+mod demo;
 mod pki;
 mod world;
