@@ -96,6 +96,7 @@ denials! {
     UpstreamUnreachable, "upstream_unreachable", 502, Upstream, Error, "no acceptor could be reached", "run portcullis doctor at the gateway";
     UpstreamTimeout, "upstream_timeout", 504, Upstream, Error, "the next hop did not answer in time", "see connect_timeout and limits.response_timeout";
     UpstreamRefused, "upstream_refused", 502, Upstream, Error, "the acceptor refused this gateway", "the acceptor's log has the reason; the detail has its alert";
+    UpstreamUntrusted, "upstream_untrusted", 502, Upstream, Error, "the acceptor's certificate was not accepted", "the detail has the reason; see trust, crl, server_name and acceptor_ids";
     UpstreamBroken, "upstream_broken", 502, Upstream, Warn, "the next hop broke the connection", "look at the backend";
     BackendUnreachable, "backend_unreachable", 502, Upstream, Error, "the acceptor can't reach its backend", "start the backend, or mend backend in the acceptor's configuration";
     IdleTimeout, "idle_timeout", 0, Peer, Info, "no byte in either direction for limits.idle_timeout", "see limits.idle_timeout";

@@ -1,6 +1,6 @@
 //! The proof that every rule said yes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{Grant, PeerFacts};
 
@@ -9,13 +9,13 @@ use super::{Grant, PeerFacts};
 pub struct Permit {
     source: IpAddr,
     grant: Grant,
-    peer: Option<PeerFacts>,
+    peer: Option<Arc<PeerFacts>>,
 }
 
 impl Permit {
     /// Made by `serve` alone, once `decide_source` and `decide_peer` have said yes.
     #[must_use]
-    pub fn issue(source: IpAddr, grant: Grant, peer: Option<PeerFacts>) -> Self {
+    pub fn issue(source: IpAddr, grant: Grant, peer: Option<Arc<PeerFacts>>) -> Self {
         Self {
             source,
             grant,
@@ -38,6 +38,6 @@ impl Permit {
     /// The proven peer.
     #[must_use]
     pub fn peer(&self) -> Option<&PeerFacts> {
-        self.peer.as_ref()
+        self.peer.as_deref()
     }
 }

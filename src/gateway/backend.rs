@@ -15,7 +15,7 @@ use super::{
     dial::{Dialled, Dialler, LinkStream},
 };
 use crate::{
-    admit::{Denial, Denied},
+    admit::{Blame, Denial, Denied},
     clock,
     config::{Backend, Balance},
     identity::UnixSeconds,
@@ -132,6 +132,20 @@ impl AcceptorState {
     }
 }
 
+/// What was found at an acceptor is no fault of our client: the reason says whose it is, and the
+/// detail keeps what was found.
+fn of_upstream(denied: Denied) -> Denied {
+    let reason = match (denied.reason.blame(), denied.reason.http_status()) {
+        (Blame::Upstream, _) => return denied,
+        (Blame::Peer | Blame::Local, 401 | 403) => Denial::UpstreamUntrusted,
+        (Blame::Peer | Blame::Local, _) => Denial::UpstreamBroken,
+    };
+    Denied::new(
+        reason,
+        format!("{}: {}", denied.reason.code(), denied.detail),
+    )
+}
+
 impl BackendRuntime {
     /// A backend with its acceptors; there is at least one.
     pub(crate) fn new(
@@ -234,6 +248,7 @@ impl BackendRuntime {
                 })
             }
             Err(denied) => {
+                let denied = of_upstream(denied);
                 acceptor.failed();
                 self.metrics.connect_failed(denied.reason);
                 Err(denied)
@@ -274,5 +289,23 @@ impl BackendRuntime {
             .verification
             .prove_again(chain, Usage::ServerAuth, clock::now())?;
         (state.dialler.judge)(Some(&peer)).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acceptor_s_fault_is_never_its_client_s() {
+        for denial in Denial::ALL {
+            let told = of_upstream(Denied::new(*denial, "why"));
+            assert_eq!(told.reason.blame(), Blame::Upstream, "{}", denial.code());
+            assert!(told.reason.http_status() >= 502, "{}", denial.code());
+            assert!(told.detail.contains("why"));
+        }
+        let told = of_upstream(Denied::new(Denial::CrlExpired, "old"));
+        assert_eq!(told.reason, Denial::UpstreamUntrusted);
+        assert_eq!(told.detail, "crl_expired: old");
     }
 }

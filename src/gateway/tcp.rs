@@ -2,12 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::{BackendRuntime, ClientFacts, Link, routes};
 use crate::{
-    admit::{Denial, Denied},
+    admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, Closed, Role, link},
+    serve::{Admitted, BoxFuture, CancelRequest, Closed, Role, link},
     telemetry::access::Access,
 };
 
@@ -47,6 +49,43 @@ impl Role for TcpGateway {
                 record.emit();
             }
             closed
+        })
+    }
+
+    fn cancel(self: Arc<Self>, request: CancelRequest) -> BoxFuture<Closed> {
+        Box::pin(async move {
+            let began = Instant::now();
+            let mut record = Access {
+                listener: self.listener.to_string(),
+                connection: request.id.to_string(),
+                source: Some(request.source),
+                local: Some(request.local),
+                rule: request.permit.grant().rule.clone(),
+                decision: "admitted",
+                detail: "a cancel request without TLS".to_owned(),
+                ..Access::default()
+            };
+            let handed = self.hand_on(&request, &mut record).await;
+            record.total = began.elapsed();
+            if let Err(denied) = &handed {
+                record.decision = "refused";
+                record.reason = Some(denied.reason);
+                record.detail.clone_from(&denied.detail);
+            }
+            let sent = if handed.is_ok() {
+                u64::try_from(request.message.len()).unwrap_or(0)
+            } else {
+                0
+            };
+            record.bytes_in = sent;
+            if self.access {
+                record.emit();
+            }
+            Closed {
+                cause: handed.err(),
+                bytes_in: sent,
+                bytes_out: 0,
+            }
         })
     }
 }
@@ -105,19 +144,6 @@ impl TcpGateway {
     }
 
     async fn open(&self, admitted: &Admitted, record: &mut Access) -> Result<Link, Denied> {
-        let sni = admitted.sni.as_deref();
-        let route = routes::match_tcp(&self.routes, &self.listener, sni).ok_or_else(|| {
-            Denied::new(Denial::NoRoute, format!("SNI {}", sni.unwrap_or("absent")))
-        })?;
-        record.route.clone_from(&route.label);
-        routes::check_clients(route, admitted.peer.as_deref())?;
-        record.backend.clone_from(&route.backend);
-        let backend = self.backends.get(&route.backend).ok_or_else(|| {
-            Denied::new(
-                Denial::NoRoute,
-                format!("backend {} is not loaded", route.backend),
-            )
-        })?;
         let client = ClientFacts {
             connection_id: admitted.id,
             source: admitted.source,
@@ -128,6 +154,54 @@ impl TcpGateway {
                 .as_ref()
                 .map(|_| admitted.permit.grant().identity.clone()),
         };
-        backend.connect(&client).await
+        self.route(&client, admitted.peer.as_deref(), record).await
+    }
+
+    /// Opens the link that the routes choose.
+    async fn route(
+        &self,
+        client: &ClientFacts,
+        peer: Option<&PeerFacts>,
+        record: &mut Access,
+    ) -> Result<Link, Denied> {
+        let sni = client.sni.as_deref();
+        let route = routes::match_tcp(&self.routes, &self.listener, sni).ok_or_else(|| {
+            Denied::new(Denial::NoRoute, format!("SNI {}", sni.unwrap_or("absent")))
+        })?;
+        record.route.clone_from(&route.label);
+        routes::check_clients(route, peer)?;
+        record.backend.clone_from(&route.backend);
+        let backend = self.backends.get(&route.backend).ok_or_else(|| {
+            Denied::new(
+                Denial::NoRoute,
+                format!("backend {} is not loaded", route.backend),
+            )
+        })?;
+        backend.connect(client).await
+    }
+
+    /// Sends a cancel request to the backend and waits for its end, which is its only answer.
+    async fn hand_on(&self, request: &CancelRequest, record: &mut Access) -> Result<(), Denied> {
+        let client = ClientFacts {
+            connection_id: request.id,
+            source: request.source,
+            destination: request.local,
+            sni: None,
+            identity: None,
+        };
+        let mut link = self.route(&client, None, record).await?;
+        record.connect = Some(link.connect);
+        link.lease.acceptor().clone_into(&mut record.acceptor);
+        let exchange = async {
+            link.stream.write_all(&request.message).await?;
+            link.stream.shutdown().await?;
+            let mut rest = [0; 64];
+            while link.stream.read(&mut rest).await? > 0 {}
+            Ok(())
+        };
+        tokio::time::timeout(self.limits.handshake_timeout, exchange)
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            .map_err(|error: std::io::Error| Denied::new(Denial::UpstreamBroken, error.to_string()))
     }
 }

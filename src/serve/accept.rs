@@ -15,8 +15,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Admitted, Closed, Snapshot, Supervision, new_connection_id,
-    preface::{self, Claimed},
+    Admitted, CancelRequest, Closed, Snapshot, Supervision, new_connection_id,
+    preface::{self, Claimed, Start},
     table::{Slot, Table},
 };
 use crate::{
@@ -198,8 +198,30 @@ impl Serving {
                     format!("limits.handshake_timeout = {limit:?}"),
                 ))
             });
+        let role = Arc::clone(&snapshot.role);
         let accepted = match done {
-            Ok(accepted) => accepted,
+            Ok(Passed::Tls(accepted)) => accepted,
+            Ok(Passed::Cancel {
+                io,
+                permit,
+                message,
+            }) => {
+                self.metrics.admitted();
+                let request = CancelRequest {
+                    id,
+                    permit,
+                    source: seen.source,
+                    local: seen.local,
+                    message,
+                };
+                let closed = role.cancel(request).await;
+                // the client waits for our end to know that the request was taken
+                drop(io);
+                self.metrics
+                    .closed(closed.reason(), closed.bytes_in, closed.bytes_out);
+                drop(slot);
+                return;
+            }
             Err(denied) => {
                 self.refused(&snapshot, id, seen.source, None, &denied, at);
                 return;
@@ -209,7 +231,6 @@ impl Serving {
         self.metrics.handshake_seconds(handshake.as_secs_f64());
         self.metrics.admitted();
         let admitted = self.admit(id, accepted, &snapshot, seen, rules, handshake);
-        let role = Arc::clone(&snapshot.role);
         drop(snapshot);
         let closed: Closed = role.serve(admitted).await;
         self.metrics
@@ -224,7 +245,7 @@ impl Serving {
         slot: &mut Slot,
         seen: &mut Seen,
         from_balancer: bool,
-    ) -> Result<Accepted<Buffered<Socket>>, Denied> {
+    ) -> Result<Passed, Denied> {
         let rules = &snapshot.rules;
         let mut io = Buffered::new(socket);
         if from_balancer {
@@ -245,7 +266,15 @@ impl Serving {
                 }
             }
         }
-        preface::before_tls(&mut io, rules).await?;
+        if let Start::PostgresCancel(message) = preface::before_tls(&mut io, rules).await? {
+            let grant = rules.judge(seen.source.ip(), None, clock::now())?;
+            let permit = Permit::issue(seen.source.ip(), grant, None);
+            return Ok(Passed::Cancel {
+                io,
+                permit,
+                message,
+            });
+        }
         let judged = Arc::clone(snapshot);
         let from = seen.source.ip();
         let judge: Judge = Arc::new(move |peer| judged.rules.judge(from, peer, clock::now()));
@@ -253,13 +282,14 @@ impl Serving {
         // the semaphore is never closed; were it, handshakes would go on unbounded in number,
         // still bounded by limits.connections
         let turn = self.turns.acquire().await;
-        match tokio::time::timeout(TURN, &mut handshake).await {
+        let done = match tokio::time::timeout(TURN, &mut handshake).await {
             Ok(done) => done,
             Err(_elapsed) => {
                 drop(turn);
                 handshake.await
             }
-        }
+        };
+        done.map(Passed::Tls)
     }
 
     fn admit(
@@ -287,7 +317,7 @@ impl Serving {
         );
         Admitted {
             id,
-            permit: Permit::issue(seen.source.ip(), accepted.grant, peer.as_deref().cloned()),
+            permit: Permit::issue(seen.source.ip(), accepted.grant, peer.clone()),
             stream: accepted.stream,
             peer,
             source: seen.source,
@@ -327,6 +357,20 @@ impl Serving {
         }
         .emit();
     }
+}
+
+/// What got through the checks.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the rare one is the small one, and neither is kept"
+)]
+enum Passed {
+    Tls(Accepted<Buffered<Socket>>),
+    Cancel {
+        io: Buffered<Socket>,
+        permit: Permit,
+        message: Vec<u8>,
+    },
 }
 
 /// Addresses as the rules see them.

@@ -65,6 +65,21 @@ pub struct Admitted {
     pub drain: Drain,
 }
 
+/// A PostgreSQL cancel request that came without TLS, and was let in by its source alone: a
+/// listener that asks for certificates refuses it.
+pub struct CancelRequest {
+    /// The connection's name.
+    pub id: ConnectionId,
+    /// The proof that every rule said yes.
+    pub permit: Permit,
+    /// The client's address.
+    pub source: SocketAddr,
+    /// Our address on this connection.
+    pub local: SocketAddr,
+    /// The request, whole.
+    pub message: Vec<u8>,
+}
+
 /// How a connection ended, for the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Closed {
@@ -101,6 +116,12 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Role: Send + Sync + 'static {
     /// Carries the connection to its end, and writes its access record.
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed>;
+
+    /// Hands a cancel request on. Only listeners with `starttls = "postgres"` get any.
+    fn cancel(self: Arc<Self>, request: CancelRequest) -> BoxFuture<Closed> {
+        drop(request);
+        Box::pin(async { Closed::refused(Denied::new(Denial::StarttlsPlaintext, "")) })
+    }
 }
 
 /// The PROXY header for a client and the address that it dialled; without them the form that

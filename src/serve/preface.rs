@@ -26,6 +26,15 @@ pub(super) enum Claimed {
     Probe,
 }
 
+/// What stands at the front of the stream.
+pub(super) enum Start {
+    /// A TLS record.
+    Tls,
+    /// PostgreSQL's request to cancel a query, whole: every libpq before 17 sends it without TLS,
+    /// on a connection of its own.
+    PostgresCancel(Vec<u8>),
+}
+
 /// Reads the header that a configured balancer must send.
 pub(super) async fn read_proxy_header(io: &mut Buffered<Socket>) -> Result<Claimed, Denied> {
     loop {
@@ -62,12 +71,11 @@ pub(super) async fn read_proxy_header(io: &mut Buffered<Socket>) -> Result<Claim
     }
 }
 
-/// Looks at the first bytes and answers what comes before TLS. On return the next byte is a TLS
-/// record, or the peer was refused.
+/// Looks at the first bytes and answers what comes before TLS.
 pub(super) async fn before_tls(
     io: &mut Buffered<Socket>,
     rules: &ListenerRules,
-) -> Result<(), Denied> {
+) -> Result<Start, Denied> {
     if io.buffered().is_empty() && more(io).await? == 0 {
         return Err(Denied::new(
             Denial::HandshakeFailed,
@@ -81,25 +89,25 @@ pub(super) async fn before_tls(
         ));
     }
     if rules.starttls_postgres {
-        postgres(io).await?;
+        return postgres(io).await;
     }
-    Ok(())
+    Ok(Start::Tls)
 }
 
 /// <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
-async fn postgres(io: &mut Buffered<Socket>) -> Result<(), Denied> {
+async fn postgres(io: &mut Buffered<Socket>) -> Result<Start, Denied> {
     // GSSENCRequest may come first, and once; then SSLRequest
     let mut asked_for_gss = false;
     loop {
         match starttls::classify(io.buffered()) {
-            PostgresStart::DirectTls => return Ok(()),
+            PostgresStart::DirectTls => return Ok(Start::Tls),
             PostgresStart::SslRequest => {
                 io.consume(io.buffered().len());
                 write_all(io, starttls::ACCEPT_TLS).await?;
                 return if more(io).await? == 0 {
                     Err(closed_early())
                 } else {
-                    Ok(())
+                    Ok(Start::Tls)
                 };
             }
             PostgresStart::GssEncRequest if !asked_for_gss => {
@@ -121,7 +129,12 @@ async fn postgres(io: &mut Buffered<Socket>) -> Result<(), Denied> {
                     format!("{} bytes where 8 were expected", io.buffered().len()),
                 ));
             }
-            PostgresStart::Startup | PostgresStart::CancelRequest { .. } => {
+            PostgresStart::CancelRequest { .. } => {
+                let request = io.buffered().to_vec();
+                io.consume(request.len());
+                return Ok(Start::PostgresCancel(request));
+            }
+            PostgresStart::Startup => {
                 say_goodbye(io, &starttls::plaintext_refusal()).await;
                 return Err(Denied::new(
                     Denial::StarttlsPlaintext,

@@ -102,9 +102,8 @@ impl Activity {
         }
     }
 
-    /// Resolves when a deadline has passed. One timer, armed again only when it fires.
-    pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> impl Future<Output = Wish> + use<> {
-        let activity = Arc::clone(self);
+    /// The deadlines of this connection.
+    pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
         let (head, idle, write) = (
             limits.header_timeout,
             limits.keepalive_timeout,
@@ -112,36 +111,68 @@ impl Activity {
         );
         // deadlines are met to within a quarter
         let step = (head.min(idle).min(write) / 4).max(Duration::from_millis(10));
-        async move {
-            loop {
-                tokio::time::sleep(step).await;
-                let now = activity.now();
-                let over = |since: &AtomicU64, limit: Duration| {
-                    let since = since.load(Ordering::Relaxed);
-                    let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                    since != 0 && now.saturating_sub(since) >= limit
-                };
-                if over(&activity.stalled_since, write) {
-                    return Wish::Cut(Denied::new(
-                        Denial::WriteTimeout,
-                        "the client takes no bytes",
-                    ));
-                }
-                if activity.under_way.load(Ordering::Relaxed) == 0 {
-                    if over(&activity.head_since, head) {
-                        return Wish::Cut(Denied::new(
-                            Denial::RequestTimeout,
-                            format!("limits.header_timeout = {head:?}"),
-                        ));
-                    }
-                    if activity.head_since.load(Ordering::Relaxed) == 0
-                        && over(&activity.idle_since, idle)
-                    {
-                        return Wish::GoAway;
-                    }
-                }
+        Watch {
+            activity: Arc::clone(self),
+            head,
+            idle,
+            write,
+            step,
+            timer: Box::pin(tokio::time::sleep(step)),
+        }
+    }
+
+    fn since(&self, moment: &AtomicU64, limit: Duration) -> bool {
+        let since = moment.load(Ordering::Relaxed);
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        since != 0 && self.now().saturating_sub(since) >= limit
+    }
+}
+
+/// One timer for all deadlines of a connection, armed again only when it fires.
+pub(super) struct Watch {
+    activity: Arc<Activity>,
+    head: Duration,
+    idle: Duration,
+    write: Duration,
+    step: Duration,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Watch {
+    /// Resolves when a deadline has passed; may be asked again. Nothing is lost when it is
+    /// dropped before.
+    pub(super) async fn next(&mut self) -> Wish {
+        loop {
+            self.timer.as_mut().await;
+            self.timer
+                .as_mut()
+                .reset(tokio::time::Instant::now() + self.step);
+            if let Some(wish) = self.wish() {
+                return wish;
             }
         }
+    }
+
+    fn wish(&self) -> Option<Wish> {
+        let activity = &self.activity;
+        if activity.since(&activity.stalled_since, self.write) {
+            return Some(Wish::Cut(Denied::new(
+                Denial::WriteTimeout,
+                "the client takes no bytes",
+            )));
+        }
+        if activity.under_way.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        if activity.since(&activity.head_since, self.head) {
+            return Some(Wish::Cut(Denied::new(
+                Denial::RequestTimeout,
+                format!("limits.header_timeout = {:?}", self.head),
+            )));
+        }
+        let idle = activity.head_since.load(Ordering::Relaxed) == 0
+            && activity.since(&activity.idle_since, self.idle);
+        idle.then_some(Wish::GoAway)
     }
 }
 

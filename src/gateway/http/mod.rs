@@ -37,15 +37,16 @@ use crate::{
 macro_rules! drive {
     ($connection:expr, $watch:expr, $supervision:expr, $draining:expr) => {{
         let mut connection = std::pin::pin!($connection);
-        let mut watch = std::pin::pin!($watch);
+        let mut watch = $watch;
         let mut graceful = false;
         loop {
             tokio::select! {
                 biased;
                 done = connection.as_mut() => break done.err().map(|error| io::denied_by(&error)),
                 why = $supervision.ended() => break Some(why),
-                wish = watch.as_mut(), if !graceful => match wish {
+                wish = watch.next() => match wish {
                     // an idle connection is told to go; what is under way is finished
+                    io::Wish::GoAway if graceful => {}
                     io::Wish::GoAway => {
                         graceful = true;
                         connection.as_mut().graceful_shutdown();
