@@ -96,7 +96,7 @@ impl BackendDial {
         let connected = connect(Buffered::new(socket), tls, name.clone(), judge)
             .await
             .map_err(|denied| unreachable(&self.address, denied))?;
-        Ok(BackendStream::Tls(Box::new(connected.stream)))
+        Ok(BackendStream::Tls(connected.stream))
     }
 }
 

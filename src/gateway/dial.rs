@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A TLS stream to an acceptor.
-pub type LinkStream = tokio_rustls::client::TlsStream<Buffered<Socket>>;
+pub type LinkStream = Box<tokio_rustls::client::TlsStream<Buffered<Socket>>>;
 
 /// How one acceptor is dialled.
 pub(crate) struct Dialler {

@@ -31,7 +31,8 @@ impl Role for TcpGateway {
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
         Box::pin(async move {
             let opened = Instant::now();
-            let mut record = self.record(&admitted);
+            // boxed: it lives as long as the connection
+            let mut record = Box::new(self.record(&admitted));
             let closed = self.carry(admitted, &mut record).await;
             if self.access {
                 record.total += opened.elapsed();

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A TLS stream from a client or gateway.
-pub type ServerStream = tokio_rustls::server::TlsStream<Buffered<Socket>>;
+pub type ServerStream = Box<tokio_rustls::server::TlsStream<Buffered<Socket>>>;
 
 /// A fresh name for a connection.
 #[must_use]

@@ -59,7 +59,8 @@ impl std::fmt::Display for SessionFacts {
 #[derive(Debug)]
 pub struct Accepted<IO> {
     /// Bytes of the peer.
-    pub stream: ServerStream<IO>,
+    /// Boxed: it is handed on many times, and every hand would keep room for it.
+    pub stream: Box<ServerStream<IO>>,
     /// The proven peer; `None`: it showed no certificate.
     pub peer: Option<PeerFacts>,
     /// Why it was let in.
@@ -91,7 +92,8 @@ impl<IO> Accepted<IO> {
 #[derive(Debug)]
 pub struct Connected<IO> {
     /// Bytes of the server.
-    pub stream: tokio_rustls::client::TlsStream<IO>,
+    /// Boxed: it is handed on many times, and every hand would keep room for it.
+    pub stream: Box<tokio_rustls::client::TlsStream<IO>>,
     /// The proven server.
     pub peer: PeerFacts,
     /// Why it was let in.
@@ -144,7 +146,7 @@ where
     let start = tokio_rustls::StartHandshake::from_parts(accepted, io.inner);
     let handshake = start.into_stream(config).into_fallible();
     let mut stream = match PENDING.scope(pending.clone(), handshake).await {
-        Ok(stream) => stream,
+        Ok(stream) => Box::new(stream),
         Err((error, io)) => {
             let verdict = pending.take();
             linger(io).await;
@@ -221,7 +223,7 @@ where
         .connect(server_name, io)
         .into_fallible();
     let stream = match PENDING.scope(pending.clone(), handshake).await {
-        Ok(stream) => stream,
+        Ok(stream) => Box::new(stream),
         Err((error, io)) => {
             let verdict = pending.take();
             drop(io);

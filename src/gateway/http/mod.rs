@@ -12,15 +12,17 @@ mod upgrade;
 use std::{collections::HashMap, convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
 
 use hyper::{
+    Request, Response,
     body::Incoming,
     server::conn::{http1, http2},
-    service::service_fn,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    io::{Activity, ClientIo},
+    body::ResponseBody,
+    io::{Activity, ClientIo, Watch},
     pool::Pool,
 };
 use super::{BackendRuntime, ClientFacts};
@@ -37,14 +39,13 @@ use crate::{
 macro_rules! drive {
     ($connection:expr, $watch:expr, $supervision:expr, $draining:expr) => {{
         let mut connection = std::pin::pin!($connection);
-        let mut watch = $watch;
         let mut graceful = false;
         loop {
             tokio::select! {
                 biased;
                 done = connection.as_mut() => break done.err().map(|error| io::denied_by(&error)),
                 why = $supervision.ended() => break Some(why),
-                wish = watch.next() => match wish {
+                wish = $watch.next() => match wish {
                     // an idle connection is told to go; what is under way is finished
                     io::Wish::GoAway if graceful => {}
                     io::Wish::GoAway => {
@@ -78,6 +79,8 @@ pub struct HttpGateway {
     drain: Drain,
     access: bool,
 }
+
+type Answer = Response<ResponseBody>;
 
 /// What all requests of a connection share.
 struct Connection {
@@ -151,16 +154,44 @@ impl Connection {
 
 impl Role for HttpGateway {
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
-        Box::pin(self.carry(admitted))
+        // prepared outside the future, which then holds only what lives as long as the connection
+        let http2 = admitted.alpn.as_deref() == Some(b"h2");
+        let (connection, io, mut supervision) = self.connection(admitted);
+        let watch = connection.activity.watch(&self.limits);
+        let shared = Arc::clone(&connection);
+        let service = service_fn(move |request: Request<Incoming>| {
+            // boxed: hyper keeps room for the future of a request between requests
+            let answer = Box::pin(request::answer(Arc::clone(&shared), request));
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        Box::pin(async move {
+            let cause = if http2 {
+                // boxed: HTTP/1.1 connections need not have room for it
+                Box::pin(self.http2(io, service, watch, &mut supervision)).await
+            } else {
+                self.http1(io, service, watch, &mut supervision).await
+            };
+            let cause = match cause {
+                Some(cause) => Some(cause),
+                None => connection.outlast_upgrades(&mut supervision).await,
+            };
+            connection.cut.cancel();
+            let (bytes_in, bytes_out) = connection.activity.bytes();
+            Closed {
+                cause,
+                bytes_in,
+                bytes_out,
+            }
+        })
     }
 }
 
 impl HttpGateway {
-    #[expect(
-        clippy::too_many_lines,
-        reason = "two builders side by side are easier to compare"
-    )]
-    async fn carry(self: Arc<Self>, admitted: Admitted) -> Closed {
+    /// What the connection's requests share, its stream, and what watches over it.
+    fn connection(
+        self: &Arc<Self>,
+        admitted: Admitted,
+    ) -> (Arc<Connection>, TokioIo<ClientIo>, Supervision) {
         let Admitted {
             id,
             stream,
@@ -168,12 +199,12 @@ impl HttpGateway {
             peer,
             source,
             local,
-            alpn,
             sni,
-            mut supervision,
+            supervision,
             ..
         } = admitted;
         let activity = Activity::new();
+        let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&activity)));
         let identity = permit.grant().identity.clone();
         let client = ClientFacts {
             connection_id: id,
@@ -182,63 +213,70 @@ impl HttpGateway {
             sni,
             identity: peer.as_ref().map(|_| identity.clone()),
         };
-        let connection = Arc::new(Connection {
-            gateway: Arc::clone(&self),
+        let connection = Connection {
+            gateway: Arc::clone(self),
             client,
             peer,
             identity,
             source,
-            activity: Arc::clone(&activity),
+            activity,
             upgrades: TaskTracker::new(),
             cut: CancellationToken::new(),
-        });
-        let shared = Arc::clone(&connection);
-        let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&activity)));
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let connection = Arc::clone(&connection);
-            async move { Ok::<_, Infallible>(request::answer(connection, request).await) }
-        });
+        };
+        (Arc::new(connection), io, supervision)
+    }
+
+    async fn http1<S>(
+        &self,
+        io: TokioIo<ClientIo>,
+        service: S,
+        mut watch: Watch,
+        supervision: &mut Supervision,
+    ) -> Option<Denied>
+    where
+        S: Service<Request<Incoming>, Response = Answer, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
         let draining = self.drain.draining();
-        let watch = activity.watch(&self.limits);
-        let cause = if alpn.as_deref() == Some(b"h2") {
-            let mut builder = http2::Builder::new(Executor(self.drain.clone()));
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(STREAMS)
-                .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
-                .initial_stream_window_size(1 << 20)
-                .initial_connection_window_size(4 << 20)
-                .max_frame_size(64 << 10)
-                .max_send_buf_size(256 << 10);
-            drive!(
-                builder.serve_connection(io, service),
-                watch,
-                supervision,
-                draining
-            )
-        } else {
-            let mut builder = http1::Builder::new();
-            builder
-                .half_close(false)
-                .max_headers(HEADERS)
-                .max_buf_size(self.limits.header_bytes.max(8 << 10));
-            drive!(
-                builder.serve_connection(io, service).with_upgrades(),
-                watch,
-                supervision,
-                draining
-            )
-        };
-        let cause = match cause {
-            Some(cause) => Some(cause),
-            None => shared.outlast_upgrades(&mut supervision).await,
-        };
-        shared.cut.cancel();
-        let (bytes_in, bytes_out) = activity.bytes();
-        Closed {
-            cause,
-            bytes_in,
-            bytes_out,
-        }
+        let mut builder = http1::Builder::new();
+        builder
+            .half_close(false)
+            .max_headers(HEADERS)
+            .max_buf_size(self.limits.header_bytes.max(8 << 10));
+        drive!(
+            builder.serve_connection(io, service).with_upgrades(),
+            watch,
+            supervision,
+            draining
+        )
+    }
+
+    async fn http2<S>(
+        &self,
+        io: TokioIo<ClientIo>,
+        service: S,
+        mut watch: Watch,
+        supervision: &mut Supervision,
+    ) -> Option<Denied>
+    where
+        S: Service<Request<Incoming>, Response = Answer, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
+        let draining = self.drain.draining();
+        let mut builder = http2::Builder::new(Executor(self.drain.clone()));
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_frame_size(64 << 10)
+            .max_send_buf_size(256 << 10);
+        drive!(
+            builder.serve_connection(io, service),
+            watch,
+            supervision,
+            draining
+        )
     }
 }
