@@ -9,7 +9,7 @@ use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, CancelRequest, Closed, Role, link},
+    serve::{Admitted, BoxFuture, CancelRequest, Closed, LinkEnd, Role, link},
     telemetry::access::Access,
 };
 
@@ -51,6 +51,13 @@ impl Role for TcpGateway {
             }
             closed
         })
+    }
+
+    fn judge_link(&self, link: &LinkEnd) -> Result<(), Denied> {
+        let backend = self.backends.get(&link.backend).ok_or_else(|| {
+            Denied::new(Denial::RulesChanged, "the backend is configured no more")
+        })?;
+        backend.judge_again(&link.acceptor, &link.chain)
     }
 
     fn cancel(self: Arc<Self>, request: CancelRequest) -> BoxFuture<Closed> {
@@ -133,8 +140,16 @@ impl TcpGateway {
         let Link {
             stream: mut upstream,
             lease,
+            chain,
+            until,
             ..
         } = link;
+        supervision.tie(LinkEnd {
+            backend: record.backend.clone(),
+            acceptor: record.acceptor.clone(),
+            chain,
+            until,
+        });
         let end = link::carry(&mut stream, &mut upstream, options, &mut supervision).await;
         if end.cause.is_some() {
             stream.get_ref().0.get_ref().abort();

@@ -12,7 +12,7 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 pub use accept::Serving;
 pub use rules::{ListenerRules, Snapshot};
-pub use supervise::Supervision;
+pub use supervise::{LinkEnd, Supervision};
 
 use crate::{
     admit::{Denial, Denied, PeerFacts, Permit},
@@ -116,6 +116,14 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Role: Send + Sync + 'static {
     /// Carries the connection to its end, and writes its access record.
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed>;
+
+    /// Judges the acceptor of a live link by the rules of today.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    fn judge_link(&self, _link: &LinkEnd) -> Result<(), Denied> {
+        Ok(())
+    }
 
     /// Hands a cancel request on. Only listeners with `starttls = "postgres"` get any.
     fn cancel(self: Arc<Self>, request: CancelRequest) -> BoxFuture<Closed> {

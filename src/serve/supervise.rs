@@ -16,6 +16,18 @@ use crate::{
 /// Longest sleep before the wall clock is read again: it may have been set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
+/// The acceptor at the other end of a live link.
+pub struct LinkEnd {
+    /// The backend's name.
+    pub backend: String,
+    /// The acceptor's name.
+    pub acceptor: String,
+    /// Its chain, leaf first.
+    pub chain: Arc<[CertificateDer<'static>]>,
+    /// When that chain ends.
+    pub until: Option<UnixSeconds>,
+}
+
 /// Watches over one connection.
 pub struct Supervision {
     source: IpAddr,
@@ -23,6 +35,7 @@ pub struct Supervision {
     until: Option<UnixSeconds>,
     rules: watch::Receiver<Arc<Snapshot>>,
     force: CancellationToken,
+    link: Option<LinkEnd>,
 }
 
 impl Supervision {
@@ -39,7 +52,17 @@ impl Supervision {
             until,
             rules,
             force,
+            link: None,
         }
+    }
+
+    /// Watches over the acceptor too, which the connection is tied to from now on.
+    pub fn tie(&mut self, link: LinkEnd) {
+        self.until = match (self.until, link.until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.link = Some(link);
     }
 
     /// The peer's chain, leaf first; empty without a certificate.
@@ -78,12 +101,12 @@ impl Supervision {
                         return Denied::new(Denial::RulesChanged, "the listener was removed");
                     }
                     let snapshot = self.rules.borrow_and_update().clone();
-                    if let Err(why) =
-                        snapshot.rules.judge_again(
-                            self.source,
-                            &self.chain,
-                            clock::now(),
-                        )
+                    let own = snapshot.rules.judge_again(self.source, &self.chain, clock::now());
+                    let both = own.and_then(|_grant| match &self.link {
+                        Some(link) => snapshot.role.judge_link(link),
+                        None => Ok(()),
+                    });
+                    if let Err(why) = both
                     {
                         return Denied::new(
                             Denial::RulesChanged,
