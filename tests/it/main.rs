@@ -9,6 +9,7 @@
     reason = "a test that can't go on fails"
 )]
 
+mod admission;
 mod chain;
 mod demo;
 mod pki;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 mod backend;
+mod outside;
 mod running;
 mod tls;
 
@@ -14,6 +15,8 @@ use std::{
 };
 
 pub(crate) use backend::Backend;
+#[allow(unused_imports, reason = "for signatures of tests")]
+pub(crate) use outside::Stranger;
 use portcullis::pki::{Authority, InitOptions, IssueRequest, Role};
 pub(crate) use running::Running;
 #[allow(unused_imports, reason = "for signatures of tests")]
@@ -115,15 +118,28 @@ impl World {
 
     /// `[identity]` with the authority's trust and CRL, JSON logs, an admin socket `NAME.sock`.
     pub(crate) fn common(&self, role: Role, name: &str) -> String {
-        let leaf = self.leaf(role, name);
+        self.common_as(&self.leaf(role, name), role.as_str(), "")
+    }
+
+    /// The same with any certificate, for a process whose configuration is `FILE.toml`; `more`
+    /// stands in `[identity]`.
+    pub(crate) fn common_as(&self, leaf: &Leaf, file: &str, more: &str) -> String {
+        let trust = format!(
+            "trust = {:?}\ncrl = {:?}\n{more}",
+            self.authority.trust(),
+            self.authority.crl(),
+        );
+        self.identity(leaf, file, &trust)
+    }
+
+    /// `[identity]` with what `trust` says, JSON logs, an admin socket `FILE.sock`.
+    pub(crate) fn identity(&self, leaf: &Leaf, file: &str, trust: &str) -> String {
         format!(
-            "[identity]\ncertificate = {:?}\nkey = {:?}\ntrust = {:?}\ncrl = {:?}\n\n\
+            "[identity]\ncertificate = {:?}\nkey = {:?}\n{trust}\n\n\
              [log]\nformat = \"json\"\n\n[admin]\naddress = \"unix:{}\"\n\n",
             leaf.certificate,
             leaf.key,
-            self.authority.trust(),
-            self.authority.crl(),
-            self.path(&format!("{role}.sock")).display(),
+            self.path(&format!("{file}.sock")).display(),
         )
     }
 
@@ -141,7 +157,12 @@ impl World {
 
     /// Starts a role with the whole text of a configuration.
     pub(crate) fn start(&self, role: &str, text: &str) -> Running {
-        let config = self.write(&format!("{role}.toml"), text);
+        self.start_as(role, role, text)
+    }
+
+    /// The same from `FILE.toml`, so that one role can run more than once.
+    pub(crate) fn start_as(&self, role: &str, file: &str, text: &str) -> Running {
+        let config = self.write(&format!("{file}.toml"), text);
         Running::start(role, &config)
     }
 
@@ -149,13 +170,26 @@ impl World {
     /// addresses; `more` stands in its listener.
     pub(crate) fn plain_acceptor(&self, backend: &str, more: &str) -> (Running, SocketAddr) {
         let address = self.address();
-        let [a, b, c, _] = self.ip.octets();
-        let text = format!(
-            "[[listener]]\nname = \"legacy\"\naddress = \"{address}\"\nmode = \"tcp\"\n\
-             backend = \"{backend}\"\ntrusted_ips = [\"{a}.{b}.{c}.0/28\"]\n\
-             gateways = [\"spiffe://example.internal/gateway/*\"]\n{more}\n"
+        let text = self.acceptor_text(
+            address,
+            backend,
+            &format!("trusted_ips = [{:?}]\n{more}", self.near()),
         );
         (self.acceptor(&text), address)
+    }
+
+    /// The addresses that [`World::plain_acceptor`] trusts: our own, and the 14 around it.
+    pub(crate) fn near(&self) -> String {
+        let [a, b, c, _] = self.ip.octets();
+        format!("{a}.{b}.{c}.0/28")
+    }
+
+    /// An acceptor's listener `legacy` that admits every gateway of ours; `more` says from where.
+    pub(crate) fn acceptor_text(&self, address: SocketAddr, backend: &str, more: &str) -> String {
+        format!(
+            "[[listener]]\nname = \"legacy\"\naddress = \"{address}\"\nmode = \"tcp\"\n\
+             backend = \"{backend}\"\ngateways = [\"spiffe://example.internal/gateway/*\"]\n{more}\n"
+        )
     }
 
     /// A gateway with one listener in `mode` and one route to `acceptor`; `more` stands in its

@@ -143,6 +143,39 @@ impl Running {
         })
     }
 
+    /// The access line of a connection that never got in, and its count at the listener.
+    pub(crate) fn refused(&self, listener: &str, reason: &str) -> Value {
+        let line = self.line(reason, |line| {
+            line["message"] == "access"
+                && line["decision"] == "refused"
+                && line["reason"] == reason
+                && line["listener"] == listener
+        });
+        assert!(
+            self.denied(listener, reason) >= 1.0,
+            "{reason} is not counted"
+        );
+        line
+    }
+
+    /// How many connections a listener refused for this reason.
+    pub(crate) fn denied(&self, listener: &str, reason: &str) -> f64 {
+        self.of_listener("connections_denied", listener, reason)
+    }
+
+    /// How many connections that were in ended for this reason, as soon as there is one.
+    pub(crate) fn ended_for(&self, listener: &str, reason: &str) -> f64 {
+        until(reason, || {
+            Some(self.of_listener("connections_ended", listener, reason)).filter(|n| *n > 0.0)
+        })
+    }
+
+    fn of_listener(&self, family: &str, listener: &str, reason: &str) -> f64 {
+        self.metric(&format!(
+            "portcullis_{family}_total{{listener=\"{listener}\",reason=\"{reason}\"}}"
+        ))
+    }
+
     /// The first access line that was decided so: `admitted`, `refused` or `ended`.
     pub(crate) fn access(&self, decision: &str) -> Value {
         self.line(decision, |line| {
