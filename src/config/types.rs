@@ -10,6 +10,7 @@ use super::Source;
 use crate::{
     admit::DeniedList,
     identity::{DnsName, DnsPattern, PeerNames},
+    wire::path::PathPrefix,
 };
 
 /// Either role's configuration.
@@ -312,6 +313,8 @@ pub struct Route {
     pub hosts: Option<Vec<DnsPattern>>,
     /// Path prefix, starts with `/`.
     pub path: String,
+    /// The same as requests are matched against it.
+    pub prefix: PathPrefix,
     /// `None`: any method.
     pub methods: Option<Vec<String>>,
     /// Narrower than the listener's.

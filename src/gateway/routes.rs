@@ -19,7 +19,8 @@ pub fn match_tcp<'r>(
         .find(|route| at(route, listener) && host(route, sni))
 }
 
-/// The route of a request. `path` is the raw path, already checked for dot segments.
+/// The route of a request. `path` is the raw path, already checked for dot segments; it falls under
+/// a prefix as the most lenient backend would read it, so that no spelling passes by a rule.
 #[must_use]
 pub fn match_http<'r>(
     routes: &'r [Arc<Route>],
@@ -31,7 +32,7 @@ pub fn match_http<'r>(
     routes.iter().find(|route| {
         at(route, listener)
             && host(route, wanted)
-            && under(&route.path, path)
+            && route.prefix.matches(path)
             && route
                 .methods
                 .as_ref()
@@ -73,30 +74,17 @@ fn host(route: &Route, wanted: Option<&str>) -> bool {
     }
 }
 
-/// Prefix at a segment boundary: `/orders` and `/orders/` both take `/orders` and `/orders/7`.
-fn under(prefix: &str, path: &str) -> bool {
-    let bare = prefix.trim_end_matches('/');
-    path.strip_prefix(bare)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 /// The path that the backend is asked for.
 #[must_use]
 pub fn rewritten(route: &Route, path: &str) -> Option<String> {
-    let replacement = route.rewrite_prefix.as_deref()?.trim_end_matches('/');
-    let rest = path.strip_prefix(route.path.trim_end_matches('/'))?;
-    let joined = format!("{replacement}{rest}");
-    Some(if joined.starts_with('/') {
-        joined
-    } else {
-        format!("/{joined}")
-    })
+    let replacement = route.rewrite_prefix.as_deref()?;
+    route.prefix.rewrite(path, replacement)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::DnsPattern;
+    use crate::{identity::DnsPattern, wire::path::PathPrefix};
 
     fn route(host: Option<&str>, path: &str, methods: Option<&[&str]>) -> Arc<Route> {
         Arc::new(Route {
@@ -104,6 +92,7 @@ mod tests {
             listener: None,
             hosts: host.map(|host| vec![DnsPattern::parse(host).unwrap()]),
             path: path.into(),
+            prefix: PathPrefix::parse(path).unwrap(),
             methods: methods.map(|m| m.iter().map(ToString::to_string).collect()),
             clients: None,
             backend: "b".into(),
@@ -120,8 +109,11 @@ mod tests {
             ("/orders", "/ordersx", false),
             ("/", "/anything", true),
             ("/a", "/b/a", false),
+            ("/orders/", "/%6frders/7", true),
+            ("/orders/", "//orders;v=1/7", true),
         ] {
-            assert_eq!(under(prefix, path), expected, "{prefix} {path}");
+            let route = route(None, prefix, None);
+            assert_eq!(route.prefix.matches(path), expected, "{prefix} {path}");
         }
     }
 

@@ -10,7 +10,7 @@ use super::{
     },
     listener::Sketch,
 };
-use crate::identity::DnsPattern;
+use crate::{identity::DnsPattern, wire::path::PathPrefix};
 
 /// A route and the listeners that it can match on.
 pub(super) struct Placed {
@@ -139,6 +139,8 @@ fn read(
         label,
         listener: listener.and_then(|v| v.string()).map(Into::into),
         hosts,
+        // what `read_path` let through has one
+        prefix: PathPrefix::parse(&path).ok()?,
         path,
         methods,
         clients,
@@ -257,7 +259,8 @@ fn read_path(value: &Value<'_>) -> Option<String> {
         let segments = || text.split('/').skip(1);
         let dots = segments().any(|segment| matches!(segment, "." | ".."));
         let hollow = text.contains("//");
-        (text.starts_with('/') && plain && !dots && !hollow).then(|| text.to_owned())
+        let plain = plain && !dots && !hollow && PathPrefix::parse(text).is_ok();
+        plain.then(|| text.to_owned())
     })
 }
 
