@@ -23,6 +23,8 @@ use crate::{
 /// one: zero means "not".
 pub(super) struct Activity {
     began: Instant,
+    /// HTTP/2 sends frames between requests that begin none.
+    http2: bool,
     /// Requests under way.
     under_way: AtomicUsize,
     /// Since when a head is awaited whose first byte has come.
@@ -44,9 +46,10 @@ pub(super) enum Wish {
 }
 
 impl Activity {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(http2: bool) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
+            http2,
             under_way: AtomicUsize::new(0),
             // the first head is awaited from the end of the handshake
             head_since: AtomicU64::new(1),
@@ -81,7 +84,8 @@ impl Activity {
     fn read(&self, n: usize) {
         self.bytes_in
             .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
-        if self.under_way.load(Ordering::Relaxed) == 0
+        if !self.http2
+            && self.under_way.load(Ordering::Relaxed) == 0
             && self.head_since.load(Ordering::Relaxed) == 0
         {
             self.head_since.store(self.now(), Ordering::Relaxed);
@@ -170,9 +174,19 @@ impl Watch {
                 format!("limits.header_timeout = {:?}", self.head),
             )));
         }
-        let idle = activity.head_since.load(Ordering::Relaxed) == 0
-            && activity.since(&activity.idle_since, self.idle);
-        idle.then_some(Wish::GoAway)
+        if activity.head_since.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        // a client that was told to go and neither asks nor goes is not waited for
+        if activity.since(&activity.idle_since, self.idle.saturating_add(self.head)) {
+            return Some(Wish::Cut(Denied::new(
+                Denial::IdleTimeout,
+                format!("limits.keepalive_timeout = {:?}", self.idle),
+            )));
+        }
+        activity
+            .since(&activity.idle_since, self.idle)
+            .then_some(Wish::GoAway)
     }
 }
 

@@ -199,11 +199,12 @@ impl HttpGateway {
             peer,
             source,
             local,
+            alpn,
             sni,
             supervision,
             ..
         } = admitted;
-        let activity = Activity::new();
+        let activity = Activity::new(alpn.as_deref() == Some(b"h2"));
         let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&activity)));
         let identity = permit.grant().identity.clone();
         let client = ClientFacts {
