@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -33,20 +33,43 @@ pub(super) enum BodyError {
     Broken(#[from] hyper::Error),
 }
 
+/// How far a request's body has come.
+#[derive(Default)]
+pub(super) struct Received {
+    /// The last frame has been handed on.
+    done: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Received {
+    /// Whether the last frame has been handed on.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+}
+
 /// What a client sends: counted, bounded in size and slowness, trailers cleaned.
 pub(super) struct RequestBody {
-    inner: Incoming,
-    /// Set when the last frame has been handed on.
-    done: Arc<AtomicBool>,
+    /// `None`: there is nothing to send.
+    inner: Option<Incoming>,
+    received: Arc<Received>,
     left: u64,
     rate: u64,
     window_bytes: u64,
+    /// How much of the window the client let us wait before now.
+    waited: Duration,
+    /// Since when it lets us wait.
+    waiting: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl RequestBody {
-    pub(super) fn new(inner: Incoming, limits: &Limits) -> (Self, Arc<AtomicBool>) {
-        let done = Arc::new(AtomicBool::new(inner.is_end_stream()));
+    pub(super) fn new(inner: Incoming, limits: &Limits) -> (Self, Arc<Received>) {
+        let inner = Some(inner).filter(|body| !body.is_end_stream());
+        let received = Arc::new(Received {
+            done: AtomicBool::new(inner.is_none()),
+            bytes: AtomicU64::new(0),
+        });
         let left = if limits.body_bytes == 0 {
             u64::MAX
         } else {
@@ -54,31 +77,60 @@ impl RequestBody {
         };
         let body = Self {
             inner,
-            done: Arc::clone(&done),
+            received: Arc::clone(&received),
             left,
             rate: limits.body_min_rate,
             window_bytes: 0,
+            waited: Duration::ZERO,
+            waiting: None,
             timer: None,
         };
-        (body, done)
+        (body, received)
     }
 
-    /// The client is the slow one whenever we wait here.
-    fn waited(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+    /// No body, where there was none.
+    pub(super) fn none(received: &Arc<Received>) -> Self {
+        Self {
+            inner: None,
+            received: Arc::clone(received),
+            left: 0,
+            rate: 0,
+            window_bytes: 0,
+            waited: Duration::ZERO,
+            waiting: None,
+            timer: None,
+        }
+    }
+
+    /// The client is the slow one whenever we wait here; what a backend takes its time for does
+    /// not count.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         if self.rate == 0 {
             return Ok(());
         }
+        let since = *self.waiting.get_or_insert_with(Instant::now);
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(RATE_WINDOW)));
         while timer.as_mut().poll(cx).is_ready() {
-            if self.window_bytes < self.rate.saturating_mul(RATE_WINDOW.as_secs()) {
+            let waited = self.waited.saturating_add(since.elapsed());
+            let Some(left) = RATE_WINDOW.checked_sub(waited).filter(|d| !d.is_zero()) else {
                 return Err(BodyError::TooSlow);
-            }
-            self.window_bytes = 0;
-            timer.as_mut().reset(Instant::now() + RATE_WINDOW);
+            };
+            timer.as_mut().reset(Instant::now() + left);
         }
         Ok(())
+    }
+
+    /// Bytes came: a window that was fast enough makes room for the next.
+    fn came(&mut self, n: u64) {
+        if let Some(since) = self.waiting.take() {
+            self.waited = self.waited.saturating_add(since.elapsed());
+        }
+        self.window_bytes = self.window_bytes.saturating_add(n);
+        if self.window_bytes >= self.rate.saturating_mul(RATE_WINDOW.as_secs()) {
+            (self.window_bytes, self.waited) = (0, Duration::ZERO);
+        }
     }
 }
 
@@ -91,20 +143,25 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Pending => match this.waited(cx) {
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(&mut *inner).poll_frame(cx) {
+            Poll::Pending => match this.wait(cx) {
                 Ok(()) => Poll::Pending,
                 Err(error) => Poll::Ready(Some(Err(error))),
             },
             Poll::Ready(None) => {
-                this.done.store(true, Ordering::Release);
+                this.received.done.store(true, Ordering::Release);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(mut frame))) => {
+                let last = inner.is_end_stream();
                 if let Some(data) = frame.data_ref() {
                     let n = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                    this.window_bytes = this.window_bytes.saturating_add(n);
+                    this.came(n);
+                    this.received.bytes.fetch_add(n, Ordering::Relaxed);
                     match this.left.checked_sub(n) {
                         Some(left) => this.left = left,
                         None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
@@ -113,8 +170,8 @@ impl Body for RequestBody {
                 if let Some(trailers) = frame.trailers_mut() {
                     forwarded::strip_trailers(trailers);
                 }
-                if this.inner.is_end_stream() {
-                    this.done.store(true, Ordering::Release);
+                if last {
+                    this.received.done.store(true, Ordering::Release);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -122,11 +179,12 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let none = || SizeHint::with_exact(0);
+        self.inner.as_ref().map_or_else(none, Body::size_hint)
     }
 }
 
@@ -139,6 +197,8 @@ pub(super) struct Account {
     pub(super) bytes_out: u64,
     pub(super) complete: bool,
     pub(super) under_way: Option<UnderWay>,
+    /// The request's body, once it is on its way.
+    pub(super) received: Option<Arc<Received>>,
 }
 
 impl Drop for Account {
@@ -149,6 +209,9 @@ impl Drop for Account {
             record.total = elapsed;
             record.status = self.status;
             record.bytes_out = self.bytes_out;
+            if let Some(received) = &self.received {
+                record.bytes_in = received.bytes.load(Ordering::Relaxed);
+            }
             if !self.complete && record.reason.is_none() {
                 record.decision = "ended";
                 record.detail = "the answer did not pass whole".to_owned();
@@ -170,7 +233,7 @@ pub(super) enum ResponseBody {
         sender: Option<Sender>,
         /// Whether the request's body was handed on whole: else its connection's framing is in
         /// doubt.
-        request_done: Arc<AtomicBool>,
+        received: Arc<Received>,
         account: Account,
     },
 }
@@ -195,7 +258,7 @@ impl Body for ResponseBody {
             Self::Upstream {
                 inner,
                 sender,
-                request_done,
+                received,
                 account,
             } => {
                 let polled = Pin::new(&mut *inner).poll_frame(cx);
@@ -212,7 +275,7 @@ impl Body for ResponseBody {
                     frame
                 });
                 if ended {
-                    finish(sender, request_done, account);
+                    finish(sender, received, account);
                 }
                 polled
             }
@@ -238,10 +301,10 @@ impl Body for ResponseBody {
     }
 }
 
-fn finish(sender: &mut Option<Sender>, request_done: &AtomicBool, account: &mut Account) {
+fn finish(sender: &mut Option<Sender>, received: &Received, account: &mut Account) {
     account.complete = true;
     if let Some(sender) = sender.take()
-        && request_done.load(Ordering::Acquire)
+        && received.is_done()
     {
         sender.keep();
     }
@@ -257,10 +320,10 @@ impl Drop for ResponseBody {
             Self::Upstream {
                 inner,
                 sender,
-                request_done,
+                received,
                 account,
             } if inner.is_end_stream() => {
-                finish(sender, request_done, account);
+                finish(sender, received, account);
             }
             Self::Own(..) | Self::Upstream { .. } => {}
         }

@@ -1,12 +1,6 @@
 //! One request: judged, routed, written anew, sent, answered.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri,
@@ -15,14 +9,14 @@ use hyper::body::{Body as _, Incoming};
 
 use super::{
     Connection,
-    body::{Account, RequestBody, ResponseBody},
+    body::{Account, Received, RequestBody, ResponseBody},
     errors,
     pool::{Pool, Sender},
     upgrade,
 };
 use crate::{
     admit::{Denial, Denied},
-    config::{HostHeader, Route, ServerName},
+    config::{BackendProtocol, HostHeader, Route, ServerName},
     gateway::{BackendRuntime, routes},
     serve::new_connection_id,
     telemetry::access::Access,
@@ -64,6 +58,7 @@ pub(super) async fn answer(
         bytes_out: 0,
         complete: false,
         under_way: Some(under_way),
+        received: None,
     };
     match forward(&connection, request, trust, &request_id, &mut account).await {
         Ok(answered) => answered.respond(&connection, account),
@@ -90,7 +85,7 @@ fn record(connection: &Connection, request: &Request<Incoming>, request_id: &str
 struct Answered {
     response: Response<Incoming>,
     sender: Sender,
-    request_done: Arc<AtomicBool>,
+    received: Arc<Received>,
     /// The client's side of an upgrade that the backend agreed to.
     client_upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
@@ -124,6 +119,11 @@ fn judge<'c>(
         &uri::Scheme::HTTPS,
     )
     .map_err(|error| invalid(&error))?;
+    let named = authority.as_ref().map(ToString::to_string);
+    let named = named.unwrap_or_default();
+    if let Some(record) = &mut account.record {
+        record.host.clone_from(&named);
+    }
     path::check(request.uri().path()).map_err(|error| invalid(&error))?;
     let name = authority
         .as_ref()
@@ -149,10 +149,6 @@ fn judge<'c>(
     if let Some(record) = &mut account.record {
         record.route.clone_from(&route.label);
         record.backend.clone_from(&route.backend);
-        record.host = authority
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
     }
     routes::check_clients(route, connection.peer.as_deref())?;
     let (runtime, pool) = gateway.backends.get(&route.backend).ok_or_else(|| {
@@ -165,7 +161,7 @@ fn judge<'c>(
         route,
         runtime,
         pool,
-        host: authority.map(|a| a.to_string()).unwrap_or_default(),
+        host: named,
     })
 }
 
@@ -190,12 +186,16 @@ async fn forward(
         parts.headers.insert(header::UPGRADE, protocol);
     }
     parts.uri = target(&parts.uri, &judged)?;
+    if judged.runtime.config.protocol == BackendProtocol::Http2 {
+        parts.uri = with_authority(parts.uri, &mut parts.headers)?;
+    }
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let (body, request_done) = RequestBody::new(body, &connection.gateway.limits);
+    let (body, received) = RequestBody::new(body, &connection.gateway.limits);
+    account.received = Some(Arc::clone(&received));
     let request = Request::from_parts(parts, body);
     judged.runtime.metrics().began();
-    let sent = send(connection, &judged, request, &request_done).await;
+    let sent = send(connection, &judged, request, &received).await;
     judged.runtime.metrics().ended();
     let (sender, response) = sent?;
     if let Some(record) = &mut account.record {
@@ -210,34 +210,52 @@ async fn forward(
     Ok(Answered {
         response,
         sender,
-        request_done,
+        received,
         client_upgrade,
     })
 }
 
 type Sent = (Sender, Response<Incoming>);
 
-/// Sends a request; once more on a new connection where the kept one had been closed meanwhile
-/// and not a byte of the request was sent.
+/// Sends a request; once more on a new connection where the kept one had been closed meanwhile:
+/// not a byte of the request was sent, or it is one that may be sent twice (RFC 9110 section
+/// 9.2.2).
 async fn send(
     connection: &Connection,
     judged: &Judged<'_>,
     request: Request<RequestBody>,
-    request_done: &AtomicBool,
+    received: &Arc<Received>,
 ) -> Result<Sent, Denied> {
     let mut sender = judged.pool.take(&connection.client).await?;
-    match respond_in_time(connection, &mut sender, request, request_done).await {
-        Ok(response) => Ok((sender, response)),
-        Err(Failure::Unsent(request)) if sender.reused => {
-            judged.runtime.metrics().retried();
-            let mut fresh = judged.pool.open(&connection.client).await?;
-            match respond_in_time(connection, &mut fresh, *request, request_done).await {
-                Ok(response) => Ok((fresh, response)),
-                Err(failure) => Err(failure.denied()),
-            }
-        }
+    let copy = sender.reused.then(|| copy(&request, received)).flatten();
+    let again = match respond_in_time(connection, &mut sender, request, received).await {
+        Ok(response) => return Ok((sender, response)),
+        Err(Failure::Unsent(request)) if sender.reused => *request,
+        Err(Failure::Denied(denied)) => match copy {
+            Some(copy) if denied.reason == Denial::UpstreamBroken => copy,
+            _ => return Err(denied),
+        },
+        Err(failure) => return Err(failure.denied()),
+    };
+    judged.runtime.metrics().retried();
+    let mut fresh = judged.pool.open(&connection.client).await?;
+    match respond_in_time(connection, &mut fresh, again, received).await {
+        Ok(response) => Ok((fresh, response)),
         Err(failure) => Err(failure.denied()),
     }
+}
+
+/// A request without a body and with a safe method.
+fn copy(request: &Request<RequestBody>, received: &Arc<Received>) -> Option<Request<RequestBody>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::none(received));
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    *copy.version_mut() = request.version();
+    Some(copy)
 }
 
 enum Failure {
@@ -260,12 +278,12 @@ async fn respond_in_time(
     connection: &Connection,
     sender: &mut Sender,
     request: Request<RequestBody>,
-    request_done: &AtomicBool,
+    received: &Received,
 ) -> Result<Response<Incoming>, Failure> {
     let limit = connection.gateway.limits.response_timeout;
     let mut sending = std::pin::pin!(sender.send(request));
     loop {
-        let was_done = request_done.load(Ordering::Acquire);
+        let was_done = received.is_done();
         match tokio::time::timeout(limit, sending.as_mut()).await {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(failed)) => {
@@ -323,6 +341,15 @@ fn target(original: &Uri, judged: &Judged<'_>) -> Result<Uri, Denied> {
         .map_err(|error: uri::InvalidUri| Denied::new(Denial::RequestInvalid, error.to_string()))
 }
 
+/// In HTTP/2 the host stands in `:authority`, and nowhere else (RFC 9113 section 8.3.1).
+fn with_authority(uri: Uri, headers: &mut HeaderMap) -> Result<Uri, Denied> {
+    let host = headers.remove(header::HOST);
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(uri::Scheme::HTTPS);
+    parts.authority = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
+    Uri::from_parts(parts).map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
+}
+
 fn rewrite(
     headers: &mut HeaderMap,
     connection: &Connection,
@@ -341,9 +368,10 @@ fn rewrite(
     headers.remove(header::EXPECT);
     let backend = &judged.runtime.config;
     let host = match &backend.host_header {
-        HostHeader::Preserve => judged.host.clone(),
+        HostHeader::Preserve if !judged.host.is_empty() => judged.host.clone(),
         HostHeader::Literal(text) => text.clone(),
-        HostHeader::Backend => match &backend.server_name {
+        // HTTP/1.0 may name none
+        HostHeader::Preserve | HostHeader::Backend => match &backend.server_name {
             Some(ServerName::Dns(name)) => name.as_str().to_owned(),
             Some(ServerName::Ip(ip)) => ip.to_string(),
             None => backend
@@ -395,7 +423,7 @@ impl Answered {
         let Self {
             response,
             sender,
-            request_done,
+            received,
             client_upgrade,
         } = self;
         let status = response.status();
@@ -416,7 +444,7 @@ impl Answered {
             ResponseBody::Upstream {
                 inner,
                 sender: Some(sender),
-                request_done,
+                received,
                 account,
             },
         )
@@ -446,6 +474,7 @@ fn switch(
         bytes_out: 0,
         complete: true,
         under_way: None,
+        received: None,
     };
     let carried = Arc::clone(connection);
     let task = connection.upgrades.track_future(async move {
