@@ -12,5 +12,6 @@
 mod admission;
 mod chain;
 mod demo;
+mod http;
 mod pki;
 mod world;

@@ -50,7 +50,7 @@ impl Client {
         self
     }
 
-    fn config(&self) -> ClientConfig {
+    pub(crate) fn config(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_file_iter(&self.trust).unwrap() {
             roots.add(root.unwrap()).unwrap();

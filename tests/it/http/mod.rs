@@ -1,0 +1,100 @@
+//! http mode end to end: real clients, the gateway, an acceptor in tcp mode, raw and real backends.
+
+mod bad_http;
+mod basics;
+mod forwarding;
+mod h2;
+mod raw;
+mod streaming;
+mod upgrade;
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use self::raw::Raw;
+use crate::world::{Client, Running, World, run};
+
+/// A gateway in http mode, an acceptor, and what stands behind.
+struct Chain {
+    world: World,
+    acceptor: Running,
+    gateway: Running,
+    edge: SocketAddr,
+}
+
+impl Chain {
+    /// In front of a backend; `listener` stands in the gateway's listener, `more` in
+    /// `[backend.legacy]`.
+    fn new(world: World, backend: SocketAddr, listener: &str, more: &str) -> Self {
+        let (acceptor, link) = world.plain_acceptor(&backend.to_string(), "");
+        let (gateway, edge) = world.plain_gateway("http", link, listener, more);
+        Self {
+            world,
+            acceptor,
+            gateway,
+            edge,
+        }
+    }
+
+    /// An HTTP/1.1 connection by hand.
+    fn raw(&self) -> Raw {
+        self.raw_as(&self.world.client())
+    }
+
+    fn raw_as(&self, client: &Client) -> Raw {
+        Raw::new(client.connect(self.edge, "site.test").unwrap())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://site.test:{}{path}", self.edge.port())
+    }
+
+    /// Runs curl; whether it succeeded, and what it printed.
+    fn curl(&self, arguments: &[&str], path: &str) -> (bool, String) {
+        let trust = self.world.authority.trust();
+        let resolve = format!("*:{}:{}", self.edge.port(), self.edge.ip());
+        let url = self.url(path);
+        let fixed = ["-sS", "--max-time", "60", "--resolve", &resolve, "--cacert"];
+        let mut all = fixed.to_vec();
+        all.extend([trust.to_str().unwrap()]);
+        all.extend(arguments);
+        all.push(&url);
+        run("curl", &all)
+    }
+
+    /// The access line of the request for this path.
+    fn line(&self, path: &str) -> Value {
+        self.gateway.line(path, |line| {
+            line["message"] == "access" && line["path"] == path
+        })
+    }
+
+    /// The access line of the request for this path, which was refused with this status for this
+    /// reason.
+    fn refused(&self, path: &str, status: u16, reason: &str) -> Value {
+        let line = self.line(path);
+        assert_eq!(line["decision"], "refused", "{line}");
+        assert_eq!(line["reason"], reason, "{line}");
+        assert_eq!(line["status"], status, "{line}");
+        line
+    }
+}
+
+/// Lines of `[[listener]]` that name the site's certificate.
+fn site(world: &World) -> String {
+    let site = world.leaf(portcullis::pki::Role::Server, "site");
+    format!(
+        "certificate = {:?}\nkey = {:?}\n",
+        site.certificate, site.key
+    )
+}
+
+/// `[backend.NAME]` behind this acceptor.
+fn backend(world: &World, name: &str, acceptor: SocketAddr, more: &str) -> String {
+    format!(
+        "[backend.{name}]\nacceptors = [\"{acceptor}\"]\nserver_name = \"legacy.internal\"\n\
+         bind = \"{}\"\n{more}\n",
+        world.ip()
+    )
+}

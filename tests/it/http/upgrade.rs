@@ -1,0 +1,280 @@
+//! Upgrades: WebSocket and others pass, what must not does not.
+
+use std::io::{Read as _, Write as _};
+
+use super::{
+    Chain,
+    h2::{self, block},
+    raw::{Message, Peer, Seen, ok},
+};
+use crate::world::{Backend, World};
+
+/// A frame of RFC 6455 as a client sends it.
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let mut bytes = vec![0x80 | opcode];
+    match u16::try_from(payload.len()).unwrap() {
+        n if n < 126 => bytes.push(0x80 | n as u8),
+        n => {
+            bytes.push(0x80 | 126);
+            bytes.extend(n.to_be_bytes());
+        }
+    }
+    bytes.extend(mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m));
+    bytes
+}
+
+/// Reads one frame; its opcode and payload, unmasked.
+fn read_frame(stream: &mut impl std::io::Read) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head)?;
+    let mut length = usize::from(head[1] & 0x7f);
+    if length == 126 {
+        let mut long = [0; 2];
+        stream.read_exact(&mut long)?;
+        length = usize::from(u16::from_be_bytes(long));
+    }
+    let mut mask = [0; 4];
+    if head[1] & 0x80 != 0 {
+        stream.read_exact(&mut mask)?;
+    }
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload)?;
+    for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+    Ok((head[0] & 0x0f, payload))
+}
+
+/// A server's frame.
+fn unmasked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x80 | opcode];
+    match u16::try_from(payload.len()).unwrap() {
+        n if n < 126 => bytes.push(n as u8),
+        n => {
+            bytes.push(126);
+            bytes.extend(n.to_be_bytes());
+        }
+    }
+    bytes.extend(payload);
+    bytes
+}
+
+/// Agrees to every upgrade but at `/no`. A WebSocket is greeted in the same segment as the 101 and
+/// has its frames echoed; other protocols have their bytes echoed.
+fn upgrading(world: &World) -> (Backend, Seen) {
+    let seen = Seen::default();
+    let notes = seen.clone();
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        while let Some(mut request) = peer.head() {
+            if peer.body(&mut request).is_err() {
+                return;
+            }
+            notes.push(request.clone());
+            let wanted = request.one("upgrade").map(str::to_owned);
+            let Some(protocol) = wanted.filter(|_| request.target() != "/no") else {
+                peer.send(ok("no"));
+                continue;
+            };
+            let accept = accept(&request);
+            let mut answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
+            )
+            .into_bytes();
+            if protocol != "websocket" {
+                peer.send(&answer);
+                let mut byte = [0; 1];
+                while peer.stream.read_exact(&mut byte).is_ok() && peer.send(byte) {}
+                return;
+            }
+            answer.extend(unmasked(1, b"welcome"));
+            peer.send(&answer);
+            while let Ok((opcode, payload)) = read_frame(&mut peer.stream) {
+                peer.send(unmasked(opcode, &payload));
+                if opcode == 8 {
+                    return peer.close();
+                }
+            }
+            notes.push(Message {
+                start: "ended without close".into(),
+                ..Message::default()
+            });
+            return;
+        }
+    });
+    (backend, seen)
+}
+
+fn accept(request: &Message) -> String {
+    let key = request.one("sec-websocket-key").unwrap_or_default();
+    format!("made of {key}")
+}
+
+const WEBSOCKET: &[&str] = &[
+    "GET /chat",
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
+
+fn chain() -> (Chain, Backend, Seen) {
+    let world = World::new();
+    let (backend, seen) = upgrading(&world);
+    let chain = Chain::new(world, backend.address, "", "");
+    (chain, backend, seen)
+}
+
+#[test]
+fn a_websocket_talks_both_ways_until_it_closes() {
+    let (chain, _backend, seen) = chain();
+    let mut raw = chain.raw();
+    let answer = raw.ask(WEBSOCKET);
+    assert_eq!(answer.status(), 101);
+    assert_eq!(answer.one("upgrade"), Some("websocket"));
+    assert_eq!(
+        answer
+            .one("connection")
+            .map(str::to_ascii_lowercase)
+            .as_deref(),
+        Some("upgrade")
+    );
+    assert_eq!(
+        answer.one("sec-websocket-accept"),
+        Some("made of dGhlIHNhbXBsZSBub25jZQ==")
+    );
+    let request = seen.last();
+    assert_eq!(request.one("upgrade"), Some("websocket"));
+    assert_eq!(request.one("connection"), Some("upgrade"));
+    let mut next = || read_frame(raw.reader()).unwrap();
+    assert_eq!(next(), (1, b"welcome".to_vec()));
+    for payload in [b"hello".to_vec(), vec![7; 40_000]] {
+        raw.send(frame(2, &payload));
+        assert_eq!(read_frame(raw.reader()).unwrap(), (2, payload));
+    }
+    raw.send(frame(8, &[3, 232]));
+    assert_eq!(read_frame(raw.reader()).unwrap(), (8, vec![3, 232]));
+    let mut rest = Vec::new();
+    // a clean end: rustls reports a missing close_notify as an error
+    raw.reader().read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
+    raw.tls().conn.send_close_notify();
+    raw.tls().flush().unwrap();
+    let line = chain.line("/chat");
+    assert_eq!(line["status"], 101);
+    assert_eq!(line["decision"], "admitted");
+    assert_eq!(line["bytes_in"], 6 + 5 + 8 + 40_000 + 6 + 2);
+    assert_eq!(line["bytes_out"], 2 + 7 + 2 + 5 + 4 + 40_000 + 2 + 2);
+}
+
+#[test]
+fn a_websocket_ends_when_its_client_goes() {
+    let (chain, _backend, seen) = chain();
+    let mut raw = chain.raw();
+    assert_eq!(raw.ask(WEBSOCKET).status(), 101);
+    read_frame(raw.reader()).unwrap();
+    drop(raw);
+    crate::world::until("the end at the backend", || {
+        seen.all()
+            .iter()
+            .any(|m| m.start == "ended without close")
+            .then_some(())
+    });
+    assert_eq!(chain.line("/chat")["status"], 101);
+}
+
+#[test]
+fn other_protocols_upgrade_too() {
+    let (chain, _backend, _seen) = chain();
+    let mut raw = chain.raw();
+    // bytes that come with the request belong to the new protocol
+    raw.send(
+        "GET /x HTTP/1.1\r\nHost: site.test\r\nConnection: upgrade\r\nUpgrade: custom/2\r\n\r\nearly",
+    );
+    let answer = raw.answer();
+    assert_eq!(answer.status(), 101);
+    assert_eq!(answer.one("upgrade"), Some("custom/2"));
+    raw.send("bytes");
+    let mut back = [0; 10];
+    raw.reader().read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"earlybytes");
+    raw.tls().conn.send_close_notify();
+    raw.tls().flush().unwrap();
+    raw.ends();
+}
+
+#[test]
+fn a_refused_upgrade_is_an_answer_like_any_other() {
+    let (chain, backend, seen) = chain();
+    let mut raw = chain.raw();
+    let mut lines = WEBSOCKET.to_vec();
+    lines[0] = "GET /no";
+    let answer = raw.ask(&lines);
+    assert_eq!((answer.status(), answer.text()), (200, "no".to_owned()));
+    assert_eq!(seen.last().one("upgrade"), Some("websocket"));
+    // both connections go on
+    assert_eq!(raw.ask(&["GET /next"]).text(), "no");
+    assert_eq!(backend.connections(), 1);
+}
+
+#[rstest::rstest]
+#[case(&["GET /h2c", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"])]
+#[case(&["GET /upper", "Connection: Upgrade", "Upgrade: H2C"])]
+#[case(&["GET /many", "Connection: Upgrade", "Upgrade: websocket, h2c"])]
+#[case(&["GET /twice", "Connection: Upgrade", "Upgrade: websocket", "Upgrade: h2c"])]
+#[case(&["GET /unlisted", "Upgrade: websocket"])]
+fn what_is_no_upgrade_is_not_passed_on(#[case] lines: &[&str]) {
+    let (chain, _backend, seen) = chain();
+    let answer = chain.raw().ask(lines);
+    assert_eq!((answer.status(), answer.text()), (200, "no".to_owned()));
+    let request = seen.last();
+    for name in ["upgrade", "http2-settings", "connection"] {
+        assert_eq!(request.one(name), None, "{request:?}");
+    }
+}
+
+#[test]
+fn nobody_is_switched_who_did_not_ask() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |stream| {
+        let mut peer = Peer::new(stream);
+        while peer.head().is_some() {
+            peer.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+            );
+        }
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    assert_eq!(chain.raw().ask(&["GET /asked-nothing"]).status(), 502);
+    chain.refused("/asked-nothing", 502, "upstream_broken");
+}
+
+#[test]
+fn connect_and_trace_are_refused() {
+    let (chain, backend, _seen) = chain();
+    for (start, path) in [("CONNECT site.test:443", ""), ("TRACE /trace", "/trace")] {
+        let mut raw = chain.raw();
+        let answer = raw.ask(&[start]);
+        assert_eq!(answer.status(), 405, "{start}");
+        if !path.is_empty() {
+            chain.refused(path, 405, "method_not_allowed");
+        }
+    }
+    block(async {
+        let mut sender = chain.h2().await;
+        let request = http::Request::builder()
+            .method("CONNECT")
+            .uri("site.test:443");
+        let (response, mut stream) = sender
+            .send_request(request.body(()).unwrap(), false)
+            .unwrap();
+        assert_eq!(response.await.unwrap().status(), 405);
+        stream.send_reset(h2::Reason::CANCEL);
+        let request = h2::request("TRACE", "/trace2").body(()).unwrap();
+        assert_eq!(h2::ask(&sender, request).await.unwrap().status(), 405);
+    });
+    assert_eq!(backend.connections(), 0);
+}
