@@ -38,6 +38,7 @@ pub(super) async fn carry(
     };
     account.complete = matches!(end.cause, RelayCause::Finished);
     account.bytes_out = end.b_to_a;
+    account.received = None;
     if let Some(record) = &mut account.record {
         record.bytes_in = end.a_to_b;
     }
