@@ -102,7 +102,10 @@ fn nginx_and_curl(
     assert_eq!(line["method"], "GET");
     assert_eq!(line["backend"], "legacy");
     assert_eq!(line["bytes_out"], 16);
-    assert_eq!(chain.line("/made")["bytes_in"], 6);
+    if protocol == "http/1.1" {
+        // over HTTP/2 this answer may come before the body was sent
+        assert_eq!(chain.line("/made")["bytes_in"], 6);
+    }
     // a missing page is the backend's answer, not ours
     let (_, missing) = chain.curl(&[flag, "-w", format], "/missing");
     assert!(
