@@ -108,7 +108,7 @@ impl TcpAcceptor {
             mut supervision,
             ..
         } = admitted;
-        let end = link::carry(&mut stream, &mut backend, options, &mut supervision).await;
+        let end = link::carry(&mut stream, &mut backend, options, supervision.ended()).await;
         if end.cause.is_some() {
             stream.get_ref().0.get_ref().abort();
             backend.abort();

@@ -164,7 +164,8 @@ impl Process {
         live.retain(|name, held| {
             let stays = loaded.listeners.iter().any(|l| l.name == *name);
             if !stays {
-                held.serving.stop();
+                let serving = Arc::clone(&held.serving);
+                self.drain.spawn(async move { serving.retire().await });
             }
             stays
         });

@@ -31,6 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub struct BackendRuntime {
     /// Its configuration.
     pub config: Arc<Backend>,
+    name: Arc<str>,
     acceptors: Vec<Arc<AcceptorState>>,
     turn: AtomicUsize,
     metrics: Arc<BackendMetrics>,
@@ -65,10 +66,17 @@ pub struct Link {
 
 /// A place in an acceptor's count of connections or requests under way.
 pub struct Lease {
+    backend: Arc<str>,
     acceptor: Arc<AcceptorState>,
 }
 
 impl Lease {
+    /// The backend's name.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<str> {
+        &self.backend
+    }
+
     /// The acceptor's name.
     #[must_use]
     pub fn acceptor(&self) -> &str {
@@ -94,9 +102,10 @@ impl AcceptorState {
         })
     }
 
-    fn lease(self: &Arc<Self>) -> Lease {
+    fn lease(self: &Arc<Self>, backend: &Arc<str>) -> Lease {
         self.active.fetch_add(1, Ordering::Relaxed);
         Lease {
+            backend: Arc::clone(backend),
             acceptor: Arc::clone(self),
         }
     }
@@ -159,6 +168,7 @@ impl BackendRuntime {
             .map(|d| AcceptorState::new(d.address.to_string(), d))
             .collect();
         Arc::new(Self {
+            name: Arc::from(config.name.as_str()),
             config,
             acceptors,
             turn: AtomicUsize::new(0),
@@ -214,7 +224,7 @@ impl BackendRuntime {
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
     ) -> Result<Link, Denied> {
-        let lease = acceptor.lease();
+        let lease = acceptor.lease(&self.name);
         let began = Instant::now();
         let limit = self.config.connect_timeout;
         // boxed: the handshake's state is gone while bytes are relayed
@@ -289,6 +299,21 @@ impl BackendRuntime {
             .verification
             .prove_again(chain, Usage::ServerAuth, clock::now())?;
         (state.dialler.judge)(Some(&peer)).map(drop)
+    }
+}
+
+/// What a role answers of a live link: a backend that is gone admits nobody.
+pub(super) fn judge_link(
+    backend: Option<&Arc<BackendRuntime>>,
+    acceptor: &str,
+    chain: &[CertificateDer<'static>],
+) -> Result<(), Denied> {
+    match backend {
+        Some(backend) => backend.judge_again(acceptor, chain),
+        None => Err(Denied::new(
+            Denial::RulesChanged,
+            "the backend is configured no more",
+        )),
     }
 }
 

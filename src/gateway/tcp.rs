@@ -2,14 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{BackendRuntime, ClientFacts, Link, routes};
+use super::{BackendRuntime, ClientFacts, Link, backend, routes};
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, CancelRequest, Closed, LinkEnd, Role, link},
+    serve::{Admitted, BoxFuture, CancelRequest, Closed, LinkSupervision, Role, link},
     telemetry::access::Access,
 };
 
@@ -53,11 +54,13 @@ impl Role for TcpGateway {
         })
     }
 
-    fn judge_link(&self, link: &LinkEnd) -> Result<(), Denied> {
-        let backend = self.backends.get(&link.backend).ok_or_else(|| {
-            Denied::new(Denial::RulesChanged, "the backend is configured no more")
-        })?;
-        backend.judge_again(&link.acceptor, &link.chain)
+    fn judge_link(
+        &self,
+        backend: &str,
+        acceptor: &str,
+        chain: &[CertificateDer<'static>],
+    ) -> Result<(), Denied> {
+        backend::judge_link(self.backends.get(backend), acceptor, chain)
     }
 
     fn cancel(self: Arc<Self>, request: CancelRequest) -> BoxFuture<Closed> {
@@ -144,13 +147,21 @@ impl TcpGateway {
             until,
             ..
         } = link;
-        supervision.tie(LinkEnd {
-            backend: record.backend.clone(),
-            acceptor: record.acceptor.clone(),
+        let mut over_link = LinkSupervision {
+            backend: Arc::clone(lease.backend()),
+            acceptor: lease.acceptor().to_owned(),
             chain,
             until,
-        });
-        let end = link::carry(&mut stream, &mut upstream, options, &mut supervision).await;
+            rules: supervision.rules(),
+        };
+        let ended = async {
+            tokio::select! {
+                biased;
+                why = supervision.ended() => why,
+                why = over_link.ended() => why,
+            }
+        };
+        let end = link::carry(&mut stream, &mut upstream, options, ended).await;
         if end.cause.is_some() {
             stream.get_ref().0.get_ref().abort();
             upstream.get_ref().0.get_ref().abort();

@@ -47,6 +47,8 @@ pub struct Serving {
     metrics: Arc<ListenerMetrics>,
     drain: Drain,
     stop: CancellationToken,
+    /// Cancelled when a listener that was removed has waited long enough.
+    retired: CancellationToken,
 }
 
 /// A socket that passed the first checks.
@@ -77,6 +79,7 @@ impl Serving {
             table: Arc::default(),
             turns: Arc::new(Semaphore::new(turns)),
             metrics,
+            retired: drain.forced().child_token(),
             drain,
             stop,
         })
@@ -96,6 +99,19 @@ impl Serving {
     pub async fn until_idle(&self) {
         while self.table.live() > 0 {
             tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Ends a listener that is configured no more: nobody speaks for its connections from now on,
+    /// so they have `drain_timeout` to end by themselves.
+    pub async fn retire(&self) {
+        self.stop();
+        let limit = self.snapshot.borrow().rules.limits.drain_timeout;
+        if tokio::time::timeout(limit, self.until_idle())
+            .await
+            .is_err()
+        {
+            self.retired.cancel();
         }
     }
 
@@ -313,7 +329,7 @@ impl Serving {
             chain,
             accepted.grant.until,
             rules,
-            self.drain.forced(),
+            self.retired.clone(),
         );
         Admitted {
             id,

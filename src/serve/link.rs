@@ -1,11 +1,11 @@
 //! The link between our own ends: OPEN, ADMITTED and REFUSED on a stream, and the bytes after.
 //! The frames themselves are in `wire/link.rs`.
 
-use std::io;
+use std::{future::Future, io};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Closed, Supervision};
+use super::Closed;
 use crate::{
     admit::{Denial, Denied},
     net::{RelayCause, RelayOptions, relay},
@@ -131,7 +131,7 @@ pub async fn carry<A, B>(
     peer: &mut A,
     upstream: &mut B,
     options: RelayOptions,
-    supervision: &mut Supervision,
+    ended: impl Future<Output = Denied>,
 ) -> Closed
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -141,7 +141,7 @@ where
     let (bytes, cause) = tokio::select! {
         biased;
         end = relay(peer, upstream, &options) => ((end.a_to_b, end.b_to_a), denied_by(end.cause)),
-        why = supervision.ended() => (progress.bytes(), Some(why)),
+        why = ended => (progress.bytes(), Some(why)),
     };
     Closed {
         cause,

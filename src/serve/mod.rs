@@ -8,11 +8,13 @@ pub mod rules;
 pub mod supervise;
 mod table;
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{any::Any, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+
+use rustls_pki_types::CertificateDer;
 
 pub use accept::Serving;
 pub use rules::{ListenerRules, Snapshot};
-pub use supervise::{LinkEnd, Supervision};
+pub use supervise::{LinkSupervision, Supervision};
 
 use crate::{
     admit::{Denial, Denied, PeerFacts, Permit},
@@ -113,16 +115,25 @@ impl Closed {
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What a role does with an admitted connection.
-pub trait Role: Send + Sync + 'static {
+pub trait Role: Any + Send + Sync + 'static {
     /// Carries the connection to its end, and writes its access record.
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed>;
 
-    /// Judges the acceptor of a live link by the rules of today.
+    /// Judges the acceptor at the other end of a live link connection by the rules in force.
     ///
     /// # Errors
-    /// Why it would be refused.
-    fn judge_link(&self, _link: &LinkEnd) -> Result<(), Denied> {
-        Ok(())
+    /// Why it would be refused today.
+    fn judge_link(
+        &self,
+        backend: &str,
+        acceptor: &str,
+        chain: &[CertificateDer<'static>],
+    ) -> Result<(), Denied> {
+        let _unused = (backend, acceptor, chain);
+        Err(Denied::new(
+            Denial::RulesChanged,
+            "the listener dials acceptors no more",
+        ))
     }
 
     /// Hands a cancel request on. Only listeners with `starttls = "postgres"` get any.

@@ -16,16 +16,20 @@ use crate::{
 /// Longest sleep before the wall clock is read again: it may have been set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
-/// The acceptor at the other end of a live link.
-pub struct LinkEnd {
-    /// The backend's name.
-    pub backend: String,
-    /// The acceptor's name.
-    pub acceptor: String,
-    /// Its chain, leaf first.
-    pub chain: Arc<[CertificateDer<'static>]>,
-    /// When that chain ends.
-    pub until: Option<UnixSeconds>,
+/// How long the chain is good for, or that it is not.
+fn left(until: Option<UnixSeconds>) -> Result<Duration, Denied> {
+    let Some(until) = until else {
+        return Ok(LOOK_AGAIN);
+    };
+    let now = clock::now();
+    if now > until {
+        return Err(Denied::new(
+            Denial::CertificateEnded,
+            "the chain's earliest not-after has passed",
+        ));
+    }
+    let seconds = until.0.saturating_sub(now.0).saturating_add(1);
+    Ok(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LOOK_AGAIN))
 }
 
 /// Watches over one connection.
@@ -35,7 +39,6 @@ pub struct Supervision {
     until: Option<UnixSeconds>,
     rules: watch::Receiver<Arc<Snapshot>>,
     force: CancellationToken,
-    link: Option<LinkEnd>,
 }
 
 impl Supervision {
@@ -52,65 +55,89 @@ impl Supervision {
             until,
             rules,
             force,
-            link: None,
         }
     }
 
-    /// Watches over the acceptor too, which the connection is tied to from now on.
-    pub fn tie(&mut self, link: LinkEnd) {
-        self.until = match (self.until, link.until) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        self.link = Some(link);
-    }
-
-    /// The peer's chain, leaf first; empty without a certificate.
+    /// What is in force at the connection's listener, now and later.
     #[must_use]
-    pub fn chain(&self) -> &Arc<[CertificateDer<'static>]> {
-        &self.chain
+    pub fn rules(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.rules.clone()
     }
 
     /// Resolves when the connection has to end.
     pub async fn ended(&mut self) -> Denied {
         loop {
-            let now = clock::now();
-            let left = match self.until {
-                Some(until) if now > until => {
-                    return Denied::new(
-                        Denial::CertificateEnded,
-                        "the chain's earliest not-after has passed",
-                    );
-                }
-                Some(until) => {
-                    let seconds = until.0.saturating_sub(now.0).saturating_add(1);
-                    Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LOOK_AGAIN)
-                }
-                None => LOOK_AGAIN,
+            let left = match left(self.until) {
+                Ok(left) => left,
+                Err(ended) => return ended,
             };
             // the cause that is recorded must not depend on chance
             tokio::select! {
                 biased;
                 () = self.force.cancelled() => {
+                    // the process stops, or the listener was taken out of the configuration
                     return Denied::new(Denial::Draining, "drain_timeout is over");
                 }
                 changed = self.rules.changed() => {
                     if changed.is_err() {
-                        // the listener is gone from the configuration: nobody speaks for this
-                        // connection any more, and absence is never permission
+                        // nobody speaks for this connection any more: absence is never permission
                         return Denied::new(Denial::RulesChanged, "the listener was removed");
                     }
                     let snapshot = self.rules.borrow_and_update().clone();
-                    let own = snapshot.rules.judge_again(self.source, &self.chain, clock::now());
-                    let both = own.and_then(|_grant| match &self.link {
-                        Some(link) => snapshot.role.judge_link(link),
-                        None => Ok(()),
-                    });
-                    if let Err(why) = both
+                    if let Err(why) =
+                        snapshot.rules.judge_again(
+                            self.source,
+                            &self.chain,
+                            clock::now(),
+                        )
                     {
                         return Denied::new(
                             Denial::RulesChanged,
                             format!("{}: {why}", why.reason.code()),
+                        );
+                    }
+                }
+                () = tokio::time::sleep(left) => {}
+            }
+        }
+    }
+}
+
+/// Watches over one link connection to an acceptor.
+pub struct LinkSupervision {
+    /// Name in the configuration.
+    pub backend: Arc<str>,
+    /// Address in the configuration.
+    pub acceptor: String,
+    /// The acceptor's, leaf first.
+    pub chain: Arc<[CertificateDer<'static>]>,
+    /// When the chain ends.
+    pub until: Option<UnixSeconds>,
+    /// What is in force at the listener that it serves.
+    pub rules: watch::Receiver<Arc<Snapshot>>,
+}
+
+impl LinkSupervision {
+    /// Resolves when the connection has to end.
+    pub async fn ended(&mut self) -> Denied {
+        loop {
+            let left = match left(self.until) {
+                Ok(left) => left,
+                Err(ended) => return ended,
+            };
+            tokio::select! {
+                biased;
+                changed = self.rules.changed() => {
+                    if changed.is_err() {
+                        return Denied::new(Denial::RulesChanged, "the listener was removed");
+                    }
+                    let snapshot = self.rules.borrow_and_update().clone();
+                    let judged =
+                        snapshot.role.judge_link(&self.backend, &self.acceptor, &self.chain);
+                    if let Err(why) = judged {
+                        return Denied::new(
+                            Denial::RulesChanged,
+                            format!("acceptor {}: {}: {why}", self.acceptor, why.reason.code()),
                         );
                     }
                 }

@@ -14,4 +14,5 @@ mod chain;
 mod demo;
 mod http;
 mod pki;
+mod reload;
 mod world;

@@ -9,7 +9,14 @@ mod pool;
 mod request;
 mod upgrade;
 
-use std::{collections::HashMap, convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    any::Any,
+    collections::HashMap,
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use hyper::{
     Request, Response,
@@ -18,6 +25,8 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -25,12 +34,12 @@ use self::{
     io::{Activity, ClientIo, Watch},
     pool::Pool,
 };
-use super::{BackendRuntime, ClientFacts};
+use super::{BackendRuntime, ClientFacts, backend};
 use crate::{
     admit::{Denied, PeerFacts, SourceRanges},
     config::{GatewayListener, Limits, Route},
     drain::Drain,
-    serve::{Admitted, BoxFuture, Closed, Role, Supervision},
+    serve::{Admitted, BoxFuture, Closed, Role, Snapshot, Supervision},
     telemetry::metrics::ListenerMetrics,
 };
 
@@ -84,8 +93,18 @@ type Answer = Response<ResponseBody>;
 
 /// What all requests of a connection share.
 struct Connection {
-    gateway: Arc<HttpGateway>,
+    /// What is in force at the listener: each request is answered by the rules of its moment.
+    rules: watch::Receiver<Arc<Snapshot>>,
+    /// What the connection began with, for its own life.
+    limits: Limits,
+    listener: Arc<str>,
+    metrics: Arc<ListenerMetrics>,
+    drain: Drain,
     client: ClientFacts,
+    /// The connection's id as text, for every request.
+    name: String,
+    /// Requests so far.
+    requests: AtomicU64,
     peer: Option<Arc<PeerFacts>>,
     identity: String,
     source: SocketAddr,
@@ -141,6 +160,12 @@ impl HttpGateway {
 }
 
 impl Connection {
+    /// The http mode in force at this connection's listener.
+    fn gateway(&self) -> Option<Arc<HttpGateway>> {
+        let role: Arc<dyn Any + Send + Sync> = self.rules.borrow().role.clone();
+        role.downcast().ok()
+    }
+
     /// Waits for upgraded connections, which are supervised like any other.
     async fn outlast_upgrades(&self, supervision: &mut Supervision) -> Option<Denied> {
         self.upgrades.close();
@@ -153,11 +178,23 @@ impl Connection {
 }
 
 impl Role for HttpGateway {
+    fn judge_link(
+        &self,
+        backend: &str,
+        acceptor: &str,
+        chain: &[CertificateDer<'static>],
+    ) -> Result<(), Denied> {
+        let runtime = self.backends.get(backend).map(|(runtime, _)| runtime);
+        backend::judge_link(runtime, acceptor, chain)
+    }
+
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
         // prepared outside the future, which then holds only what lives as long as the connection
         let http2 = admitted.alpn.as_deref() == Some(b"h2");
         let (connection, io, mut supervision) = self.connection(admitted);
-        let watch = connection.activity.watch(&self.limits);
+        // from here on nothing holds this role: after a reload it goes, and its kept links with it
+        drop(self);
+        let watch = connection.activity.watch(&connection.limits);
         let shared = Arc::clone(&connection);
         let service = service_fn(move |request: Request<Incoming>| {
             // boxed: hyper keeps room for the future of a request between requests
@@ -167,9 +204,9 @@ impl Role for HttpGateway {
         Box::pin(async move {
             let cause = if http2 {
                 // boxed: HTTP/1.1 connections need not have room for it
-                Box::pin(self.http2(io, service, watch, &mut supervision)).await
+                Box::pin(connection.http2(io, service, watch, &mut supervision)).await
             } else {
-                self.http1(io, service, watch, &mut supervision).await
+                connection.http1(io, service, watch, &mut supervision).await
             };
             let cause = match cause {
                 Some(cause) => Some(cause),
@@ -188,10 +225,7 @@ impl Role for HttpGateway {
 
 impl HttpGateway {
     /// What the connection's requests share, its stream, and what watches over it.
-    fn connection(
-        self: &Arc<Self>,
-        admitted: Admitted,
-    ) -> (Arc<Connection>, TokioIo<ClientIo>, Supervision) {
+    fn connection(&self, admitted: Admitted) -> (Arc<Connection>, TokioIo<ClientIo>, Supervision) {
         let Admitted {
             id,
             stream,
@@ -215,7 +249,13 @@ impl HttpGateway {
             identity: peer.as_ref().map(|_| identity.clone()),
         };
         let connection = Connection {
-            gateway: Arc::clone(self),
+            rules: supervision.rules(),
+            limits: self.limits.clone(),
+            listener: Arc::clone(&self.listener),
+            metrics: Arc::clone(&self.metrics),
+            drain: self.drain.clone(),
+            name: id.to_string(),
+            requests: AtomicU64::new(1),
             client,
             peer,
             identity,
@@ -226,7 +266,9 @@ impl HttpGateway {
         };
         (Arc::new(connection), io, supervision)
     }
+}
 
+impl Connection {
     async fn http1<S>(
         &self,
         io: TokioIo<ClientIo>,

@@ -13,15 +13,17 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::CertificateDer;
 
-use super::{Executor, body::RequestBody};
+use super::{Connection, Executor, body::RequestBody};
 use crate::{
     admit::{Denial, Denied},
     clock,
     config::BackendProtocol,
     drain::Drain,
-    gateway::{BackendRuntime, ClientFacts, backend::Lease},
+    gateway::{BackendRuntime, backend::Lease},
     identity::UnixSeconds,
+    serve::LinkSupervision,
 };
 
 /// The pool of one backend.
@@ -45,6 +47,7 @@ struct LinkSender {
     kind: Kind,
     opened: Instant,
     until: Option<UnixSeconds>,
+    chain: Arc<[CertificateDer<'static>]>,
     lease: Lease,
 }
 
@@ -80,19 +83,21 @@ impl Pool {
     }
 
     /// A kept connection, or a new one.
-    pub(super) async fn take(&self, client: &ClientFacts) -> Result<Sender, Denied> {
+    pub(super) async fn take(&self, connection: &Connection) -> Result<Sender, Denied> {
         while let Some(mut link) = self.shared.pop() {
             if link.ready().await {
                 return Ok(self.sender(link, true));
             }
         }
-        self.open(client).await
+        // boxed: requests on kept connections need not have room for a handshake
+        Box::pin(self.open(connection)).await
     }
 
     /// A new connection.
-    pub(super) async fn open(&self, client: &ClientFacts) -> Result<Sender, Denied> {
+    pub(super) async fn open(&self, connection: &Connection) -> Result<Sender, Denied> {
         let shared = &self.shared;
-        let link = shared.backend.connect(client).await?;
+        let link = shared.backend.connect(&connection.client).await?;
+        let mut over = supervision(&link.lease, &link.chain, link.until, connection);
         let io = TokioIo::new(link.stream);
         let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
         let force = shared.drain.forced();
@@ -103,6 +108,7 @@ impl Pool {
                     tokio::select! {
                         biased;
                         () = force.cancelled() => {}
+                        why = over.ended() => told(&over, &why),
                         _ = connection.with_upgrades() => {}
                     }
                 });
@@ -115,6 +121,7 @@ impl Pool {
                     tokio::select! {
                         biased;
                         () = force.cancelled() => {}
+                        why = over.ended() => told(&over, &why),
                         _ = connection => {}
                     }
                 });
@@ -125,6 +132,7 @@ impl Pool {
             kind,
             opened: Instant::now(),
             until: link.until,
+            chain: link.chain,
             lease: link.lease,
         };
         Ok(self.sender(link, false))
@@ -137,6 +145,32 @@ impl Pool {
             reused,
         }
     }
+}
+
+fn supervision(
+    lease: &Lease,
+    chain: &Arc<[CertificateDer<'static>]>,
+    until: Option<UnixSeconds>,
+    connection: &Connection,
+) -> LinkSupervision {
+    LinkSupervision {
+        backend: Arc::clone(lease.backend()),
+        acceptor: lease.acceptor().to_owned(),
+        chain: Arc::clone(chain),
+        until,
+        rules: connection.rules.clone(),
+    }
+}
+
+/// The answers under way on it break; they are told apart by their own access lines.
+fn told(link: &LinkSupervision, why: &Denied) {
+    tracing::warn!(
+        backend = %link.backend,
+        acceptor = %link.acceptor,
+        reason = why.reason.code(),
+        detail = %why.detail,
+        "link connection ended"
+    );
 }
 
 impl Shared {
@@ -192,6 +226,12 @@ impl Sender {
     /// The acceptor's name.
     pub(super) fn acceptor(&self) -> &str {
         self.link.lease.acceptor()
+    }
+
+    /// Watches over the link when its bytes are no longer hyper's.
+    pub(super) fn supervision(&self, connection: &Connection) -> LinkSupervision {
+        let link = &self.link;
+        supervision(&link.lease, &link.chain, link.until, connection)
     }
 
     /// Sends a request.

@@ -1,6 +1,9 @@
 //! One request: judged, routed, written anew, sent, answered.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri,
@@ -8,7 +11,7 @@ use http::{
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    Connection,
+    Connection, HttpGateway,
     body::{Account, Received, RequestBody, ResponseBody},
     errors,
     pool::{Pool, Sender},
@@ -18,7 +21,6 @@ use crate::{
     admit::{Denial, Denied},
     config::{BackendProtocol, HostHeader, Route, ServerName},
     gateway::{BackendRuntime, routes},
-    serve::new_connection_id,
     telemetry::access::Access,
     wire::{
         forwarded::{self, Hop, Scheme, Trust},
@@ -36,31 +38,46 @@ pub(super) async fn answer(
 ) -> Response<ResponseBody> {
     let began = Instant::now();
     let under_way = connection.activity.begin();
-    let trust = if connection
-        .gateway
-        .trusted_proxies
-        .contains(connection.source.ip())
+    let gateway = connection.gateway();
+    let trust = if gateway
+        .as_ref()
+        .is_some_and(|gateway| gateway.trusted_proxies.contains(connection.source.ip()))
     {
         Trust::TrustedProxy
     } else {
         Trust::Untrusted
     };
-    let request_id = request_id(request.headers(), trust);
+    let request_id = request_id(request.headers(), trust, &connection);
     let accept = request.headers().get(header::ACCEPT).cloned();
     let mut account = Account {
-        record: connection
-            .gateway
-            .access
+        record: gateway
+            .as_ref()
+            .is_some_and(|gateway| gateway.access)
             .then(|| Box::new(record(&connection, &request, &request_id))),
         began,
-        metrics: Arc::clone(&connection.gateway.metrics),
+        metrics: Arc::clone(&connection.metrics),
         status: 0,
         bytes_out: 0,
         complete: false,
         under_way: Some(under_way),
         received: None,
     };
-    match forward(&connection, request, trust, &request_id, &mut account).await {
+    let answered = match &gateway {
+        Some(gateway) => {
+            let asked = Asked {
+                connection: &connection,
+                gateway,
+                trust,
+                request_id: &request_id,
+            };
+            forward(&asked, request, &mut account).await
+        }
+        None => Err(Denied::new(
+            Denial::Draining,
+            "the listener is in http mode no more",
+        )),
+    };
+    match answered {
         Ok(answered) => answered.respond(&connection, account),
         Err(denied) => errors::refusal(&denied, accept.as_ref(), &request_id, account),
     }
@@ -68,8 +85,8 @@ pub(super) async fn answer(
 
 fn record(connection: &Connection, request: &Request<Incoming>, request_id: &str) -> Access {
     Access {
-        listener: connection.gateway.listener.to_string(),
-        connection: connection.client.connection_id.to_string(),
+        listener: connection.listener.to_string(),
+        connection: connection.name.clone(),
         source: Some(connection.source),
         identity: connection.identity.clone(),
         sni: connection.client.sni.clone().unwrap_or_default(),
@@ -79,6 +96,15 @@ fn record(connection: &Connection, request: &Request<Incoming>, request_id: &str
         decision: "admitted",
         ..Access::default()
     }
+}
+
+/// A request's surroundings.
+struct Asked<'a> {
+    connection: &'a Arc<Connection>,
+    /// The rules of this moment.
+    gateway: &'a HttpGateway,
+    trust: Trust,
+    request_id: &'a str,
 }
 
 /// An answer of the backend.
@@ -99,11 +125,11 @@ struct Judged<'c> {
 }
 
 fn judge<'c>(
-    connection: &'c Connection,
+    asked: &Asked<'c>,
     request: &Request<Incoming>,
     account: &mut Account,
 ) -> Result<Judged<'c>, Denied> {
-    let gateway = &connection.gateway;
+    let (connection, gateway) = (asked.connection, asked.gateway);
     if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
         return Err(Denied::new(
             Denial::MethodNotAllowed,
@@ -166,19 +192,17 @@ fn judge<'c>(
 }
 
 async fn forward(
-    connection: &Arc<Connection>,
+    asked: &Asked<'_>,
     mut request: Request<Incoming>,
-    trust: Trust,
-    request_id: &str,
     account: &mut Account,
 ) -> Result<Answered, Denied> {
-    let judged = judge(connection, &request, account)?;
+    let judged = judge(asked, &request, account)?;
     let wanted = (request.version() == Version::HTTP_11)
         .then(|| forwarded::requested_upgrade(request.headers()))
         .flatten();
     let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
-    rewrite(&mut parts.headers, connection, &judged, trust, request_id)?;
+    rewrite(&mut parts.headers, asked, &judged)?;
     if let Some(protocol) = wanted {
         parts
             .headers
@@ -191,11 +215,11 @@ async fn forward(
     }
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let (body, received) = RequestBody::new(body, &connection.gateway.limits);
+    let (body, received) = RequestBody::new(body, &asked.gateway.limits);
     account.received = Some(Arc::clone(&received));
     let request = Request::from_parts(parts, body);
     judged.runtime.metrics().began();
-    let sent = send(connection, &judged, request, &received).await;
+    let sent = send(asked, &judged, request, &received).await;
     judged.runtime.metrics().ended();
     let (sender, response) = sent?;
     if let Some(record) = &mut account.record {
@@ -221,14 +245,14 @@ type Sent = (Sender, Response<Incoming>);
 /// not a byte of the request was sent, or it is one that may be sent twice (RFC 9110 section
 /// 9.2.2).
 async fn send(
-    connection: &Connection,
+    asked: &Asked<'_>,
     judged: &Judged<'_>,
     request: Request<RequestBody>,
     received: &Arc<Received>,
 ) -> Result<Sent, Denied> {
-    let mut sender = judged.pool.take(&connection.client).await?;
+    let mut sender = judged.pool.take(asked.connection).await?;
     let copy = sender.reused.then(|| copy(&request, received)).flatten();
-    let again = match respond_in_time(connection, &mut sender, request, received).await {
+    let again = match respond_in_time(asked, &mut sender, request, received).await {
         Ok(response) => return Ok((sender, response)),
         Err(Failure::Unsent(request)) if sender.reused => *request,
         Err(Failure::Denied(denied)) => match copy {
@@ -237,9 +261,19 @@ async fn send(
         },
         Err(failure) => return Err(failure.denied()),
     };
+    // boxed: the rare case keeps no room in every request
+    Box::pin(resend(asked, judged, again, received)).await
+}
+
+async fn resend(
+    asked: &Asked<'_>,
+    judged: &Judged<'_>,
+    request: Request<RequestBody>,
+    received: &Received,
+) -> Result<Sent, Denied> {
     judged.runtime.metrics().retried();
-    let mut fresh = judged.pool.open(&connection.client).await?;
-    match respond_in_time(connection, &mut fresh, again, received).await {
+    let mut fresh = judged.pool.open(asked.connection).await?;
+    match respond_in_time(asked, &mut fresh, request, received).await {
         Ok(response) => Ok((fresh, response)),
         Err(failure) => Err(failure.denied()),
     }
@@ -275,12 +309,12 @@ impl Failure {
 }
 
 async fn respond_in_time(
-    connection: &Connection,
+    asked: &Asked<'_>,
     sender: &mut Sender,
     request: Request<RequestBody>,
     received: &Received,
 ) -> Result<Response<Incoming>, Failure> {
-    let limit = connection.gateway.limits.response_timeout;
+    let limit = asked.gateway.limits.response_timeout;
     let mut sending = std::pin::pin!(sender.send(request));
     loop {
         let was_done = received.is_done();
@@ -350,20 +384,15 @@ fn with_authority(uri: Uri, headers: &mut HeaderMap) -> Result<Uri, Denied> {
     Uri::from_parts(parts).map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
 }
 
-fn rewrite(
-    headers: &mut HeaderMap,
-    connection: &Connection,
-    judged: &Judged<'_>,
-    trust: Trust,
-    request_id: &str,
-) -> Result<(), Denied> {
+fn rewrite(headers: &mut HeaderMap, asked: &Asked<'_>, judged: &Judged<'_>) -> Result<(), Denied> {
+    let connection = asked.connection;
     let hop = Hop {
         client: connection.source.ip(),
         by: Some(connection.client.destination.ip()).filter(|ip| !ip.is_unspecified()),
         scheme: Scheme::Https,
         host: &judged.host,
     };
-    forwarded::prepare_request(headers, &hop, trust);
+    forwarded::prepare_request(headers, &hop, asked.trust);
     // answered by us: the body is asked for when the backend's connection takes it
     headers.remove(header::EXPECT);
     let backend = &judged.runtime.config;
@@ -387,7 +416,7 @@ fn rewrite(
     };
     join_cookies(headers);
     headers.insert(header::HOST, value(&host)?);
-    headers.insert(REQUEST_ID, value(request_id)?);
+    headers.insert(REQUEST_ID, value(asked.request_id)?);
     headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
     Ok(())
 }
@@ -407,14 +436,17 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Kept from a trusted proxy, else made.
-fn request_id(headers: &HeaderMap, trust: Trust) -> String {
+/// Kept from a trusted proxy, else the connection's name and the request's number in it.
+fn request_id(headers: &HeaderMap, trust: Trust, connection: &Connection) -> String {
     let sent = headers
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok());
     match sent {
         Some(id) if trust == Trust::TrustedProxy && (1..=128).contains(&id.len()) => id.to_owned(),
-        _ => new_connection_id().to_string(),
+        _ => {
+            let number = connection.requests.fetch_add(1, Ordering::Relaxed);
+            format!("{}-{number}", connection.name)
+        }
     }
 }
 
@@ -477,12 +509,13 @@ fn switch(
         received: None,
     };
     let carried = Arc::clone(connection);
+    let over_link = sender.supervision(connection);
     let task = connection.upgrades.track_future(async move {
-        upgrade::carry(carried, client, upstream, account).await;
+        upgrade::carry(carried, client, upstream, over_link, account).await;
         // the link connection lived as long as the bytes did
         drop(sender);
     });
-    connection.gateway.drain.spawn(task);
+    connection.drain.spawn(task);
     let mut answer = Response::new(ResponseBody::Own(None, shown));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = headers;

@@ -6,16 +6,20 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use super::{Connection, body::Account};
-use crate::net::{RelayCause, RelayOptions, relay};
+use crate::{
+    net::{RelayCause, RelayOptions, relay},
+    serve::LinkSupervision,
+};
 
 /// Carries an upgraded connection to its end.
 pub(super) async fn carry(
     connection: Arc<Connection>,
     client: OnUpgrade,
     upstream: OnUpgrade,
+    mut over_link: LinkSupervision,
     mut account: Account,
 ) {
-    let limits = &connection.gateway.limits;
+    let limits = &connection.limits;
     let (client, upstream): (Upgraded, Upgraded) = match tokio::try_join!(client, upstream) {
         Ok(pair) => pair,
         Err(error) => {
@@ -29,11 +33,19 @@ pub(super) async fn carry(
         ..RelayOptions::default()
     };
     let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-    let force = connection.gateway.drain.forced();
+    let force = connection.drain.forced();
     let end = tokio::select! {
         biased;
         () = force.cancelled() => return,
         () = connection.cut.cancelled() => return,
+        why = over_link.ended() => {
+            if let Some(record) = &mut account.record {
+                record.reason = Some(why.reason);
+                record.detail = why.detail;
+                record.decision = "ended";
+            }
+            return;
+        }
         end = relay(&mut client, &mut upstream, &options) => end,
     };
     account.complete = matches!(end.cause, RelayCause::Finished);

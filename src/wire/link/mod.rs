@@ -112,7 +112,21 @@ pub enum FrameError {
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // written whole: ids are shown with every request
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            if let [high, low] = pair {
+                (*high, *low) = (hex_digit(byte >> 4), hex_digit(byte & 15));
+            }
+        }
+        f.pad(str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+fn hex_digit(value: u8) -> u8 {
+    match value {
+        0..=9 => value.saturating_add(b'0'),
+        _ => value.saturating_sub(10).saturating_add(b'a'),
     }
 }
 

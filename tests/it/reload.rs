@@ -1,0 +1,148 @@
+//! A reload changes what is decided next, and what may live on; nothing else.
+
+use std::io::{Read as _, Write as _};
+
+use portcullis::pki::{Reason, Role};
+
+use crate::world::{Backend, TlsStream, World, until};
+
+/// One request on a kept connection; status and body.
+fn get(stream: &mut TlsStream, path: &str) -> (u16, String) {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: site.test\r\n\r\n").unwrap();
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while !seen.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    let head = String::from_utf8(seen).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, String::from_utf8(body).unwrap())
+}
+
+fn http_backend(world: &World, name: &'static str) -> Backend {
+    Backend::serve(world.address(), move |mut stream| {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() {
+            head.push(byte[0]);
+            if head.ends_with(b"\r\n\r\n") {
+                head.clear();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
+                    name.len()
+                );
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn a_kept_connection_stays_and_its_next_request_meets_the_new_routes() {
+    let world = World::new();
+    let backend = http_backend(&world, "one");
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway("http", link, "", "");
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    assert_eq!(get(&mut stream, "/a"), (200, "one".into()));
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    let narrowed = text.replace(
+        "[[route]]\nbackend = \"legacy\"",
+        "[[route]]\npath = \"/b\"\nbackend = \"legacy\"",
+    );
+    assert_ne!(text, narrowed);
+    world.write("gateway.toml", &narrowed);
+    gateway.reload();
+    assert_eq!(get(&mut stream, "/b").0, 200);
+    assert_eq!(get(&mut stream, "/a").0, 404);
+    gateway.refusal("no_route");
+}
+
+#[test]
+fn a_link_to_an_acceptor_that_is_revoked_ends_and_others_live() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway("tcp", link, "", "");
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    let mut echo = [0; 2];
+    stream.write_all(b"hi").unwrap();
+    stream.read_exact(&mut echo).unwrap();
+    // another revocation: the new CRL is read, and this link is still good
+    world.issue(Role::Acceptor, "other", &["other.internal"]);
+    world
+        .authority
+        .revoke("acceptor/other", Reason::Superseded)
+        .unwrap();
+    gateway.reload();
+    stream.write_all(b"yo").unwrap();
+    stream.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"yo");
+    world
+        .authority
+        .revoke("acceptor/legacy", Reason::KeyCompromise)
+        .unwrap();
+    gateway.reload();
+    let line = gateway.refusal("rules_changed");
+    assert_eq!(line["decision"], "ended");
+    assert!(
+        line["detail"]
+            .as_str()
+            .unwrap()
+            .contains("certificate_revoked"),
+        "{line}"
+    );
+    assert!(stream.read_exact(&mut echo).is_err(), "no orderly end");
+}
+
+#[test]
+fn a_listener_that_is_taken_out_gives_its_connections_time_and_then_ends_them() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (kept, removed) = (world.address(), world.address());
+    let both = world.common(Role::Gateway, "edge-1")
+        + "[limits]\ndrain_timeout = \"1s\"\n"
+        + &world.gateway_text("tcp", kept, link, "", "");
+    let site = world.leaf(Role::Server, "site");
+    let second = format!(
+        "[[listener]]\nname = \"second\"\naddress = \"{removed}\"\nmode = \"tcp\"\n\
+         certificate = {:?}\nkey = {:?}\n",
+        site.certificate, site.key
+    );
+    let gateway = world.start("gateway", &(both.clone() + &second));
+    let mut stays = world.client().connect(kept, "site.test").unwrap();
+    let mut goes = world.client().connect(removed, "site.test").unwrap();
+    let mut echo = [0; 2];
+    for stream in [&mut stays, &mut goes] {
+        stream.write_all(b"hi").unwrap();
+        stream.read_exact(&mut echo).unwrap();
+    }
+    world.write("gateway.toml", &both);
+    gateway.reload();
+    goes.write_all(b"ok").unwrap();
+    goes.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"ok", "it has drain_timeout");
+    until("the end of the removed listener's connection", || {
+        goes.read_exact(&mut echo).err()
+    });
+    gateway.refusal("draining");
+    until("the port's end", || world.client().tcp(removed).err());
+    stays.write_all(b"on").unwrap();
+    stays.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"on");
+}
