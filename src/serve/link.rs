@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::Closed;
 use crate::{
     admit::{Denial, Denied},
-    net::{RelayCause, RelayOptions, relay},
+    net::{self, RelayCause, RelayOptions, relay},
     tls::alert::{self, Side},
     wire::link::{self, Frame, FrameError, HEADER_LEN, MAX_PAYLOAD, Open},
 };
@@ -162,10 +162,13 @@ fn denied_by(cause: RelayCause) -> Option<Denied> {
             side,
             error,
             truncated,
-        } => Some(if truncated {
-            Denied::new(Denial::Truncated, format!("{side}: {error}"))
-        } else {
-            Denied::new(Denial::PeerReset, format!("{side}: {error}"))
-        }),
+        } => {
+            let reason = match side {
+                net::Side::B => Denial::UpstreamBroken,
+                net::Side::A if truncated => Denial::Truncated,
+                net::Side::A => Denial::PeerReset,
+            };
+            Some(Denied::new(reason, format!("{side}: {error}")))
+        }
     }
 }
