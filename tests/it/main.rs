@@ -14,5 +14,8 @@ mod chain;
 mod demo;
 mod http;
 mod pki;
+mod postgres;
+mod proxy;
 mod reload;
+mod tcp;
 mod world;

@@ -1,7 +1,7 @@
 //! Small backends: a thread for each connection.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
@@ -9,7 +9,15 @@ use std::{
     },
 };
 
-use super::PATIENCE;
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+
+use super::{Leaf, PATIENCE};
+
+/// What a backend with TLS of its own speaks over.
+pub(crate) type TlsConnection = StreamOwned<ServerConnection, TcpStream>;
 
 /// A listening backend; its threads end with the test process.
 pub(crate) struct Backend {
@@ -43,21 +51,72 @@ impl Backend {
     /// Gives back what comes, and the end of it as an end.
     pub(crate) fn echo(address: SocketAddr) -> Self {
         Self::serve(address, |mut stream| {
-            let mut buffer = vec![0; 65536];
-            while let Ok(n) = stream.read(&mut buffer) {
-                let Some(part) = buffer.get(..n).filter(|p| !p.is_empty()) else {
-                    break;
-                };
-                if stream.write_all(part).is_err() {
+            echo(&mut stream);
+            drop(stream.shutdown(Shutdown::Write));
+        })
+    }
+
+    /// Says this at once, and then gives back what comes.
+    pub(crate) fn greeting(address: SocketAddr, word: &'static str) -> Self {
+        Self::serve(address, move |mut stream| {
+            drop(stream.write_all(word.as_bytes()));
+            echo(&mut stream);
+        })
+    }
+
+    /// Handles each connection by `serve` once TLS stands; nobody is asked for a certificate.
+    pub(crate) fn tls(
+        address: SocketAddr,
+        leaf: &Leaf,
+        serve: impl Fn(&mut TlsConnection) + Send + Sync + 'static,
+    ) -> Self {
+        let chain = CertificateDer::pem_file_iter(&leaf.certificate)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let key = PrivateKeyDer::from_pem_file(&leaf.key).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+        let config = Arc::new(config);
+        Self::serve(address, move |mut stream| {
+            let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            while tls.is_handshaking() {
+                if tls.complete_io(&mut stream).is_err() {
                     return;
                 }
             }
-            drop(stream.shutdown(Shutdown::Write));
+            let mut stream = StreamOwned::new(tls, stream);
+            serve(&mut stream);
+            stream.conn.send_close_notify();
+            drop(stream.flush());
         })
     }
 
     /// How many connections came so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// Gives back what comes until it ends.
+pub(crate) fn echo(stream: &mut (impl io::Read + io::Write)) {
+    let mut buffer = vec![0; 65536];
+    while let Ok(n) = stream.read(&mut buffer) {
+        let Some(part) = buffer.get(..n).filter(|p| !p.is_empty()) else {
+            break;
+        };
+        if stream
+            .write_all(part)
+            .and_then(|()| stream.flush())
+            .is_err()
+        {
+            return;
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod backend;
 mod outside;
 mod running;
+mod service;
 mod tls;
 
 use std::{
@@ -14,11 +15,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use backend::Backend;
+#[allow(unused_imports, reason = "for signatures of tests")]
+pub(crate) use backend::{Backend, TlsConnection, echo};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use outside::Stranger;
 use portcullis::pki::{Authority, InitOptions, IssueRequest, Role};
 pub(crate) use running::Running;
+#[allow(unused_imports, reason = "for signatures of tests")]
+pub(crate) use service::Service;
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use tls::{Client, TlsStream};
 
@@ -223,6 +227,13 @@ impl World {
              bind = \"{}\"\n{backend}\n",
             site.certificate, site.key, self.ip
         )
+    }
+
+    /// Both roles in tcp mode before a backend: gateway, acceptor, and where clients connect.
+    pub(crate) fn chain(&self, backend: &str) -> (Running, Running, SocketAddr) {
+        let (acceptor, link) = self.plain_acceptor(backend, "");
+        let (gateway, edge) = self.plain_gateway("tcp", link, "", "");
+        (gateway, acceptor, edge)
     }
 
     /// A TLS client that trusts this world's authority.

@@ -158,6 +158,18 @@ impl Running {
         line
     }
 
+    /// The access line of a connection that was let in and refused later, and its count.
+    pub(crate) fn refused_after(&self, listener: &str, reason: &str) -> Value {
+        let line = self.line(reason, |line| {
+            line["message"] == "access"
+                && line["decision"] == "refused"
+                && line["reason"] == reason
+                && line["listener"] == listener
+        });
+        assert!(self.ended_for(listener, reason) >= 1.0);
+        line
+    }
+
     /// How many connections a listener refused for this reason.
     pub(crate) fn denied(&self, listener: &str, reason: &str) -> f64 {
         self.of_listener("connections_denied", listener, reason)
