@@ -93,7 +93,11 @@ fn edge(world: &World) -> Client {
 
 /// Not one byte comes, and the connection is over.
 fn reset(client: &Client, to: SocketAddr, say: &[u8]) {
-    let mut stream = client.tcp(to).unwrap();
+    let mut stream = match client.tcp(to) {
+        // it can be over before we look
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+        other => other.unwrap(),
+    };
     // may fail: it can be reset already
     drop(stream.write_all(say));
     let mut bytes = Vec::new();
