@@ -82,7 +82,8 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(|error| StartError::System(error.to_string()))?;
     let drain_timeout = drain_timeout(&config);
     check_descriptors(&config, &metrics);
-    let files = config.files();
+    // before anything is read: a change meanwhile is noticed
+    let watch = Watch::new(config.files());
     let loaded = load(config, &metrics, &drain, None).map_err(StartError::Load)?;
     let admin_config = loaded.config.common().admin.clone();
     let process = Process::new(Arc::clone(&metrics), drain.clone(), inherited);
@@ -93,7 +94,7 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     super::exposure::start(&process);
     let notifier = Notifier::default();
     notifier.ready(&status(&process));
-    follow(&process, &mut signals, &notifier, files).await;
+    follow(&process, &mut signals, &notifier, watch).await;
     notifier.stopping();
     tracing::info!(live = drain.live(), timeout = ?drain_timeout, "draining");
     let cut = tokio::select! {
@@ -113,9 +114,8 @@ async fn follow(
     process: &Arc<Process>,
     signals: &mut Signals,
     notifier: &Notifier,
-    files: Vec<std::path::PathBuf>,
+    mut watch: Watch,
 ) {
-    let mut watch = Watch::new(files);
     let beat = Notifier::watchdog_interval();
     loop {
         let alive = async {
@@ -137,7 +137,10 @@ async fn follow(
         if process.reload() {
             tracing::info!("reloaded");
             let files = process.with(|f| f.map(|f| f.loaded.config.files()).unwrap_or_default());
-            watch = Watch::new(files);
+            // the old one knows what was there before the reload
+            if !watch.is_of(&files) {
+                watch = Watch::new(files);
+            }
         }
         notifier.ready(&status(process));
     }

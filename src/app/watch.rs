@@ -8,7 +8,10 @@ use std::{
 };
 
 use notify::{RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
 use crate::identity::Sha256;
 
@@ -22,6 +25,10 @@ pub struct Watch {
     files: Vec<PathBuf>,
     seen: Option<Sha256>,
     events: mpsc::Receiver<()>,
+    /// When content is looked at without an event.
+    poll: Instant,
+    /// When an event that came has settled.
+    settled: Option<Instant>,
     // kept alive: dropping it ends the events
     _watcher: Option<notify::RecommendedWatcher>,
 }
@@ -38,22 +45,41 @@ impl Watch {
             files,
             seen,
             events,
+            poll: Instant::now() + POLL,
+            settled: None,
             _watcher: watcher,
         }
     }
 
-    /// Returns when the content of a file is another than before.
+    /// Whether these are the files that it watches.
+    #[must_use]
+    pub fn is_of(&self, files: &[PathBuf]) -> bool {
+        self.files == files
+    }
+
+    /// Returns when the content of a file is another than before. Nothing is lost when the future
+    /// is dropped: what came and both deadlines are kept.
     pub async fn changed(&mut self) {
         loop {
-            tokio::select! {
-                event = self.events.recv() => if event.is_none() {
-                    // no events to be had: polling remains
-                    tokio::time::sleep(POLL).await;
-                },
-                () = tokio::time::sleep(POLL) => {}
-            }
-            tokio::time::sleep(SETTLE).await;
+            let settled = match self.settled {
+                Some(at) => at,
+                None => {
+                    tokio::select! {
+                        event = self.events.recv() => if event.is_none() {
+                            // no events to be had: polling remains
+                            sleep_until(self.poll).await;
+                        },
+                        () = sleep_until(self.poll) => {}
+                    }
+                    let at = Instant::now() + SETTLE;
+                    self.settled = Some(at);
+                    at
+                }
+            };
+            sleep_until(settled).await;
             while self.events.try_recv().is_ok() {}
+            self.settled = None;
+            self.poll = Instant::now() + POLL;
             let now = content(&self.files);
             if self.seen.replace(now) != Some(now) {
                 return;
@@ -116,7 +142,22 @@ mod tests {
                 .await
                 .is_err()
         );
+        // somebody who only looks in now and then misses nothing
+        for _ in 0..3 {
+            tokio::time::timeout(Duration::from_millis(50), watch.changed())
+                .await
+                .unwrap_err();
+        }
         write("two");
+        let mut looks = 0;
+        while tokio::time::timeout(Duration::from_millis(50), watch.changed())
+            .await
+            .is_err()
+        {
+            looks += 1;
+            assert!(looks < 100, "the change was lost");
+        }
+        write("three");
         tokio::time::timeout(Duration::from_secs(5), watch.changed())
             .await
             .unwrap();
