@@ -13,6 +13,7 @@ mod admission;
 mod chain;
 mod demo;
 mod http;
+mod lifecycle;
 mod pki;
 mod postgres;
 mod proxy;

@@ -20,7 +20,7 @@ pub(crate) use backend::{Backend, TlsConnection, echo};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use outside::Stranger;
 use portcullis::pki::{Authority, InitOptions, IssueRequest, Role};
-pub(crate) use running::Running;
+pub(crate) use running::{BINARY, Running};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use service::Service;
 #[allow(unused_imports, reason = "for signatures of tests")]

@@ -13,6 +13,9 @@ use serde_json::Value;
 
 use super::{PATIENCE, until};
 
+/// The program.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+
 /// A started process; it is killed when dropped.
 pub(crate) struct Running {
     child: Child,
@@ -24,23 +27,31 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a role and waits until it listens.
     pub(crate) fn start(role: &str, config: &Path) -> Self {
-        let mut running = Self::launch(role, config);
+        Self::launch(role, config).ready()
+    }
+
+    /// Waits until it listens.
+    pub(crate) fn ready(mut self) -> Self {
         until("the start", || {
-            if let Some(status) = running.child.try_wait().unwrap() {
-                panic!("{role} ended with {status}: {}", running.text());
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("{} ended with {status}: {}", self.role, self.text());
             }
-            running
-                .admin("/readyz")
-                .filter(|(status, _)| *status == 200)
+            self.admin("/readyz").filter(|(status, _)| *status == 200)
         });
-        running
+        self
     }
 
     /// Starts a role and waits for nothing.
     pub(crate) fn launch(role: &str, config: &Path) -> Self {
+        Self::launch_by(&mut Command::new(BINARY), role, config)
+    }
+
+    /// The same through a command that ends as the program: the role and its configuration are
+    /// its last arguments.
+    pub(crate) fn launch_by(command: &mut Command, role: &str, config: &Path) -> Self {
         let log = config.with_extension("log");
         let out = File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        let child = command
             .args([role, "--config", config.to_str().unwrap()])
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
@@ -94,6 +105,18 @@ impl Running {
             );
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
+    }
+
+    /// Its end, if it comes soon.
+    pub(crate) fn ended_within(&mut self, time: std::time::Duration) -> Option<ExitStatus> {
+        let end = std::time::Instant::now() + time;
+        while std::time::Instant::now() < end {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        None
     }
 
     /// Whether it still runs.
