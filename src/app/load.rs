@@ -443,7 +443,7 @@ fn backend_runtime(
     Some(BackendRuntime::new(
         Arc::clone(backend),
         diallers,
-        Arc::clone(&generation.verification),
+        &generation,
         metrics.backend(&backend.name),
     ))
 }

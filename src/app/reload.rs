@@ -5,11 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::load::{LoadError, Loaded, LoadedListener, load};
 use crate::{
     clock,
     config::{self, ListenAddress},
     drain::Drain,
+    gateway::health,
     net::{BindError, Inherited, Listener},
     serve::Serving,
     telemetry::metrics::Metrics,
@@ -41,6 +44,8 @@ pub struct Process {
     inherited: Inherited,
     live: Mutex<HashMap<Arc<str>, Live>>,
     in_force: Mutex<Option<InForce>>,
+    /// Ends the active checks of what was in force before.
+    checks: Mutex<CancellationToken>,
 }
 
 impl Process {
@@ -53,6 +58,7 @@ impl Process {
             inherited,
             live: Mutex::default(),
             in_force: Mutex::default(),
+            checks: Mutex::default(),
         })
     }
 
@@ -212,6 +218,15 @@ impl Process {
         }
         for warning in &loaded.warnings {
             tracing::warn!(%warning, "configuration");
+        }
+        let checks = self.drain.draining().child_token();
+        std::mem::replace(
+            &mut *self.checks.lock().unwrap_or_else(PoisonError::into_inner),
+            checks.clone(),
+        )
+        .cancel();
+        for backend in loaded.backends.values() {
+            health::start(backend, &self.drain, &checks);
         }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         *in_force = Some(InForce {

@@ -437,6 +437,23 @@ pub struct Backend {
     pub tls: TlsOptions,
 }
 
+impl Backend {
+    /// The host that the backend itself goes by: `server_name`, else the first address.
+    #[must_use]
+    pub fn own_host(&self) -> String {
+        match &self.server_name {
+            Some(ServerName::Dns(name)) => name.as_str().to_owned(),
+            Some(ServerName::Ip(IpAddr::V6(ip))) => format!("[{ip}]"),
+            Some(ServerName::Ip(ip)) => ip.to_string(),
+            None => match self.acceptors.first() {
+                // a path is no host
+                None | Some(DialAddress::Unix(_)) => "localhost".to_owned(),
+                Some(address) => address.to_string(),
+            },
+        }
+    }
+}
+
 /// `backend_tls`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendTls {

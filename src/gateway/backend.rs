@@ -13,6 +13,7 @@ use rustls_pki_types::CertificateDer;
 use super::{
     ClientFacts,
     dial::{Dialled, Dialler, LinkStream},
+    health::Verdict,
 };
 use crate::{
     admit::{Blame, Denial, Denied},
@@ -20,7 +21,7 @@ use crate::{
     config::{Backend, Balance},
     identity::UnixSeconds,
     telemetry::metrics::BackendMetrics,
-    tls::{Usage, Verification},
+    tls::{Generation, Usage, Verification},
 };
 
 /// An acceptor that failed is the last choice for so long, doubled with each failure.
@@ -36,17 +37,21 @@ pub struct BackendRuntime {
     turn: AtomicUsize,
     metrics: Arc<BackendMetrics>,
     verification: Arc<Verification>,
+    own_uri: Option<String>,
 }
 
 /// What is known of one acceptor.
 pub struct AcceptorState {
     /// Its address as configured.
     pub name: String,
+    /// Its place among the backend's acceptors.
+    pub(super) index: usize,
     pub(super) dialler: Dialler,
     active: AtomicUsize,
     failures: AtomicU32,
     /// Milliseconds after `epoch` until which it is the last choice.
     paused_until: AtomicU64,
+    pub(super) verdict: Verdict,
     epoch: Instant,
 }
 
@@ -91,13 +96,15 @@ impl Drop for Lease {
 }
 
 impl AcceptorState {
-    pub(super) fn new(name: String, dialler: Dialler) -> Arc<Self> {
+    pub(super) fn new(index: usize, dialler: Dialler) -> Arc<Self> {
         Arc::new(Self {
-            name,
+            name: dialler.address.to_string(),
+            index,
             dialler,
             active: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             paused_until: AtomicU64::new(0),
+            verdict: Verdict::default(),
             epoch: Instant::now(),
         })
     }
@@ -113,7 +120,13 @@ impl AcceptorState {
     /// Whether it is a first choice now.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.paused_until.load(Ordering::Relaxed) <= self.millis()
+        self.is_healthy() && self.paused_until.load(Ordering::Relaxed) <= self.millis()
+    }
+
+    /// What active checks say; true where there are none.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.verdict.is_healthy()
     }
 
     /// Connections and requests under way.
@@ -160,12 +173,13 @@ impl BackendRuntime {
     pub(crate) fn new(
         config: Arc<Backend>,
         diallers: Vec<Dialler>,
-        verification: Arc<Verification>,
+        generation: &Generation,
         metrics: Arc<BackendMetrics>,
     ) -> Arc<Self> {
         let acceptors = diallers
             .into_iter()
-            .map(|d| AcceptorState::new(d.address.to_string(), d))
+            .enumerate()
+            .map(|(index, dialler)| AcceptorState::new(index, dialler))
             .collect();
         Arc::new(Self {
             name: Arc::from(config.name.as_str()),
@@ -173,7 +187,8 @@ impl BackendRuntime {
             acceptors,
             turn: AtomicUsize::new(0),
             metrics,
-            verification,
+            verification: Arc::clone(&generation.verification),
+            own_uri: generation.leaf.uris.first().cloned(),
         })
     }
 
@@ -183,10 +198,24 @@ impl BackendRuntime {
         &self.acceptors
     }
 
+    /// The URI in the certificate that we show to its acceptors.
+    #[must_use]
+    pub fn own_uri(&self) -> Option<&str> {
+        self.own_uri.as_deref()
+    }
+
     /// Its metrics.
     #[must_use]
     pub fn metrics(&self) -> &Arc<BackendMetrics> {
         &self.metrics
+    }
+
+    /// What is said where no acceptor was tried.
+    pub(super) fn unreachable(&self) -> Denied {
+        Denied::new(
+            Denial::UpstreamUnreachable,
+            format!("backend {}: no acceptor is configured", self.name),
+        )
     }
 
     /// Opens a link connection to the first acceptor that admits us, each within
@@ -195,21 +224,11 @@ impl BackendRuntime {
     /// # Errors
     /// Why the last one that was tried did not.
     pub async fn connect(&self, client: &ClientFacts) -> Result<Link, Denied> {
-        let mut last = Denied::new(Denial::UpstreamUnreachable, "no acceptor is configured");
+        let mut last = self.unreachable();
         for acceptor in self.order() {
             match self.connect_to(&acceptor, client).await {
                 Ok(link) => return Ok(link),
-                Err(denied) => {
-                    tracing::warn!(
-                        backend = %self.config.name,
-                        acceptor = %acceptor.name,
-                        connection = %client.connection_id,
-                        reason = denied.reason.code(),
-                        detail = %denied.detail,
-                        "link connection failed"
-                    );
-                    last = denied;
-                }
+                Err(denied) => last = denied,
             }
         }
         Err(last)
@@ -261,13 +280,26 @@ impl BackendRuntime {
                 let denied = of_upstream(denied);
                 acceptor.failed();
                 self.metrics.connect_failed(denied.reason);
+                tracing::warn!(
+                    backend = %self.name,
+                    acceptor = %acceptor.name,
+                    connection = %client.connection_id,
+                    reason = denied.reason.code(),
+                    detail = %denied.detail,
+                    "link connection failed"
+                );
                 Err(denied)
             }
         }
     }
 
+    /// A place in an acceptor's count, for a request on a kept link.
+    pub(super) fn lease(&self, acceptor: &Arc<AcceptorState>) -> Lease {
+        acceptor.lease(&self.name)
+    }
+
     /// Acceptors in the order in which they are tried: usable ones first.
-    fn order(&self) -> Vec<Arc<AcceptorState>> {
+    pub(super) fn order(&self) -> Vec<Arc<AcceptorState>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut order: Vec<_> = self.acceptors.to_vec();
         let len = order.len().max(1);

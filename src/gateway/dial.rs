@@ -60,7 +60,7 @@ impl Dialler {
             link::write_open(&mut stream, open(client)).await?;
             link::read_admission(&mut stream).await?;
         } else if let Some(version) = self.proxy_protocol {
-            let header = proxy_header(version, Some((client.source, client.destination)));
+            let header = proxy_header(version, client.addresses());
             let sent = async {
                 stream.write_all(&header).await?;
                 stream.flush().await
@@ -110,10 +110,11 @@ impl Dialler {
 }
 
 fn open(client: &ClientFacts) -> Open {
+    let (source, destination) = client.addresses().unzip();
     Open {
         connection: client.connection_id,
-        source: Some(client.source),
-        destination: Some(client.destination),
+        source,
+        destination,
         authority: client.sni.clone(),
         identity: client.identity.clone(),
     }

@@ -2,13 +2,14 @@
 
 pub mod backend;
 pub mod dial;
+pub mod health;
 pub mod http;
 pub mod routes;
 pub mod tcp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::wire::ConnectionId;
+use crate::{serve::new_connection_id, wire::ConnectionId};
 
 pub use backend::{BackendRuntime, Link};
 
@@ -25,4 +26,25 @@ pub struct ClientFacts {
     pub sni: Option<String>,
     /// Its certificate's name.
     pub identity: Option<String>,
+}
+
+impl ClientFacts {
+    /// For a link that is opened for no client: a check, or a connection kept ready.
+    #[must_use]
+    pub fn ours() -> Self {
+        let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Self {
+            connection_id: new_connection_id(),
+            source: nobody,
+            destination: nobody,
+            sni: None,
+            identity: None,
+        }
+    }
+
+    /// The client's address and the one that it dialled; `None` where there is no client.
+    #[must_use]
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        (!self.source.ip().is_unspecified()).then_some((self.source, self.destination))
+    }
 }

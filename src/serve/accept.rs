@@ -74,8 +74,11 @@ impl Serving {
             n => n,
         };
         let stop = drain.draining().child_token();
+        let role = Arc::clone(&snapshot.role);
+        let snapshot = watch::Sender::new(snapshot);
+        role.begin(snapshot.subscribe());
         Arc::new(Self {
-            snapshot: watch::Sender::new(snapshot),
+            snapshot,
             table: Arc::default(),
             turns: Arc::new(Semaphore::new(turns)),
             metrics,
@@ -87,7 +90,9 @@ impl Serving {
 
     /// Puts new rules in force; live connections are judged by them at once.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        let role = Arc::clone(&snapshot.role);
         self.snapshot.send_replace(snapshot);
+        role.begin(self.snapshot.subscribe());
     }
 
     /// Stops accepting; live connections go on.

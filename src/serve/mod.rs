@@ -11,6 +11,7 @@ mod table;
 use std::{any::Any, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
 pub use accept::Serving;
 pub use rules::{ListenerRules, Snapshot};
@@ -118,6 +119,11 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Role: Any + Send + Sync + 'static {
     /// Carries the connection to its end, and writes its access record.
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed>;
+
+    /// Begins what goes on beside connections; called once, when the role is put in force.
+    fn begin(&self, rules: watch::Receiver<Arc<Snapshot>>) {
+        drop(rules);
+    }
 
     /// Judges the acceptor at the other end of a live link connection by the rules in force.
     ///

@@ -58,6 +58,12 @@ impl Supervision {
         }
     }
 
+    /// The peer's certificates, leaf first; empty without.
+    #[must_use]
+    pub fn chain(&self) -> Arc<[CertificateDer<'static>]> {
+        Arc::clone(&self.chain)
+    }
+
     /// What is in force at the connection's listener, now and later.
     #[must_use]
     pub fn rules(&self) -> watch::Receiver<Arc<Snapshot>> {

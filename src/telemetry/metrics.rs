@@ -54,6 +54,12 @@ struct ByBackendReason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByAcceptor {
+    backend: String,
+    acceptor: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByResult {
     result: &'static str,
 }
@@ -79,6 +85,7 @@ pub struct Metrics {
     connect_failed: Family<ByBackendReason, Counter>,
     backend_active: Family<ByBackend, Gauge>,
     retries: Family<ByBackend, Counter>,
+    healthy: Family<ByAcceptor, Gauge>,
     reloads: Family<ByResult, Counter>,
     last_reload: Gauge<i64, AtomicI64>,
     not_after: Family<ByCertificate, Gauge>,
@@ -118,6 +125,7 @@ impl Metrics {
             connect_failed: Family::default(),
             backend_active: Family::default(),
             retries: Family::default(),
+            healthy: Family::default(),
             reloads: Family::default(),
             last_reload: Gauge::default(),
             not_after: Family::default(),
@@ -195,6 +203,11 @@ impl Metrics {
             "backend_retries",
             "Requests that were sent again to a backend",
             m.retries.clone(),
+        );
+        r.register(
+            "acceptor_healthy",
+            "Whether active checks find an acceptor healthy (1) or not (0)",
+            m.healthy.clone(),
         );
         r.register("reloads", "Reloads, by result", m.reloads.clone());
         r.register(
@@ -291,6 +304,8 @@ impl Metrics {
             failed: Denial::ALL.iter().map(of).collect(),
             active: self.backend_active.get_or_create_owned(&by),
             retries: self.retries.get_or_create_owned(&by),
+            healthy: self.healthy.clone(),
+            name: backend(),
         })
     }
 
@@ -437,9 +452,20 @@ pub struct BackendMetrics {
     failed: Vec<Counter>,
     active: Gauge,
     retries: Counter,
+    healthy: Family<ByAcceptor, Gauge>,
+    name: String,
 }
 
 impl BackendMetrics {
+    /// What active checks say of an acceptor.
+    pub fn healthy(&self, acceptor: &str, healthy: bool) {
+        let by = ByAcceptor {
+            backend: self.name.clone(),
+            acceptor: acceptor.to_owned(),
+        };
+        self.healthy.get_or_create(&by).set(i64::from(healthy));
+    }
+
     /// A link connection was admitted.
     pub fn connect_ok(&self, seconds: f64) {
         self.connect.observe(seconds);

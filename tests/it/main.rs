@@ -10,6 +10,7 @@
 )]
 
 mod admission;
+mod backends;
 mod chain;
 mod demo;
 mod http;

@@ -4,57 +4,12 @@ use std::io::{Read as _, Write as _};
 
 use portcullis::pki::{Reason, Role};
 
-use crate::world::{Backend, TlsStream, World, until};
-
-/// One request on a kept connection; status and body.
-fn get(stream: &mut TlsStream, path: &str) -> (u16, String) {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: site.test\r\n\r\n").unwrap();
-    let mut seen = Vec::new();
-    let mut byte = [0];
-    while !seen.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).unwrap();
-        seen.push(byte[0]);
-    }
-    let head = String::from_utf8(seen).unwrap();
-    let length = head
-        .lines()
-        .find_map(|line| {
-            line.to_ascii_lowercase()
-                .strip_prefix("content-length: ")?
-                .parse()
-                .ok()
-        })
-        .unwrap_or(0);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, String::from_utf8(body).unwrap())
-}
-
-fn http_backend(world: &World, name: &'static str) -> Backend {
-    Backend::serve(world.address(), move |mut stream| {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while stream.read_exact(&mut byte).is_ok() {
-            head.push(byte[0]);
-            if head.ends_with(b"\r\n\r\n") {
-                head.clear();
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
-                    name.len()
-                );
-                if stream.write_all(answer.as_bytes()).is_err() {
-                    return;
-                }
-            }
-        }
-    })
-}
+use crate::world::{Backend, World, get, named_backend, until};
 
 #[test]
 fn a_kept_connection_stays_and_its_next_request_meets_the_new_routes() {
     let world = World::new();
-    let backend = http_backend(&world, "one");
+    let backend = named_backend(&world, "one");
     let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
     let (gateway, edge) = world.plain_gateway("http", link, "", "");
     let mut stream = world.client().connect(edge, "site.test").unwrap();

@@ -178,7 +178,7 @@ pub(super) fn json(process: &Process) -> String {
                 let acceptors: Vec<Value> = b
                     .acceptors()
                     .iter()
-                    .map(|a| json!({ "address": a.name, "usable": a.is_usable(), "active": a.active() }))
+                    .map(|a| json!({ "address": a.name, "usable": a.is_usable(), "healthy": a.is_healthy(), "active": a.active() }))
                     .collect();
                 json!({ "name": b.config.name, "acceptors": acceptors })
             })

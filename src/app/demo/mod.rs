@@ -235,6 +235,7 @@ backend = "legacy"
 acceptors   = ["{acceptor}"]
 server_name = "legacy.internal"
 bind        = "127.0.0.1"
+pool        = {{ ready = 0 }}
 "#
     )
 }

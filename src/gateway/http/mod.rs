@@ -32,13 +32,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     body::ResponseBody,
     io::{Activity, ClientIo, Watch},
-    pool::Pool,
+    pool::{Opening, Pool},
 };
 use super::{BackendRuntime, ClientFacts, backend};
 use crate::{
     admit::{Denied, PeerFacts, SourceRanges},
     config::{GatewayListener, Limits, Route},
     drain::Drain,
+    identity::CertFacts,
     serve::{Admitted, BoxFuture, Closed, Role, Snapshot, Supervision},
     telemetry::metrics::ListenerMetrics,
 };
@@ -106,6 +107,8 @@ struct Connection {
     /// Requests so far.
     requests: AtomicU64,
     peer: Option<Arc<PeerFacts>>,
+    /// The caller's certificates, leaf first; empty without.
+    chain: Arc<[CertificateDer<'static>]>,
     identity: String,
     source: SocketAddr,
     activity: Arc<Activity>,
@@ -159,7 +162,45 @@ impl HttpGateway {
     }
 }
 
+/// A caller's verified certificate.
+struct Caller<'a> {
+    peer: &'a PeerFacts,
+    leaf: &'a [u8],
+    rest: &'a [CertificateDer<'static>],
+}
+
+impl<'a> Caller<'a> {
+    /// What it sent behind its leaf, without a root (RFC 9440 section 2.3).
+    fn issuers(&self) -> impl Iterator<Item = &'a [u8]> {
+        let is_root = |der: &&CertificateDer<'_>| {
+            CertFacts::read(der).is_ok_and(|facts| facts.subject == facts.issuer)
+        };
+        self.rest
+            .iter()
+            .filter(move |der| !is_root(der))
+            .map(|der| der.as_ref())
+    }
+}
+
 impl Connection {
+    /// The caller, where it showed a certificate that was verified.
+    fn caller(&self) -> Option<Caller<'_>> {
+        let (leaf, rest) = self.chain.split_first()?;
+        Some(Caller {
+            peer: self.peer.as_deref()?,
+            leaf,
+            rest,
+        })
+    }
+
+    /// For links that this connection's requests need.
+    fn opening(&self) -> Opening<'_> {
+        Opening {
+            client: &self.client,
+            rules: &self.rules,
+        }
+    }
+
     /// The http mode in force at this connection's listener.
     fn gateway(&self) -> Option<Arc<HttpGateway>> {
         let role: Arc<dyn Any + Send + Sync> = self.rules.borrow().role.clone();
@@ -178,6 +219,23 @@ impl Connection {
 }
 
 impl Role for HttpGateway {
+    fn begin(&self, rules: watch::Receiver<Arc<Snapshot>>) {
+        let served = |name: &str| {
+            self.routes.iter().any(|route| {
+                let here = route
+                    .listener
+                    .as_deref()
+                    .is_none_or(|l| l == &*self.listener);
+                here && route.backend == name
+            })
+        };
+        for (name, (_, pool)) in &self.backends {
+            if served(name) {
+                pool.keep_ready(rules.clone());
+            }
+        }
+    }
+
     fn judge_link(
         &self,
         backend: &str,
@@ -258,6 +316,7 @@ impl HttpGateway {
             requests: AtomicU64::new(1),
             client,
             peer,
+            chain: supervision.chain(),
             identity,
             source,
             activity,

@@ -1,10 +1,10 @@
-//! Kept link connections of one backend: last in, first out, none older than its limits, none
-//! that outlives its certificate.
+//! Kept link connections of one backend: for each acceptor last in, first out; none older than its
+//! limits, none that outlives its certificate or the rules that admitted it.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Instant,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response};
@@ -14,26 +14,43 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
-use super::{Connection, Executor, body::RequestBody};
+use super::{Executor, body::RequestBody};
 use crate::{
     admit::{Denial, Denied},
     clock,
     config::BackendProtocol,
     drain::Drain,
-    gateway::{BackendRuntime, backend::Lease},
+    gateway::{
+        BackendRuntime, ClientFacts, Link,
+        backend::{AcceptorState, Lease},
+    },
     identity::UnixSeconds,
-    serve::LinkSupervision,
+    serve::{LinkSupervision, Snapshot},
 };
+
+/// How often is looked whether enough connections are ready.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between attempts to make one ready, while none can be.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The pool of one backend.
 pub(super) struct Pool {
     shared: Arc<Shared>,
 }
 
+/// For whom a link is opened, and what may end it.
+#[derive(Clone, Copy)]
+pub(super) struct Opening<'a> {
+    pub(super) client: &'a ClientFacts,
+    pub(super) rules: &'a watch::Receiver<Arc<Snapshot>>,
+}
+
 struct Shared {
     backend: Arc<BackendRuntime>,
-    idle: Mutex<VecDeque<Kept>>,
+    /// One queue for each acceptor, the oldest in front.
+    idle: Mutex<Vec<VecDeque<Kept>>>,
     drain: Drain,
 }
 
@@ -48,7 +65,7 @@ struct LinkSender {
     opened: Instant,
     until: Option<UnixSeconds>,
     chain: Arc<[CertificateDer<'static>]>,
-    lease: Lease,
+    acceptor: Arc<AcceptorState>,
 }
 
 enum Kind {
@@ -59,6 +76,7 @@ enum Kind {
 /// A link connection taken for one request.
 pub(super) struct Sender {
     link: LinkSender,
+    lease: Lease,
     home: Weak<Shared>,
     /// It carried a request before.
     pub(super) reused: bool,
@@ -73,38 +91,184 @@ pub(super) struct SendFailed {
 
 impl Pool {
     pub(super) fn new(backend: Arc<BackendRuntime>, drain: Drain) -> Self {
+        let idle = backend.acceptors().iter().map(|_| VecDeque::new());
         Self {
             shared: Arc::new(Shared {
+                idle: Mutex::new(idle.collect()),
                 backend,
-                idle: Mutex::default(),
                 drain,
             }),
         }
     }
 
-    /// A kept connection, or a new one.
-    pub(super) async fn take(&self, connection: &Connection) -> Result<Sender, Denied> {
-        while let Some(mut link) = self.shared.pop() {
-            if link.ready().await {
-                return Ok(self.sender(link, true));
+    /// A kept connection to the acceptor whose turn it is, or a new one; then the next acceptor's.
+    pub(super) async fn take(&self, opening: Opening<'_>) -> Result<Sender, Denied> {
+        let backend = &self.shared.backend;
+        let mut last = backend.unreachable();
+        for acceptor in backend.order() {
+            while let Some(mut link) = self.shared.pop(&acceptor) {
+                if link.ready().await {
+                    return Ok(self.shared.sender(link, true));
+                }
+            }
+            // boxed: requests on kept connections need not have room for a handshake
+            match Box::pin(self.shared.open(&acceptor, opening)).await {
+                Ok(link) => return Ok(self.shared.sender(link, false)),
+                Err(denied) => last = denied,
             }
         }
-        // boxed: requests on kept connections need not have room for a handshake
-        Box::pin(self.open(connection)).await
+        Err(last)
     }
 
     /// A new connection.
-    pub(super) async fn open(&self, connection: &Connection) -> Result<Sender, Denied> {
+    pub(super) async fn open(&self, opening: Opening<'_>) -> Result<Sender, Denied> {
+        let backend = &self.shared.backend;
+        let mut last = backend.unreachable();
+        for acceptor in backend.order() {
+            match self.shared.open(&acceptor, opening).await {
+                Ok(link) => return Ok(self.shared.sender(link, false)),
+                Err(denied) => last = denied,
+            }
+        }
+        Err(last)
+    }
+
+    /// Keeps `pool.ready` connections open, so that requests after a quiet time need not wait
+    /// for a handshake. Ends with the pool.
+    pub(super) fn keep_ready(&self, rules: watch::Receiver<Arc<Snapshot>>) {
         let shared = &self.shared;
-        let link = shared.backend.connect(&connection.client).await?;
-        let mut over = supervision(&link.lease, &link.chain, link.until, connection);
-        let io = TokioIo::new(link.stream);
+        let wanted = shared.backend.config.pool.ready;
+        if wanted == 0 {
+            return;
+        }
+        let stop = shared.drain.draining();
+        let pool = Arc::downgrade(shared);
+        shared.drain.spawn(async move {
+            let mut pause = Duration::ZERO;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                let Some(pool) = pool.upgrade() else { return };
+                pause = pool.top_up(wanted, pause, &rules).await;
+            }
+        });
+    }
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Vec<VecDeque<Kept>>> {
+        // each change is one statement: a panicking holder leaves it whole
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pop(&self, acceptor: &AcceptorState) -> Option<LinkSender> {
+        let mut queues = self.idle();
+        let queue = queues.get_mut(acceptor.index)?;
+        self.expire(queue);
+        while let Some(kept) = queue.pop_back() {
+            if self.fits(&kept.link) {
+                return Some(kept.link);
+            }
+        }
+        None
+    }
+
+    /// Closes what was idle for too long.
+    fn expire(&self, queue: &mut VecDeque<Kept>) {
+        let limit = self.backend.config.pool.idle_timeout;
+        while queue
+            .front()
+            .is_some_and(|kept| kept.since.elapsed() > limit || kept.link.is_closed())
+        {
+            queue.pop_front();
+        }
+    }
+
+    fn fits(&self, link: &LinkSender) -> bool {
+        let over = link.until.is_some_and(|until| clock::now() > until);
+        !over && link.opened.elapsed() < self.backend.config.pool.max_age
+    }
+
+    fn put(&self, link: LinkSender) {
+        let room = self.backend.config.pool.idle;
+        if self.drain.draining().is_cancelled() || !self.fits(&link) || room == 0 {
+            return;
+        }
+        let mut queues = self.idle();
+        let held: usize = queues.iter().map(VecDeque::len).sum();
+        let Some(queue) = queues.get_mut(link.acceptor.index) else {
+            return;
+        };
+        if held >= room && queue.pop_front().is_none() {
+            return;
+        }
+        queue.push_back(Kept {
+            link,
+            since: Instant::now(),
+        });
+    }
+
+    /// Opens one connection where one is missing; how long to wait for the next look.
+    async fn top_up(
+        &self,
+        wanted: usize,
+        pause: Duration,
+        rules: &watch::Receiver<Arc<Snapshot>>,
+    ) -> Duration {
+        let held: usize = {
+            let mut queues = self.idle();
+            for queue in queues.iter_mut() {
+                self.expire(queue);
+                queue.retain(|kept| !kept.link.is_closed() && self.fits(&kept.link));
+            }
+            queues.iter().map(VecDeque::len).sum()
+        };
+        if held >= wanted.min(self.backend.config.pool.idle) {
+            return LOOK;
+        }
+        let client = ClientFacts::ours();
+        let opening = Opening {
+            client: &client,
+            rules,
+        };
+        // the acceptor that is first today; it is not told of the others' failures
+        let Some(acceptor) = self.backend.order().into_iter().next() else {
+            return LONGEST_PAUSE;
+        };
+        match self.open(&acceptor, opening).await {
+            Ok(link) => {
+                self.put(link);
+                Duration::ZERO
+            }
+            Err(_logged) => pause.saturating_mul(2).clamp(LOOK, LONGEST_PAUSE),
+        }
+    }
+
+    async fn open(
+        &self,
+        acceptor: &Arc<AcceptorState>,
+        opening: Opening<'_>,
+    ) -> Result<LinkSender, Denied> {
+        let Link {
+            stream,
+            lease,
+            until,
+            chain,
+            ..
+        } = self.backend.connect_to(acceptor, opening.client).await?;
+        let mut over = supervision(&lease, &chain, until, opening.rules);
+        // counted again with each request that it carries
+        drop(lease);
+        let io = TokioIo::new(stream);
         let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
-        let force = shared.drain.forced();
-        let kind = match shared.backend.config.protocol {
+        let force = self.drain.forced();
+        let kind = match self.backend.config.protocol {
             BackendProtocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await.map_err(broken)?;
-                shared.drain.spawn(async move {
+                self.drain.spawn(async move {
                     tokio::select! {
                         biased;
                         () = force.cancelled() => {}
@@ -115,9 +279,9 @@ impl Pool {
                 Kind::Http1(sender)
             }
             BackendProtocol::Http2 => {
-                let executor = Executor(shared.drain.clone());
+                let executor = Executor(self.drain.clone());
                 let (sender, connection) = http2::handshake(executor, io).await.map_err(broken)?;
-                shared.drain.spawn(async move {
+                self.drain.spawn(async move {
                     tokio::select! {
                         biased;
                         () = force.cancelled() => {}
@@ -128,20 +292,20 @@ impl Pool {
                 Kind::Http2(sender)
             }
         };
-        let link = LinkSender {
+        Ok(LinkSender {
             kind,
             opened: Instant::now(),
-            until: link.until,
-            chain: link.chain,
-            lease: link.lease,
-        };
-        Ok(self.sender(link, false))
+            until,
+            chain,
+            acceptor: Arc::clone(acceptor),
+        })
     }
 
-    fn sender(&self, link: LinkSender, reused: bool) -> Sender {
+    fn sender(self: &Arc<Self>, link: LinkSender, reused: bool) -> Sender {
         Sender {
+            lease: self.backend.lease(&link.acceptor),
             link,
-            home: Arc::downgrade(&self.shared),
+            home: Arc::downgrade(self),
             reused,
         }
     }
@@ -151,14 +315,14 @@ fn supervision(
     lease: &Lease,
     chain: &Arc<[CertificateDer<'static>]>,
     until: Option<UnixSeconds>,
-    connection: &Connection,
+    rules: &watch::Receiver<Arc<Snapshot>>,
 ) -> LinkSupervision {
     LinkSupervision {
         backend: Arc::clone(lease.backend()),
         acceptor: lease.acceptor().to_owned(),
         chain: Arc::clone(chain),
         until,
-        rules: connection.rules.clone(),
+        rules: rules.clone(),
     }
 }
 
@@ -173,46 +337,6 @@ fn told(link: &LinkSupervision, why: &Denied) {
     );
 }
 
-impl Shared {
-    fn pop(&self) -> Option<LinkSender> {
-        let pool = &self.backend.config.pool;
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // the oldest wait in front: what was idle for too long is closed
-        while idle
-            .front()
-            .is_some_and(|kept| kept.since.elapsed() > pool.idle_timeout)
-        {
-            idle.pop_front();
-        }
-        while let Some(kept) = idle.pop_back() {
-            if self.fits(&kept.link) {
-                return Some(kept.link);
-            }
-        }
-        None
-    }
-
-    fn fits(&self, link: &LinkSender) -> bool {
-        let over = link.until.is_some_and(|until| clock::now() > until);
-        !over && link.opened.elapsed() < self.backend.config.pool.max_age
-    }
-
-    fn put(&self, link: LinkSender) {
-        let room = self.backend.config.pool.idle;
-        if self.drain.draining().is_cancelled() || !self.fits(&link) || room == 0 {
-            return;
-        }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() >= room {
-            idle.pop_front();
-        }
-        idle.push_back(Kept {
-            link,
-            since: Instant::now(),
-        });
-    }
-}
-
 impl LinkSender {
     async fn ready(&mut self) -> bool {
         match &mut self.kind {
@@ -220,18 +344,25 @@ impl LinkSender {
             Kind::Http2(sender) => sender.ready().await.is_ok(),
         }
     }
+
+    fn is_closed(&self) -> bool {
+        match &self.kind {
+            Kind::Http1(sender) => sender.is_closed(),
+            Kind::Http2(sender) => sender.is_closed(),
+        }
+    }
 }
 
 impl Sender {
     /// The acceptor's name.
     pub(super) fn acceptor(&self) -> &str {
-        self.link.lease.acceptor()
+        self.lease.acceptor()
     }
 
     /// Watches over the link when its bytes are no longer hyper's.
-    pub(super) fn supervision(&self, connection: &Connection) -> LinkSupervision {
+    pub(super) fn supervision(&self, rules: &watch::Receiver<Arc<Snapshot>>) -> LinkSupervision {
         let link = &self.link;
-        supervision(&link.lease, &link.chain, link.until, connection)
+        supervision(&self.lease, &link.chain, link.until, rules)
     }
 
     /// Sends a request.

@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
-    config::{BackendProtocol, HostHeader, Route, ServerName},
+    config::{BackendProtocol, ClientCertHeader, HostHeader, Route},
     gateway::{BackendRuntime, routes},
     telemetry::access::Access,
     wire::{
+        client_cert,
         forwarded::{self, Hop, Scheme, Trust},
         host::{self, Host},
         path,
@@ -250,7 +251,7 @@ async fn send(
     request: Request<RequestBody>,
     received: &Arc<Received>,
 ) -> Result<Sent, Denied> {
-    let mut sender = judged.pool.take(asked.connection).await?;
+    let mut sender = judged.pool.take(asked.connection.opening()).await?;
     let copy = sender.reused.then(|| copy(&request, received)).flatten();
     let again = match respond_in_time(asked, &mut sender, request, received).await {
         Ok(response) => return Ok((sender, response)),
@@ -272,7 +273,7 @@ async fn resend(
     received: &Received,
 ) -> Result<Sent, Denied> {
     judged.runtime.metrics().retried();
-    let mut fresh = judged.pool.open(asked.connection).await?;
+    let mut fresh = judged.pool.open(asked.connection.opening()).await?;
     match respond_in_time(asked, &mut fresh, request, received).await {
         Ok(response) => Ok((fresh, response)),
         Err(failure) => Err(failure.denied()),
@@ -400,20 +401,31 @@ fn rewrite(headers: &mut HeaderMap, asked: &Asked<'_>, judged: &Judged<'_>) -> R
         HostHeader::Preserve if !judged.host.is_empty() => judged.host.clone(),
         HostHeader::Literal(text) => text.clone(),
         // HTTP/1.0 may name none
-        HostHeader::Preserve | HostHeader::Backend => match &backend.server_name {
-            Some(ServerName::Dns(name)) => name.as_str().to_owned(),
-            Some(ServerName::Ip(ip)) => ip.to_string(),
-            None => backend
-                .acceptors
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-        },
+        HostHeader::Preserve | HostHeader::Backend => backend.own_host(),
     };
     let value = |text: &str| {
         HeaderValue::from_str(text)
             .map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
     };
+    if let Some(caller) = connection.caller() {
+        match backend.client_cert_header {
+            ClientCertHeader::Off => {}
+            ClientCertHeader::Xfcc => {
+                let by = judged.runtime.own_uri();
+                let element = client_cert::xfcc(&caller.peer.leaf, by, None);
+                headers.insert(client_cert::X_FORWARDED_CLIENT_CERT, element);
+            }
+            ClientCertHeader::Rfc9440 => {
+                headers.insert(
+                    client_cert::CLIENT_CERT,
+                    client_cert::client_cert(caller.leaf),
+                );
+                if let Some(chain) = client_cert::client_cert_chain(caller.issuers()) {
+                    headers.insert(client_cert::CLIENT_CERT_CHAIN, chain);
+                }
+            }
+        }
+    }
     join_cookies(headers);
     headers.insert(header::HOST, value(&host)?);
     headers.insert(REQUEST_ID, value(asked.request_id)?);
@@ -509,7 +521,7 @@ fn switch(
         received: None,
     };
     let carried = Arc::clone(connection);
-    let over_link = sender.supervision(connection);
+    let over_link = sender.supervision(&connection.rules);
     let task = connection.upgrades.track_future(async move {
         upgrade::carry(carried, client, upstream, over_link, account).await;
         // the link connection lived as long as the bytes did

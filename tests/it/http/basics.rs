@@ -587,8 +587,8 @@ fn link_connections_are_kept() {
 }
 
 #[rstest::rstest]
-#[case("pool = { idle_timeout = \"300ms\" }")]
-#[case("pool = { max_age = \"300ms\" }")]
+#[case("pool = { idle_timeout = \"300ms\", ready = 0 }")]
+#[case("pool = { max_age = \"300ms\", ready = 0 }")]
 #[case("pool = { idle = 0 }")]
 fn a_link_connection_is_not_kept_for_ever(#[case] more: &str) {
     let world = World::new();

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 mod backend;
+mod http;
 mod outside;
 mod running;
 mod service;
@@ -11,12 +12,13 @@ mod tls;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU8, AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use backend::{Backend, TlsConnection, echo};
+pub(crate) use http::{get, named_backend};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use outside::Stranger;
 use portcullis::pki::{Authority, InitOptions, IssueRequest, Role};
@@ -43,6 +45,7 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     pub(crate) authority: Authority,
     ip: Ipv4Addr,
+    next_port: AtomicU16,
 }
 
 impl World {
@@ -53,11 +56,14 @@ impl World {
         let authority =
             Authority::init(&folder.path().join("pki"), InitOptions::default()).unwrap();
         let third = (std::process::id() % 250) as u8;
-        let second = 10 + NEXT.fetch_add(1, Ordering::Relaxed) % 200;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 200;
+        let second = 10 + number;
         let world = Self {
             folder,
             authority,
             ip: Ipv4Addr::new(127, second, third, 1),
+            // its own range, too: some listen on every address
+            next_port: AtomicU16::new(11_000 + 100 * u16::from(number)),
         };
         world.issue(Role::Gateway, "edge-1", &[]);
         world.issue(Role::Acceptor, "legacy", &["legacy.internal"]);
@@ -87,12 +93,15 @@ impl World {
         IpAddr::V4(Ipv4Addr::new(a, b, c, last))
     }
 
-    /// An address with a port that is free now.
+    /// An address with a port that is free, below those that the system gives to outgoing
+    /// connections.
     pub(crate) fn address(&self) -> SocketAddr {
-        TcpListener::bind((self.ip, 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
+        loop {
+            let port = self.next_port.fetch_add(1, Ordering::Relaxed);
+            if let Ok(free) = TcpListener::bind((self.ip, port)) {
+                return free.local_addr().unwrap();
+            }
+        }
     }
 
     pub(crate) fn issue(&self, role: Role, name: &str, sans: &[&str]) -> Leaf {
@@ -220,11 +229,17 @@ impl World {
         backend: &str,
     ) -> String {
         let site = self.leaf(Role::Server, "site");
+        // tests count connections: none is opened that no client asked for
+        let pool = if mode == "http" && !backend.contains("pool") {
+            "pool = { ready = 0 }\n"
+        } else {
+            ""
+        };
         format!(
             "[[listener]]\nname = \"public\"\naddress = \"{address}\"\nmode = \"{mode}\"\n\
              certificate = {:?}\nkey = {:?}\n{more}\n\n[[route]]\nbackend = \"legacy\"\n\n\
              [backend.legacy]\nacceptors = [\"{acceptor}\"]\nserver_name = \"legacy.internal\"\n\
-             bind = \"{}\"\n{backend}\n",
+             bind = \"{}\"\n{pool}{backend}\n",
             site.certificate, site.key, self.ip
         )
     }
