@@ -299,7 +299,9 @@ impl Serving {
         let judged = Arc::clone(snapshot);
         let from = seen.source.ip();
         let judge: Judge = Arc::new(move |peer| judged.rules.judge(from, peer, clock::now()));
-        let mut handshake = Box::pin(handshake::accept(io, &rules.tls, judge));
+        // whoever has not said a whole hello waits outside
+        let greeted = Box::pin(handshake::greet(io)).await?;
+        let mut handshake = Box::pin(greeted.accept(&rules.tls, judge));
         // the semaphore is never closed; were it, handshakes would go on unbounded in number,
         // still bounded by limits.connections
         let turn = self.turns.acquire().await;

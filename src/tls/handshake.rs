@@ -121,11 +121,29 @@ fn chain_of(session: &CommonState) -> Vec<CertificateDer<'static>> {
         .collect()
 }
 
+/// A ClientHello that has come in full. Nothing was computed for it.
+pub struct Greeted<IO> {
+    accepted: rustls::server::Accepted,
+    io: IO,
+}
+
 /// Accepts TLS. A peer that is refused gets the fitting alert.
 ///
 /// # Errors
 /// Why there is no connection.
 pub async fn accept<IO>(io: IO, server: &ServerTls, judge: Judge) -> Result<Accepted<IO>, Denied>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    greet(io).await?.accept(server, judge).await
+}
+
+/// Waits for the ClientHello: the part of a handshake that costs us nothing and a stranger may
+/// stretch.
+///
+/// # Errors
+/// What came is none.
+pub async fn greet<IO>(io: IO) -> Result<Greeted<IO>, Denied>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -135,45 +153,62 @@ where
         Err(error) => return Err(no_hello(&error, hello.take_io()).await),
     };
     let tokio_rustls::StartHandshake { accepted, io, .. } = start;
-    let (config, sni) = {
-        let hello = accepted.client_hello();
-        (
-            server.config_for(&hello),
-            hello.server_name().map(str::to_ascii_lowercase),
-        )
-    };
-    let pending = Pending::new(judge.clone());
-    let start = tokio_rustls::StartHandshake::from_parts(accepted, io.inner);
-    let handshake = start.into_stream(config).into_fallible();
-    let mut stream = match PENDING.scope(pending.clone(), handshake).await {
-        Ok(stream) => Box::new(stream),
-        Err((error, io)) => {
-            let verdict = pending.take();
-            linger(io).await;
-            return Err(match verdict {
-                Some(Err(denied)) => denied,
-                _ => explain(&error, Side::Server),
-            });
-        }
-    };
-    let session = session_facts(stream.get_ref().1);
-    let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    let settled = match pending.take() {
-        Some(outcome) => outcome.map(|(peer, grant)| (Some(peer), grant)),
-        None => unverified(stream.get_ref().1, server, &judge),
-    };
-    match settled {
-        Ok((peer, grant)) => Ok(Accepted {
-            stream,
-            peer,
-            grant,
-            alpn,
-            sni,
-            session,
-        }),
-        Err(denied) => {
-            let _closed = tokio::time::timeout(LINGER, stream.shutdown()).await;
-            Err(denied)
+    Ok(Greeted {
+        accepted,
+        io: io.inner,
+    })
+}
+
+impl<IO> Greeted<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Answers it. A peer that is refused gets the fitting alert.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn accept(self, server: &ServerTls, judge: Judge) -> Result<Accepted<IO>, Denied> {
+        let Self { accepted, io } = self;
+        let (config, sni) = {
+            let hello = accepted.client_hello();
+            (
+                server.config_for(&hello),
+                hello.server_name().map(str::to_ascii_lowercase),
+            )
+        };
+        let pending = Pending::new(judge.clone());
+        let start = tokio_rustls::StartHandshake::from_parts(accepted, io);
+        let handshake = start.into_stream(config).into_fallible();
+        let mut stream = match PENDING.scope(pending.clone(), handshake).await {
+            Ok(stream) => Box::new(stream),
+            Err((error, io)) => {
+                let verdict = pending.take();
+                linger(io).await;
+                return Err(match verdict {
+                    Some(Err(denied)) => denied,
+                    _ => explain(&error, Side::Server),
+                });
+            }
+        };
+        let session = session_facts(stream.get_ref().1);
+        let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        let settled = match pending.take() {
+            Some(outcome) => outcome.map(|(peer, grant)| (Some(peer), grant)),
+            None => unverified(stream.get_ref().1, server, &judge),
+        };
+        match settled {
+            Ok((peer, grant)) => Ok(Accepted {
+                stream,
+                peer,
+                grant,
+                alpn,
+                sni,
+                session,
+            }),
+            Err(denied) => {
+                let _closed = tokio::time::timeout(LINGER, stream.shutdown()).await;
+                Err(denied)
+            }
         }
     }
 }
