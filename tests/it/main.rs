@@ -11,6 +11,7 @@
 
 mod admission;
 mod backends;
+mod bad_bytes;
 mod chain;
 mod demo;
 mod http;
