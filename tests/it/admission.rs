@@ -915,3 +915,232 @@ fn a_gateway_refuses_acceptors_that_are_not_the_right_one() {
     }
     assert_eq!(backend.connections(), 0);
 }
+
+#[test]
+fn an_acceptor_that_is_no_acceptor_is_refused_by_its_gateway() {
+    let world = World::new();
+    let server = world.issue(Role::Server, "legacy-server", &["legacy.internal"]);
+    let ca = world.stranger("elsewhere");
+    let mimic = world.signed_by(
+        &ca,
+        "mimic",
+        "URI:spiffe://example.internal/acceptor/legacy,DNS:legacy.internal",
+    );
+    let now = clock::now();
+    let expired = world.issue_as(
+        &IssueRequest {
+            not_before: Some(UnixSeconds(now.0 - 7200)),
+            not_after: Some(UnixSeconds(now.0 - 3600)),
+            ..IssueRequest::new(Role::Acceptor, "expired")
+        }
+        .san("legacy.internal"),
+    );
+    let revoked = world.issue(Role::Acceptor, "revoked", &["legacy.internal"]);
+    world
+        .authority
+        .revoke("acceptor/revoked", Reason::KeyCompromise)
+        .unwrap();
+    for (name, leaf, reason) in [
+        ("role", &server, "certificate_wrong_role"),
+        (
+            "usage",
+            &world.leaf(Role::Gateway, "edge-1"),
+            "certificate_wrong_usage",
+        ),
+        ("issuer", &mimic, "certificate_unknown_issuer"),
+        ("expired", &expired, "certificate_expired"),
+        ("revoked", &revoked, "certificate_revoked"),
+    ] {
+        let impostor = Backend::tls(world.address(), leaf, |stream| crate::world::echo(stream));
+        let file = format!("gateway-{name}");
+        let edge = world.address();
+        let text = world.common_as(&world.leaf(Role::Gateway, "edge-1"), &file, "")
+            + &world.gateway_text("tcp", edge, impostor.address, "", "");
+        let gateway = world.start_as("gateway", &file, &text);
+        assert!(
+            !world
+                .client()
+                .connect(edge, "site.test")
+                .is_ok_and(|mut s| answers(&mut s)),
+            "{name}"
+        );
+        let line = gateway.refusal("upstream_untrusted");
+        assert!(
+            line["detail"].as_str().unwrap().starts_with(reason),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn two_spiffe_ids_are_one_too_many() {
+    let world = World::new();
+    let ca = world.stranger("own-ca");
+    let one = world.signed_by(&ca, "one", "URI:spiffe://elsewhere.example/gateway/a");
+    let two = world.signed_by(
+        &ca,
+        "two",
+        "URI:spiffe://elsewhere.example/gateway/a,URI:spiffe://elsewhere.example/gateway/b",
+    );
+    let listener = format!(
+        "trusted_ips = [{:?}]\ngateways = [\"spiffe://elsewhere.example/gateway/*\"]",
+        world.near()
+    );
+    let gate = gate_with(&world, &format!("trust = {:?}", ca.certificate), &listener);
+    assert_eq!(
+        gate.alert(&world, Some(&two)),
+        "49 tlsv1 alert access denied"
+    );
+    gate.acceptor.refused("legacy", "certificate_ambiguous");
+    gate.nobody_came();
+    assert!(gate.echoes(&edge(&world).certificate(&one)));
+}
+
+#[test]
+fn peers_are_named_by_dns_fingerprint_or_key_as_well() {
+    let world = World::new();
+    let second = world.issue(Role::Gateway, "edge-2", &[]);
+    let third = world.issue(Role::Gateway, "edge-3", &["edge-3.internal"]);
+    let hash = |arguments: &str| {
+        let (ok, said) = crate::world::run("sh", &["-c", arguments]);
+        assert!(ok, "{said}");
+        said.split_whitespace().last().unwrap().to_owned()
+    };
+    let fingerprint = hash(&format!(
+        "openssl x509 -in {} -outform der | openssl dgst -sha256",
+        text(&world.leaf(Role::Gateway, "edge-1").certificate)
+    ));
+    let spki = hash(&format!(
+        "openssl x509 -in {} -noout -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256",
+        text(&second.certificate)
+    ));
+    let trust = trust_line(&world) + &format!("crl = {:?}", world.authority.crl());
+    let all = [
+        ("fingerprint", format!("sha256:{fingerprint}"), 0),
+        ("key", format!("spki:sha256:{spki}"), 1),
+        ("dns", "dns:*.internal".to_owned(), 2),
+    ];
+    let clients = [
+        edge(&world),
+        edge(&world).certificate(&second),
+        edge(&world).certificate(&third),
+    ];
+    for (what, name, fits) in all {
+        let listener = format!("trusted_ips = [{:?}]\ngateways = [{name:?}]", world.near());
+        let gate = gate_with(&world, &trust, &listener);
+        for (at, client) in clients.iter().enumerate() {
+            assert_eq!(gate.echoes(client), at == fits, "{what} {at}");
+        }
+        assert_eq!(gate.acceptor.denied("legacy", "name_not_allowed"), 2.0);
+    }
+}
+
+#[test]
+fn a_certificate_that_ends_takes_its_connection_along() {
+    let world = World::new();
+    let gate = gate(&world, "");
+    let now = clock::now();
+    let short = world.issue_as(&IssueRequest {
+        not_after: Some(UnixSeconds(now.0 + 4)),
+        ..IssueRequest::new(Role::Gateway, "short")
+    });
+    let mut stays = gate.speak(&edge(&world)).unwrap();
+    let mut live = gate.speak(&edge(&world).certificate(&short)).unwrap();
+    ends(&mut live);
+    assert!(clock::now().0 >= now.0 + 4, "it ended too soon");
+    gate.acceptor.refusal("certificate_ended");
+    assert!(gate.acceptor.ended_for("legacy", "certificate_ended") >= 1.0);
+    assert!(answers(&mut stays));
+}
+
+#[test]
+fn old_tls_is_refused_unless_it_is_asked_for() {
+    let world = World::new();
+    let leaf = world.leaf(Role::Gateway, "edge-1");
+    let strict = gate(&world, "");
+    let said = world.s_client(strict.address, Some(&leaf), None, &["-tls1_2"]);
+    assert!(said.contains("alert protocol version"), "{said}");
+    strict.acceptor.refused("legacy", "no_shared_tls");
+    strict.nobody_came();
+    drop(strict);
+    let lax = gate(&world, "tls = { min_version = \"1.2\" }");
+    let stranger = world.self_signed("stranger");
+    let said = world.s_client(lax.address, Some(&stranger), None, &["-tls1_2"]);
+    assert!(said.contains("alert unknown ca"), "{said}");
+    let said = world.s_client(lax.address, None, None, &["-tls1_2"]);
+    assert!(said.contains("SSL alert number"), "{said}");
+    lax.acceptor.refused("legacy", "certificate_missing");
+    lax.nobody_came();
+    // it stays open until idle, so only the first words are looked at
+    let said = crate::world::run(
+        "sh",
+        &[
+            "-c",
+            &format!(
+                "(echo hello; sleep 1) | timeout 5 openssl s_client -tls1_2 -quiet -connect {} -bind {}:0 -cert {} -key {} -cert_chain {}",
+                lax.address,
+                world.ip(),
+                text(&leaf.certificate),
+                text(&leaf.key),
+                text(&leaf.certificate)
+            ),
+        ],
+    );
+    assert!(
+        said.1.contains("hello"),
+        "{}{}",
+        said.1,
+        lax.acceptor.text()
+    );
+}
+
+#[test]
+fn an_encrypted_key_opens_with_its_passphrase_only() {
+    let world = World::new();
+    let leaf = world.leaf(Role::Acceptor, "legacy");
+    let sealed = world.path("sealed.key");
+    let (ok, said) = crate::world::run(
+        "openssl",
+        &[
+            "pkcs8",
+            "-topk8",
+            "-in",
+            text(&leaf.key),
+            "-out",
+            text(&sealed),
+            "-v2",
+            "aes-256-cbc",
+            "-passout",
+            "pass:correct horse battery",
+        ],
+    );
+    assert!(ok, "{said}");
+    let (ok, said) = crate::world::run("chmod", &["600", text(&sealed)]);
+    assert!(ok, "{said}");
+    let sealed = Leaf {
+        certificate: leaf.certificate,
+        key: sealed,
+    };
+    let address = world.address();
+    let config = |file: &str| {
+        world.common_as(
+            &sealed,
+            "acceptor",
+            &format!("key_passphrase = {{ file = \"{file}\" }}"),
+        ) + &world.acceptor_text(
+            address,
+            &world.address().to_string(),
+            &format!("trusted_ips = [{:?}]", world.near()),
+        )
+    };
+    world.write("wrong.txt", "incorrect horse battery\n");
+    let file = world.write("wrong.toml", &config("wrong.txt"));
+    let mut wrong = Running::launch("acceptor", &file);
+    assert_eq!(wrong.ended().code(), Some(2), "{}", wrong.text());
+    assert!(wrong.text().contains("sealed.key"), "{}", wrong.text());
+    assert!(!wrong.text().contains("horse"), "{}", wrong.text());
+    world.write("right.txt", "correct horse battery\n");
+    let right = world.start("acceptor", &config("right.txt"));
+    assert!(edge(&world).connect(address, "legacy.internal").is_ok());
+    assert!(!right.text().contains("horse"));
+}

@@ -646,3 +646,129 @@ fn allow_and_deny_at_the_edge() {
     gateway.refused("public", "source_denied");
     gateway.refused("public", "source_untrusted");
 }
+
+#[test]
+fn an_unknown_or_absent_name_and_a_foreign_alpn_change_nothing_without_hosts() {
+    let world = World::new();
+    let backend = Backend::greeting(world.address(), "hello");
+    let (gateway, acceptor, edge) = world.chain(&backend.address.to_string());
+    let (_, said) = crate::world::run(
+        "sh",
+        &[
+            "-c",
+            &format!(
+                "sleep 2 | timeout 10 openssl s_client -quiet -noservername -alpn h2 -connect {edge} -CAfile {}",
+                text(&world.authority.trust())
+            ),
+        ],
+    );
+    assert!(said.contains("hello"), "{said}{}", gateway.text());
+    let line = gateway.line("the end", |line| line["message"] == "access");
+    assert!(line["sni"].is_null(), "{line}");
+    let client = world.client().alpn("h2");
+    let mut stream = client.connect(edge, "site.test").unwrap();
+    assert_eq!(word(&mut stream, 5).unwrap(), "hello");
+    assert_eq!(stream.conn.alpn_protocol(), None);
+    drop(acceptor);
+}
+
+#[test]
+fn a_foreign_gateway_may_offer_protocols_of_its_own() {
+    let world = World::new();
+    let backend = Backend::greeting(world.address(), "hello");
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let client = world
+        .client()
+        .certificate(&world.leaf(Role::Gateway, "edge-1"))
+        .source(world.ip());
+    for client in [client.clone(), client.alpn("http/1.1")] {
+        let mut stream = client.connect(link, "legacy.internal").unwrap();
+        let heard = word(&mut stream, 5);
+        assert!(heard.is_ok_and(|w| w == "hello"), "{}", acceptor.text());
+        assert_eq!(stream.conn.alpn_protocol(), None);
+    }
+}
+
+#[test]
+fn unix_sockets_all_the_way() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let link = world.path("link.sock");
+    let text = world
+        .acceptor_text(
+            world.address(),
+            &backend.address.to_string(),
+            "danger_any_source = true\nsend_proxy = \"v1\"",
+        )
+        .lines()
+        .map(|line| {
+            if line.starts_with("address") {
+                format!("address = \"unix:{}\"\n", link.display())
+            } else {
+                format!("{line}\n")
+            }
+        })
+        .collect::<String>();
+    let acceptor = world.acceptor(&text);
+    let edge = world.address();
+    let placeholder: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let text = world
+        .gateway_text("tcp", edge, placeholder, "", "")
+        .replace(
+            &placeholder.to_string(),
+            &format!("unix:{}", link.display()),
+        )
+        .replace(&format!("bind = \"{}\"\n", world.ip()), "");
+    let gateway = world.gateway(&text);
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    let source = stream.sock.local_addr().unwrap();
+    stream.write_all(b"word").unwrap();
+    // the backend gives the header back as well
+    let expected = format!(
+        "PROXY TCP4 {} {} {} {}\r\nword",
+        source.ip(),
+        edge.ip(),
+        source.port(),
+        edge.port()
+    );
+    let heard = word(&mut stream, expected.len());
+    assert!(
+        heard.as_ref().is_ok_and(|w| *w == expected),
+        "{heard:?}\n{}{}",
+        gateway.text(),
+        acceptor.text()
+    );
+}
+
+#[test]
+fn a_listener_of_both_families_names_ipv4_clients_as_such() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) =
+        world.plain_acceptor(&backend.address.to_string(), "send_proxy = \"v1\"");
+    let port = world.address().port();
+    let any: SocketAddr = format!("[::]:{port}").parse().unwrap();
+    let gateway = world.gateway(&world.gateway_text("tcp", any, link, "", ""));
+    for to in [
+        SocketAddr::new(world.ip(), port),
+        format!("[::1]:{port}").parse().unwrap(),
+    ] {
+        let mut stream = world.client().connect(to, "site.test").unwrap();
+        let source = stream.sock.local_addr().unwrap();
+        stream.write_all(b"word").unwrap();
+        let family = if to.is_ipv4() { "TCP4" } else { "TCP6" };
+        let expected = format!(
+            "PROXY {family} {} {} {} {}\r\nword",
+            source.ip(),
+            to.ip(),
+            source.port(),
+            to.port()
+        );
+        let heard = word(&mut stream, expected.len());
+        assert!(
+            heard.as_ref().is_ok_and(|w| *w == expected),
+            "{heard:?}, expected {expected:?}\n{}",
+            gateway.text()
+        );
+    }
+}
