@@ -951,7 +951,7 @@ fn an_acceptor_that_is_no_acceptor_is_refused_by_its_gateway() {
         ("expired", &expired, "certificate_expired"),
         ("revoked", &revoked, "certificate_revoked"),
     ] {
-        let impostor = Backend::tls(world.address(), leaf, |stream| crate::world::echo(stream));
+        let impostor = Backend::tls(world.address(), leaf, crate::world::echo);
         let file = format!("gateway-{name}");
         let edge = world.address();
         let text = world.common_as(&world.leaf(Role::Gateway, "edge-1"), &file, "")

@@ -332,6 +332,10 @@ fn who_never_reads_is_cut_and_so_is_a_backend_that_never_does() {
         world.plain_gateway("tcp", link, "limits = { write_timeout = \"1s\" }", "");
     let mut stream = world.client().connect(edge, "site.test").unwrap();
     stream.read_exact(&mut [0; 10]).unwrap();
+    for side in [&gateway, &acceptor] {
+        // the backend would have sent gigabytes meanwhile
+        assert!(side.resident() < 150, "{} MiB", side.resident());
+    }
     let line = gateway.access("ended");
     assert_eq!(line["reason"], "write_timeout");
     assert!(
@@ -456,4 +460,90 @@ fn a_gateway_that_speaks_the_link_wrongly_is_refused() {
     assert_eq!(both.backend.connections(), 0);
     let mut stream = world.client().connect(both.edge, "site.test").unwrap();
     assert!(answers(&mut stream));
+}
+
+#[test]
+fn a_process_out_of_descriptors_lives_and_recovers() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let address = world.address();
+    let config = world.common(Role::Acceptor, "legacy")
+        + &world.acceptor_text(
+            address,
+            &backend.address.to_string(),
+            &format!(
+                "trusted_ips = [{:?}]\nlimits = {{ handshake_timeout = \"3s\" }}",
+                world.near()
+            ),
+        );
+    let file = world.write("acceptor.toml", &config);
+    let mut acceptor = Running::launch_by(
+        std::process::Command::new("sh").args([
+            "-c",
+            "ulimit -n 60; exec \"$0\" \"$@\"",
+            crate::world::BINARY,
+        ]),
+        "acceptor",
+        &file,
+    )
+    .ready();
+    let client = gateway_client(&world);
+    let held: Vec<_> = (0..100).map(|_| client.tcp(address).unwrap()).collect();
+    acceptor.line("the failure", |line| {
+        line["level"] == "ERROR" && line["message"] == "accept failed"
+    });
+    // it does not spin: a failure is followed by a pause
+    std::thread::sleep(Duration::from_secs(1));
+    let said = acceptor.count(|line| line["message"] == "accept failed");
+    assert!(said < 60, "{said} lines in a second");
+    assert!(acceptor.alive());
+    drop(held);
+    until("room", || {
+        client
+            .connect(address, "legacy.internal")
+            .ok()
+            .and_then(|mut stream| answers(&mut stream).then_some(()))
+    });
+}
+
+#[test]
+fn a_storm_of_connections_is_served_and_leaves_nothing_behind() {
+    let world = World::new();
+    let both = both(&world, "");
+    let (threads, each) = (8_u8, 25_u8);
+    std::thread::scope(|scope| {
+        for n in 0..threads {
+            let client = world.client().source(world.other_ip(n + 1));
+            let to = both.edge;
+            scope.spawn(move || {
+                for _ in 0..each {
+                    let mut stream = client.connect(to, "site.test").unwrap();
+                    assert!(answers(&mut stream));
+                    stream.conn.send_close_notify();
+                    stream.flush().unwrap();
+                    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+                }
+            });
+        }
+    });
+    let all = f64::from(threads) * f64::from(each);
+    for (side, listener) in [(&both.gateway, "public"), (&both.acceptor, "legacy")] {
+        let of = |what: &str| {
+            side.metric(&format!(
+                "portcullis_connections_{what}{{listener=\"{listener}\""
+            ))
+        };
+        until("the end of all", || (of("active") < 0.5).then_some(()));
+        assert!((of("accepted_total") - all).abs() < 0.5);
+        assert!((of("admitted_total") - all).abs() < 0.5);
+        assert_eq!(side.ended_for(listener, "none"), all);
+        assert_eq!(
+            side.count(|l| l["message"] == "access" && l["decision"] == "admitted"),
+            usize::from(threads) * usize::from(each)
+        );
+        let bytes = format!(
+            "portcullis_transferred_bytes_total{{listener=\"{listener}\",direction=\"in\"}}"
+        );
+        assert!((side.metric(&bytes) - 4.0 * all).abs() < 0.5);
+    }
 }

@@ -180,6 +180,14 @@ fn a_broken_file_leaves_the_last_good_state_and_is_said_everywhere() {
         "crl.pem",
     );
     breaks(&world.authority.trust(), "", "trust.pem");
+    let whole = std::fs::read_to_string(&crl).unwrap();
+    std::fs::remove_file(&crl).unwrap();
+    until("the missing list", || {
+        let (_, ready) = gateway.admin("/readyz?verbose")?;
+        (ready.contains("warn reload:") && ready.contains("crl.pem")).then_some(())
+    });
+    assert!(answers(&mut client.connect(edge, "site.test").unwrap()));
+    replace(&crl, &whole);
     assert!(
         gateway.metric("portcullis_reloads_total{result=\"failure\"}") >= expected_failures + 5.0
     );
@@ -344,7 +352,7 @@ fn what_keeps_it_from_starting_is_one_error_and_the_right_exit_code() {
         if code == 1 {
             assert_eq!(errors.len(), 1, "{name}: {all}");
         }
-        // nothing was bound on the way
+        // nothing was bound on the way; the address is free again
         assert!(TcpStream::connect(free).is_err(), "{name}");
     }
     let absent = world.path("absent.toml");
@@ -676,4 +684,67 @@ fn danger_is_said_aloud_at_every_start() {
     assert_eq!(line["level"], "WARN");
     let (_, status) = acceptor.admin("/status.json").unwrap();
     assert!(status.contains("danger_any_source"), "{status}");
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new();
+    let key = world.leaf(Role::Acceptor, "legacy").key;
+    let config = world.common(Role::Acceptor, "legacy")
+        + &world.acceptor_text(
+            world.address(),
+            &world.address().to_string(),
+            &format!("trusted_ips = [{:?}]", world.near()),
+        );
+    let file = world.write("acceptor.toml", &config);
+    let allow = |mode| {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    allow(0o644);
+    let mut running = Running::launch("acceptor", &file);
+    assert_eq!(running.ended().code(), Some(2), "{}", running.text());
+    assert!(running.text().contains("key.pem"), "{}", running.text());
+    allow(0o600);
+    drop(Running::start("acceptor", &file));
+}
+
+#[test]
+fn a_folder_that_is_swapped_behind_links_is_noticed() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let mount = world.path("mount");
+    // as Kubernetes mounts ConfigMaps: file -> ..data -> ..generation
+    let generation = |name: &str, ranges: &str| {
+        std::fs::create_dir_all(mount.join(name)).unwrap();
+        replace(&mount.join(name).join("ranges.txt"), ranges);
+        let new = mount.join("..new");
+        std::os::unix::fs::symlink(name, &new).unwrap();
+        std::fs::rename(new, mount.join("..data")).unwrap();
+    };
+    generation("..one", &format!("{}\n", world.ip()));
+    std::os::unix::fs::symlink("..data/ranges.txt", mount.join("ranges.txt")).unwrap();
+    let address = world.address();
+    let _acceptor = world.acceptor(&world.acceptor_text(
+        address,
+        &backend.address.to_string(),
+        "trusted_ips = [{ file = \"mount/ranges.txt\" }]",
+    ));
+    let client = world
+        .client()
+        .certificate(&world.leaf(Role::Gateway, "edge-1"));
+    let enters = |last: u8| {
+        client
+            .clone()
+            .source(world.other_ip(last))
+            .connect(address, "legacy.internal")
+            .is_ok_and(|mut stream| answers(&mut stream))
+    };
+    assert!(enters(1));
+    assert!(!enters(2));
+    let began = Instant::now();
+    generation("..two", &format!("{}\n", world.other_ip(2)));
+    until("the new generation", || enters(2).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(10), "only by polling");
+    assert!(!enters(1));
 }

@@ -352,3 +352,36 @@ fn a_header_that_comes_slowly_is_waited_for_and_one_that_never_ends_is_not() {
     assert!(began.elapsed() < PATIENCE / 2);
     gateway.refused("public", "handshake_timeout");
 }
+
+#[test]
+fn clients_behind_a_balancer_are_counted_by_their_own_addresses() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway(
+        "tcp",
+        link,
+        &format!(
+            "deny = [\"198.51.100.66\"]\nproxy_protocol = {{ from = [\"{}\"] }}\n\
+             limits = {{ connections_per_ip = 1 }}",
+            world.ip()
+        ),
+        "",
+    );
+    let balancer = world.client().source(world.ip());
+    let enter = |source: &str| {
+        let mut stream = balancer.tcp(edge).unwrap();
+        stream
+            .write_all(&v2(source.parse().unwrap(), public()))
+            .unwrap();
+        let mut stream = balancer.over(stream, "site.test").ok()?;
+        answers(&mut stream).then_some(stream)
+    };
+    let _one = enter("198.51.100.1:1").unwrap();
+    let _two = enter("198.51.100.2:1").unwrap();
+    assert!(enter("198.51.100.1:2").is_none());
+    let line = gateway.refused("public", "too_many_from_address");
+    assert_eq!(line["source"], "198.51.100.1:2");
+    assert!(enter("198.51.100.66:1").is_none());
+    gateway.refused("public", "source_denied");
+}

@@ -772,3 +772,36 @@ fn a_listener_of_both_families_names_ipv4_clients_as_such() {
         );
     }
 }
+
+#[test]
+fn an_acceptor_whose_backend_is_down_or_that_drains_hands_over_to_the_next() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let near = world.near();
+    let (dead, first) = acceptor_for(&world, "dead", world.address(), &near);
+    let (good, second) = acceptor_for(&world, "good", backend.address, &near);
+    let (third_process, third) = acceptor_for(&world, "third", backend.address, &near);
+    let (gateway, edge) = gateway_to(&world, &[first, second, third], "");
+    let enters = || {
+        world
+            .client()
+            .connect(edge, "site.test")
+            .is_ok_and(|mut stream| answers(&mut stream))
+    };
+    for _ in 0..3 {
+        assert!(enters(), "{}", gateway.text());
+    }
+    dead.refused_after("legacy", "backend_unreachable");
+    // one drains: those that it has live on, and new ones go elsewhere
+    let mut held: Vec<_> = (0..4)
+        .map(|_| world.client().connect(edge, "site.test").unwrap())
+        .collect();
+    assert!(held.iter_mut().all(answers));
+    good.signal(rustix::process::Signal::TERM);
+    good.line("draining", |line| line["message"] == "draining");
+    for _ in 0..4 {
+        assert!(enters(), "{}", gateway.text());
+    }
+    assert!(held.iter_mut().all(answers));
+    drop(third_process);
+}
