@@ -5,6 +5,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use rustls_pki_types::ServerName as TlsName;
 
+use super::admin::AdminAccess;
 use crate::{
     acceptor::{BackendDial, TcpAcceptor},
     admit::{DeniedList, OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
@@ -39,6 +40,8 @@ pub struct Loaded {
     pub listeners: Vec<LoadedListener>,
     /// A gateway's backends.
     pub backends: Arc<HashMap<String, Arc<BackendRuntime>>>,
+    /// What guards the admin listener.
+    pub admin: Option<Arc<AdminAccess>>,
     /// What the operator has to know.
     pub warnings: Vec<String>,
 }
@@ -127,6 +130,13 @@ pub fn load(
     }
 }
 
+fn admin(common: &Common, problems: &mut Problems) -> Option<Arc<AdminAccess>> {
+    let admin = common.admin.as_ref()?;
+    problems
+        .keep_all(AdminAccess::load(admin, &common.tls))
+        .map(Arc::new)
+}
+
 fn identity(
     common: &Common,
     role: LinkRole,
@@ -172,12 +182,14 @@ fn acceptor_parts(
             });
         }
     }
+    let admin = admin(&config.common, problems);
     let identity = identity?;
     let mut warnings = config.common.warnings.clone();
     warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
     Some(Loaded {
         identity,
         listeners,
+        admin,
         backends: Arc::default(),
         warnings,
         config: Config::Acceptor(config),
@@ -315,12 +327,14 @@ fn gateway_parts(
             snapshot,
         });
     }
+    let admin = admin(&config.common, problems);
     let identity = identity?;
     let mut warnings = config.common.warnings.clone();
     warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
     Some(Loaded {
         identity,
         listeners,
+        admin,
         backends,
         warnings,
         config: Config::Gateway(config),

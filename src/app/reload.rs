@@ -41,7 +41,7 @@ pub struct Process {
     pub metrics: Arc<Metrics>,
     /// The drain that everything belongs to.
     pub drain: Drain,
-    inherited: Inherited,
+    pub(super) inherited: Inherited,
     live: Mutex<HashMap<Arc<str>, Live>>,
     in_force: Mutex<Option<InForce>>,
     /// Ends the active checks of what was in force before.
@@ -229,6 +229,20 @@ impl Process {
             health::start(backend, &self.drain, &checks);
         }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = |loaded: &Loaded| {
+            loaded
+                .config
+                .common()
+                .admin
+                .as_ref()
+                .map(|a| a.address.clone())
+        };
+        if in_force
+            .as_ref()
+            .is_some_and(|before| at(&before.loaded) != at(&loaded))
+        {
+            tracing::warn!("admin.address has changed: it takes a restart to listen there");
+        }
         *in_force = Some(InForce {
             loaded,
             since: now.0,

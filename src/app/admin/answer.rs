@@ -77,7 +77,7 @@ fn has_token(headers: &HeaderMap, context: &Context) -> bool {
     let given = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    match (&context.token, given) {
+    match (&context.access.token, given) {
         // the digests have one length: time tells nothing of the token's
         (Some(token), Some(given)) => {
             let digest =

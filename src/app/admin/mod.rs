@@ -1,5 +1,6 @@
 //! The admin listener: /healthz, /readyz, /metrics, /status.json. Read-only.
 
+mod access;
 mod answer;
 mod status;
 
@@ -17,15 +18,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
 };
-use zeroize::Zeroizing;
 
 use super::reload::Process;
 use crate::{
-    clock,
-    config::{self, Admin, ListenAddress},
-    net::{AcceptBackoff, BindError, Buffered, Inherited, Listener, Socket},
-    tls::{EdgeMaterial, ServerTls},
+    config::{Admin, ListenAddress},
+    net::{AcceptBackoff, BindError, Buffered, Listener, Socket},
 };
+pub use access::AdminAccess;
 
 /// Connections at once: an operator, a prober and two scrapers leave room.
 const CONNECTIONS: usize = 64;
@@ -35,72 +34,32 @@ const LIFE: Duration = Duration::from_secs(30);
 /// What an answer needs.
 struct Context {
     process: Arc<Process>,
-    token: Option<Zeroizing<Vec<u8>>>,
+    access: Arc<AdminAccess>,
     /// Over TCP everything but health needs the token.
     tcp: bool,
-    tls: Option<ServerTls>,
 }
 
-/// Binds the admin listener and starts it.
+/// Binds the admin listener and starts it. Who may ask is what the configuration in force says.
 ///
 /// # Errors
-/// It can't be bound, or its token or certificate can't be loaded.
+/// It can't be bound.
 pub fn start(admin: &Admin, process: &Arc<Process>) -> Result<(), BindError> {
-    let bad = |reason: String| BindError {
-        address: admin.address.clone(),
-        reason,
-    };
-    let token = match &admin.token {
-        Some(secret) => Some(
-            config::secret::load(secret, false).map_err(|e| bad(format!("admin.token: {e}")))?,
-        ),
-        None => None,
-    };
-    let tls = match &admin.certificate {
-        Some(files) => {
-            let options = process.with(|f| f.map(|f| f.loaded.config.common().tls.clone()));
-            let parts = [(
-                files.certificate.as_path(),
-                files.key.as_path(),
-                files.key_passphrase.as_ref(),
-            )];
-            let options = options.ok_or_else(|| bad("nothing is loaded".to_owned()))?;
-            let material = EdgeMaterial::load_parts(parts, None, &options, None, clock::now())
-                .map_err(|errors| {
-                    bad(errors
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect::<Vec<_>>()
-                        .join("; "))
-                })?;
-            let alpn = vec![b"http/1.1".to_vec()];
-            Some(
-                ServerTls::server(&material, &options, alpn, false)
-                    .map_err(|e| bad(e.to_string()))?,
-            )
-        }
-        None => None,
-    };
-    let listener = Listener::bind(&admin.address, &Inherited::default())?;
+    let listener = Listener::bind(&admin.address, &process.inherited)?;
     let shown = listener
         .local_address()
         .map_or_else(|| admin.address.to_string(), |a| a.to_string());
     tracing::info!(address = %shown, "admin listener");
     let tcp = !matches!(admin.address, ListenAddress::Unix(_));
-    let context = Arc::new(Context {
-        process: Arc::clone(process),
-        token,
-        tcp,
-        tls,
-    });
-    process.drain.spawn(accept(listener, context));
+    process
+        .drain
+        .spawn(accept(listener, Arc::clone(process), tcp));
     Ok(())
 }
 
-async fn accept(listener: Listener, context: Arc<Context>) {
+async fn accept(listener: Listener, process: Arc<Process>, tcp: bool) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut backoff = AcceptBackoff::default();
-    let stop = context.process.drain.draining();
+    let stop = process.drain.draining();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -114,9 +73,15 @@ async fn accept(listener: Listener, context: Arc<Context>) {
                 let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
                     continue;
                 };
-                let context = Arc::clone(&context);
-                let drain = context.process.drain.clone();
-                drain.spawn(async move {
+                // taken out of the configuration: nobody may ask
+                let access = process.with(|f| f.and_then(|f| f.loaded.admin.clone()));
+                let Some(access) = access else { continue };
+                let context = Arc::new(Context {
+                    process: Arc::clone(&process),
+                    access,
+                    tcp,
+                });
+                process.drain.spawn(async move {
                     let stop = context.process.drain.draining();
                     tokio::select! {
                         biased;
@@ -137,7 +102,7 @@ async fn accept(listener: Listener, context: Arc<Context>) {
 }
 
 async fn serve(socket: Socket, context: Arc<Context>) {
-    match &context.tls {
+    match &context.access.tls {
         None => answer_all(socket, Arc::clone(&context)).await,
         Some(tls) => {
             let anybody: crate::tls::Judge = Arc::new(|_peer| {
