@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, uri::Scheme as UriScheme};
 use libfuzzer_sys::fuzz_target;
 use portcullis::wire::{
-    forwarded::{Hop, Scheme, Trust, prepare_request, requested_upgrade, strip_trailers},
+    forwarded::{Hop, Scheme, Stamp, Trust, prepare_request, requested_upgrade, strip_trailers},
     host::{Authority, effective_host},
     path::{self, PathPrefix},
 };
@@ -45,13 +45,13 @@ fuzz_target!(|bytes: &[u8]| {
         host: "a.example",
     };
     let mut trusted = headers.clone();
-    prepare_request(&mut trusted, &hop, Trust::TrustedProxy);
+    prepare_request(&mut trusted, &Stamp::new(&hop), Trust::TrustedProxy);
     assert!(
         trusted["x-forwarded-for"]
             .as_bytes()
             .ends_with(b"192.0.2.1")
     );
-    prepare_request(&mut headers, &hop, Trust::Untrusted);
+    prepare_request(&mut headers, &Stamp::new(&hop), Trust::Untrusted);
     assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
     assert_eq!(headers["x-forwarded-host"], "a.example");
     assert_eq!(headers["x-forwarded-proto"], "https");

@@ -476,18 +476,25 @@ impl BackendMetrics {
         of(&self.failed, reason).map(Counter::inc);
     }
 
-    /// A request began.
-    pub fn began(&self) {
+    /// A request is under way until this is dropped.
+    #[must_use]
+    pub fn under_way(&self) -> UnderWay<'_> {
         self.active.inc();
-    }
-
-    /// A request ended.
-    pub fn ended(&self) {
-        self.active.dec();
+        UnderWay(&self.active)
     }
 
     /// A request was sent again.
     pub fn retried(&self) {
         self.retries.inc();
+    }
+}
+
+/// One more in a gauge, for as long as it lives.
+#[derive(Debug)]
+pub struct UnderWay<'a>(&'a Gauge);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

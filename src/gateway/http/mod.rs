@@ -15,7 +15,7 @@ use std::{
     convert::Infallible,
     future::Future,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
 use hyper::{
@@ -42,6 +42,7 @@ use crate::{
     identity::CertFacts,
     serve::{Admitted, BoxFuture, Closed, Role, Snapshot, Supervision},
     telemetry::metrics::ListenerMetrics,
+    wire::forwarded::{Hop, Scheme, Stamp},
 };
 
 /// Runs a connection beside its deadlines. A macro, since hyper's two kinds of connections have
@@ -104,6 +105,8 @@ struct Connection {
     client: ClientFacts,
     /// The connection's id as text, for every request.
     name: String,
+    /// The forwarding headers for the host that was asked for last.
+    stamp: Mutex<Option<(String, Arc<Stamp>)>>,
     /// Requests so far.
     requests: AtomicU64,
     peer: Option<Arc<PeerFacts>>,
@@ -191,6 +194,24 @@ impl Connection {
             leaf,
             rest,
         })
+    }
+
+    /// The forwarding headers for a request to this host.
+    fn stamp(&self, host: &str) -> Arc<Stamp> {
+        let mut kept = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((same, stamp)) = &*kept
+            && same == host
+        {
+            return Arc::clone(stamp);
+        }
+        let stamp = Arc::new(Stamp::new(&Hop {
+            client: self.source.ip(),
+            by: Some(self.client.destination.ip()).filter(|ip| !ip.is_unspecified()),
+            scheme: Scheme::Https,
+            host,
+        }));
+        *kept = Some((host.to_owned(), Arc::clone(&stamp)));
+        stamp
     }
 
     /// For links that this connection's requests need.
@@ -313,6 +334,7 @@ impl HttpGateway {
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
             name: id.to_string(),
+            stamp: Mutex::default(),
             requests: AtomicU64::new(1),
             client,
             peer,

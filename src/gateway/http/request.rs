@@ -24,7 +24,7 @@ use crate::{
     telemetry::access::Access,
     wire::{
         client_cert,
-        forwarded::{self, Hop, Scheme, Trust},
+        forwarded::{self, Trust},
         host::{self, Host},
         path,
     },
@@ -219,9 +219,9 @@ async fn forward(
     let (body, received) = RequestBody::new(body, &asked.gateway.limits);
     account.received = Some(Arc::clone(&received));
     let request = Request::from_parts(parts, body);
-    judged.runtime.metrics().began();
+    let counted = judged.runtime.metrics().under_way();
     let sent = send(asked, &judged, request, &received).await;
-    judged.runtime.metrics().ended();
+    drop(counted);
     let (sender, response) = sent?;
     if let Some(record) = &mut account.record {
         sender.acceptor().clone_into(&mut record.acceptor);
@@ -366,11 +366,13 @@ fn broken(error: &hyper::Error) -> Denied {
 
 /// Origin form (RFC 9112 section 3.2.1) with the route's prefix rewritten.
 fn target(original: &Uri, judged: &Judged<'_>) -> Result<Uri, Denied> {
-    let path = routes::rewritten(judged.route, original.path());
-    let path = path.as_deref().unwrap_or_else(|| original.path());
+    let Some(path) = routes::rewritten(judged.route, original.path()) else {
+        let whole = original.path_and_query().cloned();
+        return Ok(whole.map_or_else(|| Uri::from_static("/"), Uri::from));
+    };
     let text = match original.query() {
         Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
+        None => path,
     };
     text.parse()
         .map_err(|error: uri::InvalidUri| Denied::new(Denial::RequestInvalid, error.to_string()))
@@ -387,25 +389,20 @@ fn with_authority(uri: Uri, headers: &mut HeaderMap) -> Result<Uri, Denied> {
 
 fn rewrite(headers: &mut HeaderMap, asked: &Asked<'_>, judged: &Judged<'_>) -> Result<(), Denied> {
     let connection = asked.connection;
-    let hop = Hop {
-        client: connection.source.ip(),
-        by: Some(connection.client.destination.ip()).filter(|ip| !ip.is_unspecified()),
-        scheme: Scheme::Https,
-        host: &judged.host,
-    };
-    forwarded::prepare_request(headers, &hop, asked.trust);
+    let stamp = connection.stamp(&judged.host);
+    forwarded::prepare_request(headers, &stamp, asked.trust);
     // answered by us: the body is asked for when the backend's connection takes it
     headers.remove(header::EXPECT);
     let backend = &judged.runtime.config;
-    let host = match &backend.host_header {
-        HostHeader::Preserve if !judged.host.is_empty() => judged.host.clone(),
-        HostHeader::Literal(text) => text.clone(),
-        // HTTP/1.0 may name none
-        HostHeader::Preserve | HostHeader::Backend => backend.own_host(),
-    };
     let value = |text: &str| {
         HeaderValue::from_str(text)
             .map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
+    };
+    let host = match (&backend.host_header, stamp.host()) {
+        (HostHeader::Preserve, Some(host)) => host.clone(),
+        (HostHeader::Literal(text), _) => value(text)?,
+        // HTTP/1.0 may name none
+        (HostHeader::Preserve, None) | (HostHeader::Backend, _) => value(&backend.own_host())?,
     };
     if let Some(caller) = connection.caller() {
         match backend.client_cert_header {
@@ -427,7 +424,7 @@ fn rewrite(headers: &mut HeaderMap, asked: &Asked<'_>, judged: &Judged<'_>) -> R
         }
     }
     join_cookies(headers);
-    headers.insert(header::HOST, value(&host)?);
+    headers.insert(header::HOST, host);
     headers.insert(REQUEST_ID, value(asked.request_id)?);
     headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
     Ok(())

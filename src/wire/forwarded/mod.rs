@@ -69,13 +69,47 @@ pub struct Hop<'a> {
     pub host: &'a str,
 }
 
+/// A hop as header values; connections keep one for their requests, which mostly name one host.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    client: HeaderValue,
+    element: HeaderValue,
+    proto: HeaderValue,
+    host: Option<HeaderValue>,
+}
+
+impl Stamp {
+    /// Writes the values.
+    #[must_use]
+    pub fn new(hop: &Hop<'_>) -> Self {
+        let text = |text: &str| {
+            // addresses are header text, and what `wire::host` lets pass is
+            HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        };
+        Self {
+            client: text(&hop.client.to_canonical().to_string()),
+            element: text(&element(hop)),
+            proto: HeaderValue::from_static(hop.scheme.as_str()),
+            host: HeaderValue::from_str(hop.host)
+                .ok()
+                .filter(|value| !value.is_empty()),
+        }
+    }
+
+    /// The effective host; `None` where the request names none.
+    #[must_use]
+    pub fn host(&self) -> Option<&HeaderValue> {
+        self.host.as_ref()
+    }
+}
+
 /// Makes a request's headers ours: strips hop-by-hop fields and what the source may not claim,
 /// then sets the forwarding headers. Credentials and the client-certificate header are set after
 /// this by the caller.
-pub fn prepare_request(headers: &mut HeaderMap, hop: &Hop<'_>, trust: Trust) {
+pub fn prepare_request(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
     strip_hop_by_hop(headers);
     strip_claims(headers, trust);
-    set_forwarding(headers, hop, trust);
+    set_forwarding(headers, stamp, trust);
 }
 
 /// Removes what ends at this hop, and what `Connection` lists, except fields that a client may
@@ -159,24 +193,27 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) 
     }
 }
 
-fn set_forwarding(headers: &mut HeaderMap, hop: &Hop<'_>, trust: Trust) {
-    let client = hop.client.to_canonical();
-    append(headers, &X_FORWARDED_FOR, &client.to_string());
-    append(headers, &FORWARDED, &element(hop));
+fn set_forwarding(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
+    append(headers, &X_FORWARDED_FOR, &stamp.client);
+    append(headers, &FORWARDED, &stamp.element);
     for (name, ours) in [
-        (X_FORWARDED_PROTO, hop.scheme.as_str()),
-        (X_FORWARDED_HOST, hop.host),
+        (X_FORWARDED_PROTO, Some(&stamp.proto)),
+        // HTTP/1.0 may name no host: then nothing is said of one
+        (X_FORWARDED_HOST, stamp.host.as_ref()),
     ] {
         // A trusted proxy's word stands where it is one word; two answers are none.
         let kept = trust == Trust::TrustedProxy && headers.get_all(&name).iter().count() == 1;
         if !kept {
-            set(headers, name, ours);
+            match ours {
+                Some(value) => headers.insert(name, value.clone()),
+                None => headers.remove(name),
+            };
         }
     }
 }
 
 /// After [`strip_claims`] an untrusted source has left nothing to append to.
-fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
+fn append(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
     let mut list: Vec<u8> = Vec::new();
     for value in headers.get_all(name) {
         if !value.as_bytes().trim_ascii().is_empty() {
@@ -184,23 +221,16 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
             list.extend(b", ");
         }
     }
+    if list.is_empty() {
+        headers.insert(name, element.clone());
+        return;
+    }
     list.extend(element.as_bytes());
     // Both parts are header text already; were they not, nothing of the client's may stay.
-    headers.remove(name);
-    if let Ok(value) = HeaderValue::from_bytes(&list) {
-        headers.insert(name, value);
-    }
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    headers.remove(&name);
-    // HTTP/1.0 may name no host: then nothing is said of one.
-    if let Some(value) = HeaderValue::from_str(text)
-        .ok()
-        .filter(|value| !value.is_empty())
-    {
-        headers.insert(name, value);
-    }
+    match HeaderValue::from_bytes(&list) {
+        Ok(value) => headers.insert(name, value),
+        Err(_not_text) => headers.remove(name),
+    };
 }
 
 /// One element of `Forwarded` (RFC 7239 section 4).

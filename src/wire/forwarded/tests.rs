@@ -84,7 +84,7 @@ fn a_strangers_forwarding_headers_are_replaced() {
         ("x-forwarded-host", "evil.example"),
         ("forwarded", "for=127.0.0.1"),
     ]);
-    prepare_request(&mut headers, &hop(), Trust::Untrusted);
+    prepare_request(&mut headers, &Stamp::new(&hop()), Trust::Untrusted);
     assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.1"]);
     assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
     assert_eq!(all(&headers, "x-forwarded-host"), ["api.example.org"]);
@@ -104,7 +104,7 @@ fn a_trusted_proxys_forwarding_headers_are_kept_and_extended() {
         ("x-forwarded-host", "b.example"),
         ("forwarded", "for=198.51.100.7"),
     ]);
-    prepare_request(&mut headers, &hop(), Trust::TrustedProxy);
+    prepare_request(&mut headers, &Stamp::new(&hop()), Trust::TrustedProxy);
     assert_eq!(
         all(&headers, "x-forwarded-for"),
         ["198.51.100.7, 10.0.0.1, 10.0.0.2, 192.0.2.1"]
@@ -183,7 +183,11 @@ fn what_ends_at_this_hop_is_removed() {
 #[test]
 fn without_a_host_nothing_is_said_of_one() {
     let mut headers = map(&[("x-forwarded-host", "evil.example")]);
-    prepare_request(&mut headers, &Hop { host: "", ..hop() }, Trust::Untrusted);
+    prepare_request(
+        &mut headers,
+        &Stamp::new(&Hop { host: "", ..hop() }),
+        Trust::Untrusted,
+    );
     assert!(!headers.contains_key("x-forwarded-host"));
     assert_eq!(all(&headers, "forwarded"), ["for=192.0.2.1;proto=https"]);
 }
@@ -209,7 +213,7 @@ fn a_connection_list_takes_nothing_away_that_others_rely_on() {
         if trust == Trust::TrustedProxy {
             headers.append("x-forwarded-for", HeaderValue::from_static("198.51.100.7"));
         }
-        prepare_request(&mut headers, &hop(), trust);
+        prepare_request(&mut headers, &Stamp::new(&hop()), trust);
         for name in [
             "host",
             "authorization",
@@ -285,7 +289,7 @@ proptest! {
             })
             .collect();
         let mut headers = map(&[(&spelled, &value), ("connection", &spelled)]);
-        prepare_request(&mut headers, &hop(), Trust::Untrusted);
+        prepare_request(&mut headers, &Stamp::new(&hop()), Trust::Untrusted);
         let text = format!("{headers:?}");
         prop_assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.1"]);
         prop_assert_eq!(headers.len(), 4, "{}", text);
@@ -303,7 +307,7 @@ proptest! {
         }
         prop_assert!(requested_upgrade(&headers).is_none_or(|to| !to.is_empty()));
         for trust in [Trust::TrustedProxy, Trust::Untrusted] {
-            prepare_request(&mut headers, &hop(), trust);
+            prepare_request(&mut headers, &Stamp::new(&hop()), trust);
             let seen = headers.get("x-forwarded-for").unwrap().as_bytes();
             prop_assert!(seen.ends_with(b"192.0.2.1"));
             prop_assert!(!headers.contains_key(CONNECTION) && !headers.contains_key(UPGRADE));

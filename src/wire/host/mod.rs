@@ -206,7 +206,7 @@ impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
             Some(port) => write!(f, "{}:{port}", self.host),
-            None => write!(f, "{}", self.host),
+            None => self.host.fmt(f),
         }
     }
 }
