@@ -150,7 +150,8 @@ where
     }
 }
 
-fn denied_by(cause: RelayCause) -> Option<Denied> {
+/// Why a relay ended, where that is not as it should.
+pub(crate) fn denied_by(cause: RelayCause) -> Option<Denied> {
     match cause {
         RelayCause::Finished => None,
         RelayCause::Idle => Some(Denied::new(Denial::IdleTimeout, "")),

@@ -16,8 +16,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{io::UnderWay, pool::Sender};
-use crate::{config::Limits, telemetry::access::Access, wire::forwarded};
+use super::{activity::UnderWay, pool::Sender};
+use crate::{
+    admit::{Denial, Denied},
+    config::Limits,
+    telemetry::access::Access,
+    wire::forwarded,
+};
 
 /// Over so long a client's rate is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -197,12 +202,34 @@ pub(super) struct Account {
     pub(super) bytes_out: u64,
     pub(super) complete: bool,
     pub(super) under_way: Option<UnderWay>,
+    /// The request has a body.
+    pub(super) has_body: bool,
+    /// Why the answer did not pass whole, where that is the backend's fault.
+    pub(super) broken: Option<Denied>,
     /// The request's body, once it is on its way.
     pub(super) received: Option<Arc<Received>>,
 }
 
+impl Account {
+    fn handed(&mut self) {
+        if let Some(under_way) = &mut self.under_way {
+            under_way.handed();
+        }
+    }
+
+    fn taken(&mut self) {
+        if let Some(under_way) = &mut self.under_way {
+            under_way.taken();
+        }
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
+        let read = self.received.as_ref().is_some_and(|body| body.is_done());
+        if let Some(under_way) = self.under_way.as_ref().filter(|_| self.has_body && !read) {
+            under_way.left_unread();
+        }
         let elapsed = self.began.elapsed();
         self.metrics.request(self.status, elapsed.as_secs_f64());
         if let Some(record) = &mut self.record {
@@ -214,7 +241,12 @@ impl Drop for Account {
             }
             if !self.complete && record.reason.is_none() {
                 record.decision = "ended";
-                record.detail = "the answer did not pass whole".to_owned();
+                let cause = self.broken.take();
+                let cause = cause.or_else(|| self.under_way.as_ref().map(UnderWay::cause));
+                if let Some(cause) = cause {
+                    record.reason = Some(cause.reason);
+                    record.detail = cause.detail;
+                }
             }
             record.emit();
         }
@@ -251,6 +283,7 @@ impl Body for ResponseBody {
                 account.complete = true;
                 let next = bytes.take().filter(|bytes| !bytes.is_empty());
                 if let Some(bytes) = &next {
+                    account.handed();
                     account.bytes_out = u64::try_from(bytes.len()).unwrap_or(0);
                 }
                 Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
@@ -261,10 +294,12 @@ impl Body for ResponseBody {
                 received,
                 account,
             } => {
+                account.taken();
                 let polled = Pin::new(&mut *inner).poll_frame(cx);
                 let mut ended = matches!(polled, Poll::Ready(None));
                 let polled = polled.map_ok(|mut frame| {
                     if let Some(data) = frame.data_ref() {
+                        account.handed();
                         let n = u64::try_from(data.len()).unwrap_or(0);
                         account.bytes_out = account.bytes_out.saturating_add(n);
                     }
@@ -274,6 +309,9 @@ impl Body for ResponseBody {
                     ended |= inner.is_end_stream();
                     frame
                 });
+                if let Poll::Ready(Some(Err(error))) = &polled {
+                    account.broken = Some(Denied::new(Denial::UpstreamBroken, error.to_string()));
+                }
                 if ended {
                     finish(sender, received, account);
                 }

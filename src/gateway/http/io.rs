@@ -1,215 +1,47 @@
-//! The client's stream as hyper sees it, and the timers that are ours: hyper's own head timer also
-//! runs in idle time.
+//! The client's stream as hyper sees it: counted for its deadlines, and closed so that the last
+//! answer arrives.
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::activity::Activity;
 use crate::{
     admit::{Denial, Denied},
-    config::Limits,
     serve::ServerStream,
 };
 
-/// What a connection is doing, for its deadlines. Times are milliseconds after its start, plus
-/// one: zero means "not".
-pub(super) struct Activity {
-    began: Instant,
-    /// HTTP/2 sends frames between requests that begin none.
-    http2: bool,
-    /// Requests under way.
-    under_way: AtomicUsize,
-    /// Since when a head is awaited whose first byte has come.
-    head_since: AtomicU64,
-    /// Since when nothing is under way.
-    idle_since: AtomicU64,
-    /// Since when the client takes no bytes.
-    stalled_since: AtomicU64,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-}
-
-/// What the deadlines ask for.
-pub(super) enum Wish {
-    /// Finish and close.
-    GoAway,
-    /// Close now.
-    Cut(Denied),
-}
-
-impl Activity {
-    pub(super) fn new(http2: bool) -> Arc<Self> {
-        Arc::new(Self {
-            began: Instant::now(),
-            http2,
-            under_way: AtomicUsize::new(0),
-            // the first head is awaited from the end of the handshake
-            head_since: AtomicU64::new(1),
-            idle_since: AtomicU64::new(0),
-            stalled_since: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-        })
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1)
-    }
-
-    /// A head is complete.
-    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        self.head_since.store(0, Ordering::Relaxed);
-        self.idle_since.store(0, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
-    }
-
-    pub(super) fn bytes(&self) -> (u64, u64) {
-        (
-            self.bytes_in.load(Ordering::Relaxed),
-            self.bytes_out.load(Ordering::Relaxed),
-        )
-    }
-
-    fn read(&self, n: usize) {
-        self.bytes_in
-            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
-        if !self.http2
-            && self.under_way.load(Ordering::Relaxed) == 0
-            && self.head_since.load(Ordering::Relaxed) == 0
-        {
-            self.head_since.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    fn wrote(&self, n: usize) {
-        self.bytes_out
-            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
-        if self.stalled_since.load(Ordering::Relaxed) != 0 {
-            self.stalled_since.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn stalled(&self) {
-        if self.stalled_since.load(Ordering::Relaxed) == 0 {
-            self.stalled_since.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    /// The deadlines of this connection.
-    pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
-        let (head, idle, write) = (
-            limits.header_timeout,
-            limits.keepalive_timeout,
-            limits.write_timeout,
-        );
-        // deadlines are met to within a quarter
-        let step = (head.min(idle).min(write) / 4).max(Duration::from_millis(10));
-        Watch {
-            activity: Arc::clone(self),
-            head,
-            idle,
-            write,
-            step,
-            timer: Box::pin(tokio::time::sleep(step)),
-        }
-    }
-
-    fn since(&self, moment: &AtomicU64, limit: Duration) -> bool {
-        let since = moment.load(Ordering::Relaxed);
-        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        since != 0 && self.now().saturating_sub(since) >= limit
-    }
-}
-
-/// One timer for all deadlines of a connection, armed again only when it fires.
-pub(super) struct Watch {
-    activity: Arc<Activity>,
-    head: Duration,
-    idle: Duration,
-    write: Duration,
-    step: Duration,
-    timer: Pin<Box<tokio::time::Sleep>>,
-}
-
-impl Watch {
-    /// Resolves when a deadline has passed; may be asked again. Nothing is lost when it is
-    /// dropped before.
-    pub(super) async fn next(&mut self) -> Wish {
-        loop {
-            self.timer.as_mut().await;
-            self.timer
-                .as_mut()
-                .reset(tokio::time::Instant::now() + self.step);
-            if let Some(wish) = self.wish() {
-                return wish;
-            }
-        }
-    }
-
-    fn wish(&self) -> Option<Wish> {
-        let activity = &self.activity;
-        if activity.since(&activity.stalled_since, self.write) {
-            return Some(Wish::Cut(Denied::new(
-                Denial::WriteTimeout,
-                "the client takes no bytes",
-            )));
-        }
-        if activity.under_way.load(Ordering::Relaxed) > 0 {
-            return None;
-        }
-        if activity.since(&activity.head_since, self.head) {
-            return Some(Wish::Cut(Denied::new(
-                Denial::RequestTimeout,
-                format!("limits.header_timeout = {:?}", self.head),
-            )));
-        }
-        if activity.head_since.load(Ordering::Relaxed) != 0 {
-            return None;
-        }
-        // a client that was told to go and neither asks nor goes is not waited for
-        if activity.since(&activity.idle_since, self.idle.saturating_add(self.head)) {
-            return Some(Wish::Cut(Denied::new(
-                Denial::IdleTimeout,
-                format!("limits.keepalive_timeout = {:?}", self.idle),
-            )));
-        }
-        activity
-            .since(&activity.idle_since, self.idle)
-            .then_some(Wish::GoAway)
-    }
-}
-
-/// A request under way; over when dropped.
-pub(super) struct UnderWay(Arc<Activity>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        if self.0.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
-        }
-    }
-}
+/// How long a closed connection's last bytes are read away, and how long a pause of them may be.
+const LINGER: Duration = Duration::from_secs(3);
+const LINGER_QUIET: Duration = Duration::from_millis(500);
 
 /// The client's TLS stream.
 pub(super) struct ClientIo {
     stream: ServerStream,
     activity: Arc<Activity>,
+    /// While a closed connection's last bytes are read away.
+    linger: Option<Box<Linger>>,
+}
+
+/// Reading away what a client still sends: a close with unread bytes is a reset, which would take
+/// our answer along (RFC 9112 section 9.6).
+struct Linger {
+    until: Instant,
+    quiet: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl ClientIo {
     pub(super) fn new(stream: ServerStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self {
+            stream,
+            activity,
+            linger: None,
+        }
     }
 }
 
@@ -252,7 +84,18 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.activity.may_be_sending() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        this.read_away(cx);
+        if this.linger.is_some() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(
@@ -271,6 +114,34 @@ impl AsyncWrite for ClientIo {
 }
 
 impl ClientIo {
+    /// Clears `linger` when the client has ended, or long enough has been waited.
+    fn read_away(&mut self, cx: &mut Context<'_>) {
+        let linger = self.linger.get_or_insert_with(|| {
+            Box::new(Linger {
+                until: Instant::now() + LINGER,
+                quiet: Box::pin(tokio::time::sleep(LINGER_QUIET)),
+            })
+        });
+        let mut sink = [0; 4096];
+        let io = self.stream.get_mut().0;
+        loop {
+            let mut buf = ReadBuf::new(&mut sink);
+            match Pin::new(&mut *io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(()))
+                    if !buf.filled().is_empty() && Instant::now() < linger.until =>
+                {
+                    linger
+                        .quiet
+                        .as_mut()
+                        .reset(tokio::time::Instant::now() + LINGER_QUIET);
+                }
+                Poll::Pending if linger.quiet.as_mut().poll(cx).is_pending() => return,
+                Poll::Ready(_) | Poll::Pending => break,
+            }
+        }
+        self.linger = None;
+    }
+
     fn noted(&self, written: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
         match &written {
             Poll::Pending => self.activity.stalled(),

@@ -2,6 +2,7 @@
 //! What is forwarded is written anew from the parsed message. The strict framing guard will stand
 //! between the TLS stream and hyper, in `io`.
 
+mod activity;
 mod body;
 mod errors;
 mod io;
@@ -30,18 +31,19 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    activity::{Activity, Watch, Wish},
     body::ResponseBody,
-    io::{Activity, ClientIo, Watch},
+    io::ClientIo,
     pool::{Opening, Pool},
 };
 use super::{BackendRuntime, ClientFacts, backend};
 use crate::{
-    admit::{Denied, PeerFacts, SourceRanges},
+    admit::{Denial, Denied, PeerFacts, SourceRanges},
     config::{GatewayListener, Limits, Route},
     drain::Drain,
     identity::CertFacts,
     serve::{Admitted, BoxFuture, Closed, Role, Snapshot, Supervision},
-    telemetry::metrics::ListenerMetrics,
+    telemetry::{access::Access, metrics::ListenerMetrics},
     wire::forwarded::{Hop, Scheme, Stamp},
 };
 
@@ -55,15 +57,21 @@ macro_rules! drive {
             tokio::select! {
                 biased;
                 done = connection.as_mut() => break done.err().map(|error| io::denied_by(&error)),
-                why = $supervision.ended() => break Some(why),
+                why = $supervision.ended() => {
+                    $watch.ended(&why);
+                    break Some(why);
+                }
                 wish = $watch.next() => match wish {
                     // an idle connection is told to go; what is under way is finished
-                    io::Wish::GoAway if graceful => {}
-                    io::Wish::GoAway => {
+                    Wish::GoAway if graceful => {}
+                    Wish::GoAway => {
                         graceful = true;
                         connection.as_mut().graceful_shutdown();
                     }
-                    io::Wish::Cut(denied) => break Some(denied),
+                    Wish::Cut(denied) => {
+                        $watch.ended(&denied);
+                        break Some(denied);
+                    }
                 },
                 () = $draining.cancelled(), if !graceful => {
                     graceful = true;
@@ -239,6 +247,43 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// The access line of a head that never became a request: hyper answered it itself, or it
+    /// did not come in time.
+    fn unanswered(&self, cause: &Denied) {
+        let answered = matches!(
+            cause.reason,
+            Denial::HeaderTooLarge | Denial::RequestInvalid
+        );
+        let late = matches!(cause.reason, Denial::RequestTimeout | Denial::IdleTimeout);
+        if !(answered || late) || !self.rules.borrow().rules.access {
+            return;
+        }
+        Access {
+            listener: self.listener.to_string(),
+            connection: self.name.clone(),
+            source: Some(self.source),
+            identity: self.identity.clone(),
+            sni: self.client.sni.clone().unwrap_or_default(),
+            status: if answered {
+                cause.reason.http_status()
+            } else {
+                0
+            },
+            total: self.activity.age(),
+            decision: if cause.reason == Denial::IdleTimeout {
+                "ended"
+            } else {
+                "refused"
+            },
+            reason: Some(cause.reason),
+            detail: cause.detail.clone(),
+            ..Access::default()
+        }
+        .emit();
+    }
+}
+
 impl Role for HttpGateway {
     fn begin(&self, rules: watch::Receiver<Arc<Snapshot>>) {
         let served = |name: &str| {
@@ -292,6 +337,9 @@ impl Role for HttpGateway {
                 None => connection.outlast_upgrades(&mut supervision).await,
             };
             connection.cut.cancel();
+            if let Some(cause) = &cause {
+                connection.unanswered(cause);
+            }
             let (bytes_in, bytes_out) = connection.activity.bytes();
             Closed {
                 cause,

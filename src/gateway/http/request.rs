@@ -61,7 +61,9 @@ pub(super) async fn answer(
         bytes_out: 0,
         complete: false,
         under_way: Some(under_way),
+        has_body: !request.body().is_end_stream(),
         received: None,
+        broken: None,
     };
     let answered = match &gateway {
         Some(gateway) => {
@@ -515,7 +517,9 @@ fn switch(
         bytes_out: 0,
         complete: true,
         under_way: None,
+        has_body: false,
         received: None,
+        broken: None,
     };
     let carried = Arc::clone(connection);
     let over_link = sender.supervision(&connection.rules);

@@ -7,8 +7,8 @@ use hyper_util::rt::TokioIo;
 
 use super::{Connection, body::Account};
 use crate::{
-    net::{RelayCause, RelayOptions, relay},
-    serve::LinkSupervision,
+    net::{RelayOptions, relay},
+    serve::{LinkSupervision, link::denied_by},
 };
 
 /// Carries an upgraded connection to its end.
@@ -39,16 +39,13 @@ pub(super) async fn carry(
         () = force.cancelled() => return,
         () = connection.cut.cancelled() => return,
         why = over_link.ended() => {
-            if let Some(record) = &mut account.record {
-                record.reason = Some(why.reason);
-                record.detail = why.detail;
-                record.decision = "ended";
-            }
+            account.broken = Some(why);
             return;
         }
         end = relay(&mut client, &mut upstream, &options) => end,
     };
-    account.complete = matches!(end.cause, RelayCause::Finished);
+    account.broken = denied_by(end.cause);
+    account.complete = account.broken.is_none();
     account.bytes_out = end.b_to_a;
     account.received = None;
     if let Some(record) = &mut account.record {

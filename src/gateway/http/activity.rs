@@ -1,0 +1,278 @@
+//! What a client's connection is doing, and the deadlines that are ours: hyper's own head timer
+//! also runs in idle time.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    admit::{Denial, Denied},
+    config::Limits,
+};
+
+/// No HTTP/2 frame that a client can ask for at no cost is longer.
+const CONTROL_FRAME: usize = 64;
+
+/// What a connection is doing, for its deadlines. Times are milliseconds after its start, plus
+/// one: zero means "not".
+pub(super) struct Activity {
+    began: Instant,
+    /// HTTP/2 sends frames between requests that begin none.
+    http2: bool,
+    /// Requests under way.
+    under_way: AtomicUsize,
+    /// Since when a head is awaited whose first byte has come.
+    head_since: AtomicU64,
+    /// Since when nothing is under way.
+    idle_since: AtomicU64,
+    /// Since when the client takes no bytes.
+    stalled_since: AtomicU64,
+    /// Answers of which HTTP/2 holds a frame back until the client's window opens.
+    owed: AtomicUsize,
+    /// When the client last took something of those.
+    took_at: AtomicU64,
+    /// A request's body was not read to its end.
+    unread: AtomicBool,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    /// Why the connection ended, for the requests that were under way.
+    end: OnceLock<Denied>,
+}
+
+/// What the deadlines ask for.
+pub(super) enum Wish {
+    /// Finish and close.
+    GoAway,
+    /// Close now.
+    Cut(Denied),
+}
+
+impl Activity {
+    pub(super) fn new(http2: bool) -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            http2,
+            under_way: AtomicUsize::new(0),
+            // the first head is awaited from the end of the handshake
+            head_since: AtomicU64::new(1),
+            idle_since: AtomicU64::new(0),
+            stalled_since: AtomicU64::new(0),
+            owed: AtomicUsize::new(0),
+            took_at: AtomicU64::new(0),
+            unread: AtomicBool::new(false),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            end: OnceLock::new(),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
+    }
+
+    /// A head is complete.
+    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        self.idle_since.store(0, Ordering::Relaxed);
+        UnderWay {
+            activity: Arc::clone(self),
+            owed: false,
+        }
+    }
+
+    /// How long the connection has lived.
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (
+            self.bytes_in.load(Ordering::Relaxed),
+            self.bytes_out.load(Ordering::Relaxed),
+        )
+    }
+
+    pub(super) fn read(&self, n: usize) {
+        self.bytes_in
+            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+        if !self.http2
+            && self.under_way.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == 0
+        {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn wrote(&self, n: usize) {
+        self.bytes_out
+            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+        if self.stalled_since.load(Ordering::Relaxed) != 0 {
+            self.stalled_since.store(0, Ordering::Relaxed);
+        }
+        if n > CONTROL_FRAME && self.owed.load(Ordering::Relaxed) > 0 {
+            self.took();
+        }
+    }
+
+    fn took(&self) {
+        self.took_at.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending what nobody will read.
+    pub(super) fn may_be_sending(&self) -> bool {
+        self.unread.load(Ordering::Relaxed) || self.head_since.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn stalled(&self) {
+        if self.stalled_since.load(Ordering::Relaxed) == 0 {
+            self.stalled_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The deadlines of this connection.
+    pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
+        let (head, idle, write) = (
+            limits.header_timeout,
+            limits.keepalive_timeout,
+            limits.write_timeout,
+        );
+        // deadlines are met to within a quarter
+        let step = (head.min(idle).min(write) / 4).max(Duration::from_millis(10));
+        Watch {
+            activity: Arc::clone(self),
+            head,
+            idle,
+            write,
+            step,
+            timer: Box::pin(tokio::time::sleep(step)),
+        }
+    }
+
+    fn since(&self, moment: &AtomicU64, limit: Duration) -> bool {
+        let since = moment.load(Ordering::Relaxed);
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        since != 0 && self.now().saturating_sub(since) >= limit
+    }
+}
+
+/// One timer for all deadlines of a connection, armed again only when it fires.
+pub(super) struct Watch {
+    activity: Arc<Activity>,
+    head: Duration,
+    idle: Duration,
+    write: Duration,
+    step: Duration,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Watch {
+    /// Resolves when a deadline has passed; may be asked again. Nothing is lost when it is
+    /// dropped before.
+    pub(super) async fn next(&mut self) -> Wish {
+        loop {
+            self.timer.as_mut().await;
+            self.timer
+                .as_mut()
+                .reset(tokio::time::Instant::now() + self.step);
+            if let Some(wish) = self.wish() {
+                return wish;
+            }
+        }
+    }
+
+    /// Notes why the connection ends, before what is under way learns that it does.
+    pub(super) fn ended(&self, why: &Denied) {
+        // the first reason is the one
+        let _noted_before = self.activity.end.set(why.clone());
+    }
+
+    fn wish(&self) -> Option<Wish> {
+        let activity = &self.activity;
+        let owed = activity.owed.load(Ordering::Relaxed) > 0;
+        if activity.since(&activity.stalled_since, self.write)
+            || owed && activity.since(&activity.took_at, self.write)
+        {
+            return Some(Wish::Cut(Denied::new(
+                Denial::WriteTimeout,
+                "the client takes no bytes",
+            )));
+        }
+        if activity.under_way.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        if activity.since(&activity.head_since, self.head) {
+            return Some(Wish::Cut(Denied::new(
+                Denial::RequestTimeout,
+                format!("limits.header_timeout = {:?}", self.head),
+            )));
+        }
+        if activity.head_since.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        // a client that was told to go and neither asks nor goes is not waited for
+        if activity.since(&activity.idle_since, self.idle.saturating_add(self.head)) {
+            return Some(Wish::Cut(Denied::new(
+                Denial::IdleTimeout,
+                format!("limits.keepalive_timeout = {:?}", self.idle),
+            )));
+        }
+        activity
+            .since(&activity.idle_since, self.idle)
+            .then_some(Wish::GoAway)
+    }
+}
+
+/// A request under way; over when dropped.
+pub(super) struct UnderWay {
+    activity: Arc<Activity>,
+    /// A frame of its answer was handed over and is not taken yet.
+    owed: bool,
+}
+
+impl UnderWay {
+    /// Why the request did not end as it should.
+    pub(super) fn cause(&self) -> Denied {
+        let given_up = || Denied::new(Denial::PeerReset, "the client gave the request up");
+        self.activity.end.get().cloned().unwrap_or_else(given_up)
+    }
+
+    /// A frame of the answer goes to hyper. In HTTP/2 it waits there for the client to open its
+    /// window, which no write to the socket shows.
+    pub(super) fn handed(&mut self) {
+        if self.activity.http2 && !std::mem::replace(&mut self.owed, true) {
+            self.activity.owed.fetch_add(1, Ordering::Relaxed);
+            self.activity.took();
+        }
+    }
+
+    /// Hyper asks for the next one: the last has been taken.
+    pub(super) fn taken(&mut self) {
+        if std::mem::take(&mut self.owed) {
+            self.activity.owed.fetch_sub(1, Ordering::Relaxed);
+            self.activity.took();
+        }
+    }
+
+    /// The request's body was not read to its end: what is left of it may still come.
+    pub(super) fn left_unread(&self) {
+        self.activity.unread.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.taken();
+        let activity = &self.activity;
+        if activity.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
+            activity.idle_since.store(activity.now(), Ordering::Relaxed);
+        }
+    }
+}
