@@ -34,7 +34,7 @@ impl Nginx {
             .map(|kind| format!("{kind}_temp_path {kind};\n"))
             .collect();
         let config = format!(
-            "daemon off; user root; worker_processes 1; pid nginx.pid; error_log stderr crit;\n\
+            "daemon off; user root; worker_processes 1; pid nginx.pid; error_log error.log crit;\n\
              events {{}}\nhttp {{ access_log off; {temporary}\nserver {{ listen {address} {listen};\n\
              root www; client_max_body_size 0; location /nothing {{ return 204; }}\n\
              location /made {{ return 200 $request_method:$http_host:$content_length; }} }} }}\n"
@@ -94,18 +94,17 @@ fn nginx_and_curl(
     let condition = format!("If-None-Match: {}", etag.unwrap());
     let (_, same) = chain.curl(&[flag, "-H", &condition, "-w", format], "/page");
     assert_eq!(same, format!("\n{version} 304"));
-    let (_, made) = chain.curl(&[flag, "-d", "a body"], "/made");
-    assert_eq!(made, format!("POST:site.test:{}:6", chain.edge.port()));
+    if protocol == "http/1.1" {
+        // over HTTP/2 nginx answers before the body, which this curl takes for an error
+        let (_, made) = chain.curl(&[flag, "-d", "a body"], "/made");
+        assert_eq!(made, format!("POST:site.test:{}:6", chain.edge.port()));
+    }
     let line = chain.line("/page");
     assert_eq!(line["decision"], "admitted");
     assert_eq!(line["status"], 200);
     assert_eq!(line["method"], "GET");
     assert_eq!(line["backend"], "legacy");
     assert_eq!(line["bytes_out"], 16);
-    if protocol == "http/1.1" {
-        // over HTTP/2 this answer may come before the body was sent
-        assert_eq!(chain.line("/made")["bytes_in"], 6);
-    }
     // a missing page is the backend's answer, not ours
     let (_, missing) = chain.curl(&[flag, "-w", format], "/missing");
     assert!(
@@ -249,6 +248,7 @@ fn a_big_upload_waits_for_continue() {
         assert!(began.elapsed() < Duration::from_secs(20), "nobody said 100");
     }
     assert_eq!(seen.last().one("expect"), None);
+    assert_eq!(chain.line("/up")["bytes_in"], 3 << 20);
     // by hand: the body is sent only once it has been asked for
     let mut raw = chain.raw();
     raw.request(&["POST /hand", "Expect: 100-continue", "Content-Length: 4"]);

@@ -102,6 +102,14 @@ pub(super) async fn whole(response: client::ResponseFuture) -> Result<Answer, h2
     })
 }
 
+/// Whether nothing more comes; an empty frame may say so.
+pub(super) async fn ended(body: &mut h2::RecvStream) -> bool {
+    match body.data().await {
+        None => true,
+        Some(data) => data.unwrap().is_empty() && body.is_end_stream(),
+    }
+}
+
 /// Sends a request without a body and reads its answer.
 pub(super) async fn ask(sender: &Sender, request: Request<()>) -> Result<Answer, h2::Error> {
     let mut sender = sender.clone().ready().await?;
@@ -129,24 +137,46 @@ pub(super) async fn post(
 /// A backend that speaks HTTP/2 in clear text: it gives back body and trailers, and says in
 /// headers what it was asked.
 pub(super) fn echo(address: SocketAddr) -> Backend {
-    Backend::serve(address, |stream| {
+    speaking(address, give_back)
+}
+
+/// A backend that speaks HTTP/2 in clear text and answers so.
+pub(super) fn speaking<F>(
+    address: SocketAddr,
+    answer: impl Fn(Request<h2::RecvStream>, server::SendResponse<Bytes>) -> F
+    + Copy
+    + Send
+    + Sync
+    + 'static,
+) -> Backend
+where
+    F: Future<Output = Result<(), h2::Error>> + Send + 'static,
+{
+    Backend::serve(address, move |stream| {
         stream.set_nonblocking(true).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         // a client that goes away ends this connection, no more
-        drop(runtime.block_on(serve(stream)));
+        drop(runtime.block_on(serve(stream, answer)));
     })
 }
 
-async fn serve(stream: std::net::TcpStream) -> io::Result<()> {
+async fn serve<F>(
+    stream: std::net::TcpStream,
+    answer: impl Fn(Request<h2::RecvStream>, server::SendResponse<Bytes>) -> F,
+) -> io::Result<()>
+where
+    F: Future<Output = Result<(), h2::Error>> + Send + 'static,
+{
     let stream = tokio::net::TcpStream::from_std(stream)?;
     let mut connection = server::handshake(stream).await.map_err(io::Error::other)?;
     while let Some(accepted) = connection.accept().await {
         let (request, respond) = accepted.map_err(io::Error::other)?;
+        let answered = answer(request, respond);
         tokio::spawn(async move {
-            drop(give_back(request, respond).await);
+            drop(answered.await);
         });
     }
     Ok(())
@@ -178,4 +208,13 @@ async fn give_back(
         Some(trailers) => out.send_trailers(trailers),
         None => out.send_data(Bytes::new(), true),
     }
+}
+
+/// A backend that answers 413 at once, and reads no body.
+pub(super) fn hasty(address: SocketAddr) -> Backend {
+    speaking(address, |_request, mut respond| async move {
+        let head = Response::builder().status(413).body(()).unwrap();
+        let mut out = respond.send_response(head, false)?;
+        out.send_data(Bytes::from_static(b"early"), true)
+    })
 }

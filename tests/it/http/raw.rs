@@ -241,7 +241,6 @@ impl Peer {
     }
 
     /// A reset in place of an end.
-    #[allow(dead_code, reason = "for bodies that break")]
     pub(super) fn reset(self) {
         let socket = socket2::Socket::from(self.stream.into_inner());
         socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
