@@ -19,6 +19,10 @@ use tokio::{
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// Bytes that the kernel takes ahead of what it could send. With its own megabytes in between, a
+/// slow reader would seem to take nothing for longer than `limits.write_timeout`.
+const UNSENT: u32 = 128 << 10;
+
 /// A connected stream.
 #[derive(Debug)]
 pub enum Socket {
@@ -47,7 +51,7 @@ impl Socket {
         }
     }
 
-    /// No delay for small writes, and keepalive. A socket that refuses an option works without.
+    /// No delay for small writes, little room for unsent ones, and keepalive. A socket that refuses an option works without.
     pub fn tune(&self) {
         if let Self::Tcp(tcp) = self {
             let keepalive = TcpKeepalive::new()
@@ -57,6 +61,7 @@ impl Socket {
             let socket = SockRef::from(tcp);
             let tuned = socket
                 .set_tcp_nodelay(true)
+                .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT))
                 .and_then(|()| socket.set_tcp_keepalive(&keepalive));
             if let Err(error) = tuned {
                 tracing::debug!(%error, "socket option refused");

@@ -547,3 +547,24 @@ fn a_storm_of_connections_is_served_and_leaves_nothing_behind() {
         assert!((side.metric(&bytes) - 4.0 * all).abs() < 0.5);
     }
 }
+
+#[test]
+fn who_reads_slowly_but_reads_is_not_cut() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |mut stream| {
+        let part = vec![7; 1 << 16];
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE && stream.write_all(&part).is_ok() {}
+    });
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) =
+        world.plain_gateway("tcp", link, "limits = { write_timeout = \"1s\" }", "");
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    let mut part = vec![0; 40_000];
+    for n in 0..60 {
+        if let Err(error) = stream.read_exact(&mut part) {
+            panic!("cut after {n} parts: {error}\n{}", gateway.text());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
