@@ -568,3 +568,75 @@ fn who_reads_slowly_but_reads_is_not_cut() {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
+
+#[test]
+fn garbage_inside_a_session_breaks_it_and_looks_like_a_break() {
+    let world = World::new();
+    let (tell, heard) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let backend = Backend::serve(world.address(), move |mut stream| {
+        let mut bytes = Vec::new();
+        let clean = stream.read_to_end(&mut bytes).is_ok();
+        tell.lock().unwrap().send((clean, bytes)).unwrap();
+    });
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway("tcp", link, "", "");
+    for garbage in [
+        &b"plain text in the middle of a session"[..],
+        b"\x17\x03\x03\x00\x20not encrypted with any of our keys",
+        b"\x16\x03\x03\x00\x04\x00\x00\x00\x00",
+    ] {
+        let mut stream = world.client().connect(edge, "site.test").unwrap();
+        stream.write_all(b"good").unwrap();
+        stream.flush().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        stream.sock.write_all(garbage).unwrap();
+        let (clean, bytes) = heard.recv_timeout(PATIENCE).unwrap();
+        assert!(!clean, "it looks complete");
+        assert_eq!(bytes, b"good");
+        cut(&mut stream.sock);
+    }
+    let line = gateway.access("ended");
+    assert_eq!(line["reason"], "peer_reset", "{line}");
+    assert!(!gateway.text().contains("panicked"));
+}
+
+#[test]
+fn a_chain_of_hundreds_is_refused() {
+    let world = World::new();
+    let both = both(&world, "");
+    let leaf = world.leaf(Role::Gateway, "edge-1");
+    let whole = std::fs::read_to_string(&leaf.certificate).unwrap();
+    let issuer = whole.find("-----BEGIN").and_then(|first| {
+        whole[first + 1..]
+            .find("-----BEGIN")
+            .map(|second| whole[first + 1 + second..].to_owned())
+    });
+    let long = crate::world::Leaf {
+        certificate: world.write("long.pem", &(whole + &issuer.unwrap().repeat(300))),
+        key: leaf.key,
+    };
+    let client = gateway_client(&world).certificate(&long);
+    for _ in 0..3 {
+        let entered = client
+            .connect(both.link, "legacy.internal")
+            .is_ok_and(|mut stream| answers(&mut stream));
+        assert!(!entered);
+    }
+    let refused = until("the refusal", || {
+        both.acceptor
+            .lines()
+            .into_iter()
+            .find(|l| l["message"] == "access" && l["decision"] == "refused")
+    });
+    assert!(
+        ["handshake_failed", "certificate_invalid"].contains(&refused["reason"].as_str().unwrap()),
+        "{refused}"
+    );
+    assert_eq!(both.backend.connections(), 0);
+    assert!(answers(
+        &mut gateway_client(&world)
+            .connect(both.link, "legacy.internal")
+            .unwrap()
+    ));
+}

@@ -748,3 +748,138 @@ fn a_folder_that_is_swapped_behind_links_is_noticed() {
     assert!(began.elapsed() < Duration::from_secs(10), "only by polling");
     assert!(!enters(1));
 }
+
+#[test]
+fn a_listener_moves_or_stays_where_it_is() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (old, new) = (world.address(), world.address());
+    let held = TcpListener::bind(world.address()).unwrap();
+    let taken = held.local_addr().unwrap();
+    let text = |edge: SocketAddr| {
+        world.common(Role::Gateway, "edge-1") + &world.gateway_text("tcp", edge, link, "", "")
+    };
+    let gateway = world.start("gateway", &text(old));
+    let mut live = world.client().connect(old, "site.test").unwrap();
+    assert!(answers(&mut live));
+
+    // to a place that is taken: nothing changes
+    world.write("gateway.toml", &text(taken));
+    until("the refusal", || {
+        let (_, ready) = gateway.admin("/readyz?verbose")?;
+        (ready.contains("warn reload:") && ready.contains(&taken.to_string())).then_some(())
+    });
+    assert!(answers(
+        &mut world.client().connect(old, "site.test").unwrap()
+    ));
+
+    world.write("gateway.toml", &text(new));
+    until("the move", || TcpStream::connect(old).err());
+    assert!(answers(
+        &mut world.client().connect(new, "site.test").unwrap()
+    ));
+    assert!(answers(&mut live));
+    let (_, ready) = gateway.admin("/readyz?verbose").unwrap();
+    assert!(
+        ready.contains("ok   reload:") && ready.contains(&new.to_string()),
+        "{ready}"
+    );
+}
+
+#[test]
+fn logs_as_text_say_the_same_and_access_lines_can_be_switched_off() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    for (file, log, lines) in [
+        ("gateway-text", "format = \"text\"", 1),
+        ("gateway-quiet", "format = \"text\"\naccess = false", 0),
+        ("gateway-warn", "format = \"text\"\nlevel = \"warn\"", 0),
+    ] {
+        let edge = world.address();
+        let text = world
+            .common_as(&world.leaf(Role::Gateway, "edge-1"), file, "")
+            .replace("format = \"json\"", log)
+            + &world.gateway_text("tcp", edge, link, "", "");
+        let gateway = world.start_as("gateway", file, &text);
+        let mut stream = world.client().connect(edge, "site.test").unwrap();
+        assert!(answers(&mut stream));
+        drop(stream);
+        assert!(gateway.ended_for("public", "truncated") >= 1.0);
+        let said = gateway.text();
+        let found: Vec<_> = said.lines().filter(|l| l.contains("truncated")).collect();
+        assert_eq!(found.len(), lines, "{file}: {said}");
+        assert!(!said.contains('\u{1b}'), "colour in a file: {said}");
+        for line in found {
+            for part in [
+                "decision=",
+                "reason=",
+                "site.test",
+                "backend=",
+                "bytes_in=4",
+            ] {
+                assert!(line.contains(part), "{part}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_admin_listener_speaks_tls_where_it_is_told_to() {
+    let world = World::new();
+    let admin = world.address();
+    world.write("token", "a-token-of-enough-length\n");
+    let site = world.leaf(Role::Server, "site");
+    let common = world.common(Role::Acceptor, "legacy");
+    let unix = format!(
+        "address = \"unix:{}\"",
+        world.path("acceptor.sock").display()
+    );
+    let tls = format!(
+        "address = \"{admin}\"\ntoken = {{ file = \"token\" }}\n[admin.tls]\n\
+         certificate = {:?}\nkey = {:?}",
+        site.certificate, site.key
+    );
+    let config = common.replace(&unix, &tls)
+        + &world.acceptor_text(
+            world.address(),
+            &world.address().to_string(),
+            &format!("trusted_ips = [{:?}]", world.near()),
+        );
+    let file = world.write("acceptor.toml", &config);
+    let running = Running::launch("acceptor", &file);
+    running.line("the admin listener", |line| {
+        line["message"] == "admin listener"
+    });
+    let curl = |url: &str, more: &[&str]| {
+        let base = ["-sS", "-o", "/dev/null", "-w", "%{http_code}", url];
+        crate::world::run("curl", &[&base[..], more].concat()).1
+    };
+    let trust = world.authority.trust();
+    let to = format!("site.test:{}:{}", admin.port(), admin.ip());
+    let url = format!("https://{admin}/metrics");
+    let token = "Authorization: Bearer a-token-of-enough-length";
+    assert_eq!(curl(&url, &["-k", "-H", token]), "200");
+    assert_eq!(curl(&url, &["-k"]), "401");
+    assert_ne!(
+        curl(&format!("http://{admin}/metrics"), &["-H", token]),
+        "200"
+    );
+    // the certificate is the configured one; a name is refused as Host, an address is not
+    let named = format!("https://site.test:{}/healthz", admin.port());
+    assert_eq!(
+        curl(
+            &named,
+            &[
+                "--resolve",
+                &to,
+                "--cacert",
+                text(&trust),
+                "-H",
+                &format!("Host: {admin}")
+            ]
+        ),
+        "200"
+    );
+}

@@ -805,3 +805,69 @@ fn an_acceptor_whose_backend_is_down_or_that_drains_hands_over_to_the_next() {
     assert!(held.iter_mut().all(answers));
     drop(third_process);
 }
+
+#[test]
+fn a_name_with_more_than_one_address_is_tried_through() {
+    let world = World::new();
+    let backend = Backend::greeting(world.address(), "hello");
+    // one of the two addresses that localhost usually has
+    let only = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let _acceptor = world.acceptor(&world.acceptor_text(
+        only,
+        &backend.address.to_string(),
+        "trusted_ips = [\"127.0.0.0/8\"]",
+    ));
+    let placeholder: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    for (file, name, works) in [
+        ("named", "server_name = \"legacy.internal\"\n", true),
+        ("host", "", false),
+    ] {
+        let edge = world.address();
+        let text = world.common_as(&world.leaf(Role::Gateway, "edge-1"), file, "")
+            + &world
+                .gateway_text("tcp", edge, placeholder, "", "")
+                .replace(
+                    &placeholder.to_string(),
+                    &format!("localhost:{}", only.port()),
+                )
+                .replace("server_name = \"legacy.internal\"\n", name)
+                .replace(&format!("bind = \"{}\"\n", world.ip()), "");
+        let gateway = world.start_as("gateway", file, &text);
+        let mut stream = world.client().connect(edge, "site.test").unwrap();
+        let heard = word(&mut stream, 5);
+        assert_eq!(heard.is_ok(), works, "{heard:?}\n{}", gateway.text());
+        if !works {
+            // the host in the address is the name that is asked for
+            let line = gateway.refused_after("public", "server_name_mismatch");
+            assert!(
+                line["detail"].as_str().unwrap().contains("localhost"),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn clients_of_tls_1_2_have_ends_and_breaks_too() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |mut stream| {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        stream.write_all(said.to_uppercase().as_bytes()).unwrap();
+    });
+    let (gateway, _acceptor, edge) = world.chain(&backend.address.to_string());
+    let mut stream = world.client().tls12().connect(edge, "site.test").unwrap();
+    stream.write_all(b"to the end").unwrap();
+    end(&mut stream);
+    let mut back = String::new();
+    stream.read_to_string(&mut back).unwrap();
+    assert_eq!(back, "TO THE END");
+    let line = gateway.access("admitted");
+    assert!(
+        line["tls"].as_str().unwrap().starts_with("TLSv1.2"),
+        "{line}"
+    );
+}

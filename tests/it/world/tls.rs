@@ -23,6 +23,7 @@ pub(crate) struct Client {
     leaf: Option<Leaf>,
     alpn: Vec<Vec<u8>>,
     source: Option<IpAddr>,
+    old: bool,
 }
 
 impl Client {
@@ -32,6 +33,7 @@ impl Client {
             leaf: None,
             alpn: Vec::new(),
             source: None,
+            old: false,
         }
     }
 
@@ -50,15 +52,27 @@ impl Client {
         self
     }
 
+    /// TLS 1.2 and nothing newer.
+    pub(crate) fn tls12(mut self) -> Self {
+        self.old = true;
+        self
+    }
+
     pub(crate) fn config(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_file_iter(&self.trust).unwrap() {
             roots.add(root.unwrap()).unwrap();
         }
+        let old: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12];
+        let versions = if self.old {
+            old
+        } else {
+            rustls::DEFAULT_VERSIONS
+        };
         let builder = ClientConfig::builder_with_provider(Arc::new(
             rustls::crypto::aws_lc_rs::default_provider(),
         ))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
         let mut config = match &self.leaf {
