@@ -11,18 +11,20 @@
 //! | which source addresses | `admit/source.rs` |
 //! | which peers | `identity/rule.rs` |
 //! | what a certificate says | `identity/cert.rs` |
-//! | who is let in, in which order of checks | `admit/decide.rs` |
+//! | who is let in, in which order of checks | `admit/decide/` |
 //! | why somebody was refused | `admit/denial.rs` |
 //! | revoked or stale | `tls/revocation.rs` |
 //! | TLS versions, groups and suites | `tls/provider.rs` |
 //! | any default or timeout | `config/defaults.rs` |
-//! | which headers are removed and set | `wire/forwarded.rs` |
+//! | which headers are removed and set | `wire/forwarded/` |
 //! | order of checks on a socket | `serve/accept.rs` |
-//! | bytes from one side to the other | `net/relay.rs` |
+//! | bytes from one side to the other | `net/relay/` |
 //! | what a reload keeps on failure | `app/reload.rs` |
 //! | shutdown steps | `drain.rs` |
 //! | exit codes | `cli/report.rs` |
 //! | metric names | `telemetry/metrics.rs` |
+//! | which acceptor is tried next | `gateway/backend.rs` |
+//! | what a certificate of ours may hold | `pki/profile.rs`, `pki/profiles/` |
 
 // L0: pure rules. No tokio, files, sockets or clock; time is an argument.
 pub mod admit;
