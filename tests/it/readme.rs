@@ -97,10 +97,7 @@ impl Drop for Hosts {
                     .ok()
                     .and_then(rustix::process::Pid::from_raw);
                 if let Some(pid) = pid {
-                    drop(rustix::process::kill_process(
-                        pid,
-                        rustix::process::Signal::KILL,
-                    ));
+                    let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
             }
         }
