@@ -2,9 +2,11 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod explain;
 mod pki;
 mod report;
+mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -42,6 +44,16 @@ enum Command {
     },
     /// Say which rule decides on a peer, and why; opens no socket. With a reason's code: what it means
     Explain(explain::Explain),
+    /// Walk each hop for real: resolve, connect, handshake, admission, ends of certificates
+    Doctor(doctor::Doctor),
+    /// Show a running process
+    Status(status::Status),
+    /// Try to reach the backend around us (not supported yet)
+    #[command(hide = true)]
+    Prove(Later),
+    /// Write systemd units for a configuration (not supported yet)
+    #[command(hide = true)]
+    Unit(Later),
     /// Make and keep the certificates of gateways and acceptors
     Pki(pki::PkiArgs),
     /// Write the completions of a shell to standard output
@@ -54,6 +66,22 @@ enum Command {
         /// The folder
         dir: PathBuf,
     },
+}
+
+/// A command that is to come: whatever is said to it.
+#[derive(Debug, Args)]
+struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
+impl Later {
+    fn refuse(&self, name: &str) -> Failure {
+        Failure::Wrong(format!(
+            "portcullis {name} {}: not supported yet",
+            self.rest.join(" ")
+        ))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +111,10 @@ pub fn main() -> ExitCode {
         }),
         Command::Check { files } => check::run(&files),
         Command::Explain(explain) => explain::run(&explain),
+        Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Status(status) => status::run(&status),
+        Command::Prove(later) => Err(later.refuse("prove")),
+        Command::Unit(later) => Err(later.refuse("unit")),
         Command::Pki(args) => pki::run(args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -10,6 +10,8 @@ pub(super) enum Failure {
     Failed(String),
     /// Exit code 2.
     Wrong(String),
+    /// Exit code 3: so many problems were found, and told already.
+    Found(usize),
 }
 
 /// Writes to standard output. A reader that went away is no error of ours.
@@ -30,8 +32,10 @@ pub(super) fn err(text: &str) {
 /// Reports a failure.
 pub(super) fn fail(failure: &Failure) -> ExitCode {
     let (text, code) = match failure {
-        Failure::Failed(text) => (text, 1),
-        Failure::Wrong(text) => (text, 2),
+        Failure::Failed(text) => (text.clone(), 1),
+        Failure::Wrong(text) => (text.clone(), 2),
+        Failure::Found(1) => ("1 problem".to_owned(), 3),
+        Failure::Found(n) => (format!("{n} problems"), 3),
     };
     for line in text.trim_end().lines() {
         err(&format!("{line}\n"));

@@ -13,6 +13,7 @@ mod admission;
 mod backends;
 mod bad_bytes;
 mod chain;
+mod commands;
 mod demo;
 mod http;
 mod layers;

@@ -1,0 +1,133 @@
+//! Commands beside the roles: `doctor`, `status`, `explain`, and what is not there yet.
+
+use portcullis::pki::{Reason, Role};
+
+use crate::world::{Backend, World, text};
+
+/// Exit code and everything printed.
+fn portcullis(arguments: &[&str]) -> (i32, String) {
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (
+        done.status.code().unwrap(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn doctor_finds_a_well_chain_well_and_names_the_hop_that_is_not() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, _edge) = world.plain_gateway("http", link, "", "");
+    let file = text(&gateway.config);
+    let (code, said) = portcullis(&["doctor", file]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("handshake and admission: admitted"), "{said}");
+    let (code, said) = portcullis(&["doctor", text(&acceptor.config)]);
+    assert_eq!(code, 0, "{said}");
+
+    world
+        .authority
+        .revoke("gateway/edge-1", Reason::KeyCompromise)
+        .unwrap();
+    acceptor.reload();
+    let (code, said) = portcullis(&["doctor", file, "--json"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("upstream_refused"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!(json["schema"], 1);
+
+    drop(acceptor);
+    let (code, said) = portcullis(&["doctor", file, "--backend", "legacy"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("FAIL backend legacy acceptor"), "{said}");
+    assert!(said.contains("refused"), "{said}");
+    let (code, said) = portcullis(&["doctor", file, "--backend", "other"]);
+    assert_eq!(code, 2, "{said}");
+}
+
+#[test]
+fn status_shows_a_running_process() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    drop(world.client().source(world.other_ip(200)).tcp(link));
+    acceptor.refusal("source_untrusted");
+    let admin = format!("unix:{}", acceptor.config.with_extension("sock").display());
+    let (code, said) = portcullis(&["status", "--admin", &admin]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("acceptor "), "{said}");
+    assert!(said.contains("1 source_untrusted"), "{said}");
+    let (code, said) = portcullis(&["status", "--admin", &admin, "--json"]);
+    assert_eq!(code, 0, "{said}");
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(json["listeners"][0]["denied"], 1);
+    drop(acceptor);
+    let (code, said) = portcullis(&["status", "--admin", &admin]);
+    assert_eq!(code, 1, "{said}");
+}
+
+#[test]
+fn explain_says_what_the_acceptor_would() {
+    let world = World::new();
+    let (acceptor, _link) = world.plain_acceptor("127.0.0.1:9", "");
+    let file = text(&acceptor.config);
+    let ip = world.ip().to_string();
+    let leaf = world.leaf(Role::Gateway, "edge-1");
+    let good = [
+        "explain",
+        file,
+        "--from",
+        &ip,
+        "--cert",
+        text(&leaf.certificate),
+    ];
+    let (code, said) = portcullis(&good);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("admitted by"), "{said}");
+    let elsewhere = [
+        "explain",
+        file,
+        "--from",
+        "192.0.2.1",
+        "--cert",
+        text(&leaf.certificate),
+    ];
+    assert!(
+        portcullis(&elsewhere)
+            .1
+            .contains("refused: source_untrusted")
+    );
+    assert!(
+        portcullis(&["explain", file, "--from", &ip])
+            .1
+            .contains("refused: certificate_missing")
+    );
+    let mut late = good.to_vec();
+    late.extend(["--at", "2035-01-01T00:00:00Z"]);
+    assert!(portcullis(&late).1.contains("refused: certificate_expired"));
+    world
+        .authority
+        .revoke("gateway/edge-1", Reason::Superseded)
+        .unwrap();
+    assert!(portcullis(&good).1.contains("refused: certificate_revoked"));
+    let (code, said) = portcullis(&["explain", "crl_expired"]);
+    assert!(code == 0 && said.contains("portcullis pki crl"), "{said}");
+}
+
+#[test]
+fn what_is_to_come_says_so() {
+    for command in [
+        &["prove", "gateway.toml"][..],
+        &["unit", "gateway.toml", "--check"],
+        &["pki", "renew", "--all"],
+    ] {
+        let (code, said) = portcullis(command);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("not supported yet"), "{said}");
+    }
+}
