@@ -229,7 +229,9 @@ fn who_stops_in_the_handshake_gives_its_place_back_in_time() {
         }
         side.refused(listener, "too_many_connections");
         side.refused(listener, "handshake_timeout");
-        assert!(side.denied(listener, "handshake_timeout") >= 3.0);
+        until("all of them", || {
+            (side.denied(listener, "handshake_timeout") > 2.5).then_some(())
+        });
     }
 }
 
@@ -536,11 +538,14 @@ fn a_storm_of_connections_is_served_and_leaves_nothing_behind() {
         until("the end of all", || (of("active") < 0.5).then_some(()));
         assert!((of("accepted_total") - all).abs() < 0.5);
         assert!((of("admitted_total") - all).abs() < 0.5);
-        assert_eq!(side.ended_for(listener, "none"), all);
-        assert_eq!(
-            side.count(|l| l["message"] == "access" && l["decision"] == "admitted"),
-            usize::from(threads) * usize::from(each)
-        );
+        until("the count", || {
+            (side.ended_for(listener, "none") > all - 0.5).then_some(())
+        });
+        let lines = usize::from(threads) * usize::from(each);
+        until("the lines", || {
+            (side.count(|l| l["message"] == "access" && l["decision"] == "admitted") == lines)
+                .then_some(())
+        });
         let bytes = format!(
             "portcullis_transferred_bytes_total{{listener=\"{listener}\",direction=\"in\"}}"
         );

@@ -204,6 +204,16 @@ impl Running {
         line
     }
 
+    /// So many connections were refused for this reason, no more; a peer hears of it before it is
+    /// counted.
+    pub(crate) fn denied_times(&self, listener: &str, reason: &str, times: u32) {
+        let wanted = f64::from(times) - 0.5;
+        let counted = until(reason, || {
+            Some(self.denied(listener, reason)).filter(|counted| *counted > wanted)
+        });
+        assert!(counted < wanted + 1.0, "{reason}: {counted}");
+    }
+
     /// How many connections a listener refused for this reason.
     pub(crate) fn denied(&self, listener: &str, reason: &str) -> f64 {
         self.of_listener("connections_denied", listener, reason)
