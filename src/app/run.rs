@@ -17,6 +17,9 @@ use crate::{
     telemetry::{log, metrics::Metrics},
 };
 
+/// Where no listener says another.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A process that could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -80,7 +83,6 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     let metrics = Metrics::new();
     let drain = Drain::new();
     let mut signals = Signals::new().map_err(|error| StartError::System(error.to_string()))?;
-    let drain_timeout = drain_timeout(&config);
     check_descriptors(&config, &metrics);
     // before anything is read: a change meanwhile is noticed
     let watch = Watch::new(config.files());
@@ -96,6 +98,8 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     notifier.ready(&status(&process));
     follow(&process, &mut signals, &notifier, watch).await;
     notifier.stopping();
+    let drain_timeout = process.with(|f| f.map(|f| drain_timeout(&f.loaded.config)));
+    let drain_timeout = drain_timeout.unwrap_or(DRAIN_TIMEOUT);
     tracing::info!(live = drain.live(), timeout = ?drain_timeout, "draining");
     let cut = tokio::select! {
         biased;
@@ -172,7 +176,7 @@ fn drain_timeout(config: &Config) -> Duration {
             .map(|l| l.limits.drain_timeout)
             .max(),
     };
-    all.unwrap_or(Duration::from_secs(30))
+    all.unwrap_or(DRAIN_TIMEOUT)
 }
 
 /// Each connection takes two descriptors: its own and the one of the next hop.
