@@ -250,9 +250,14 @@ fn what_outlasts_the_drain_is_cut_and_looks_it() {
     let world = World::new();
     let backend = Backend::echo(world.address());
     let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    // what counts is the configuration that is in force when it ends
     let (mut gateway, edge) =
-        world.plain_gateway("tcp", link, "limits = { drain_timeout = \"700ms\" }", "");
+        world.plain_gateway("tcp", link, "limits = { drain_timeout = \"2m\" }", "");
     let mut stream = world.client().connect(edge, "site.test").unwrap();
+    let file = world.path("gateway.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    replace(&file, &text.replace("\"2m\"", "\"700ms\""));
+    gateway.reload();
     assert!(answers(&mut stream));
     let began = Instant::now();
     gateway.signal(Signal::TERM);
@@ -436,8 +441,22 @@ fn the_admin_listener_on_tcp_asks_for_its_token_and_for_a_host_of_its_own() {
     assert_eq!(with("POST", "/metrics", &host, token).0, 405);
     let (_, metrics) = with("GET", "/metrics", &host, token);
     assert!(metrics.contains("# EOF"), "{metrics}");
+    // a token that is too short is none; a good one takes the place of the old
+    world.write("token", "short\n");
+    running.line("the refusal", |line| {
+        line["problem"]
+            .as_str()
+            .is_some_and(|p| p.contains("token"))
+    });
+    assert_eq!(get("/metrics", &host, token), 200);
+    world.write("token", "another-token-of-enough-length\n");
+    let newer = "Authorization: Bearer another-token-of-enough-length\r\n";
+    until("the new token", || {
+        (get("/metrics", &host, newer) == 200).then_some(())
+    });
+    assert_eq!(get("/metrics", &host, token), 401);
     assert!(
-        !running.text().contains("a-token-of"),
+        !running.text().contains("token-of-enough"),
         "the token is in the log"
     );
 

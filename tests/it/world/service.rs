@@ -35,7 +35,7 @@ impl World {
     /// A fresh cluster whose only user is `postgres`, who needs no password.
     pub(crate) fn postgres(&self) -> Service {
         let address = self.address();
-        let data = std::env::temp_dir().join(format!("portcullis-postgres-{}", address.port()));
+        let data = std::env::temp_dir().join(format!("portcullis-postgres-{address}"));
         std::fs::create_dir(&data).unwrap();
         if geteuid().is_root() {
             let (ok, said) = run("chown", &["postgres", text(&data)]);
