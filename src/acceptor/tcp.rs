@@ -42,21 +42,11 @@ impl Role for TcpAcceptor {
         Box::pin(async move {
             let opened = Instant::now();
             // boxed: it lives as long as the connection
-            let mut record = Box::new(self.record(&admitted));
+            let mut record = Box::new(admitted.record(&self.listener));
+            record.backend = self.backend.address.to_string();
             let closed = self.carry(admitted, &mut record).await;
             if self.access {
-                record.total += opened.elapsed();
-                record.bytes_in = closed.bytes_in;
-                record.bytes_out = closed.bytes_out;
-                if let Some(denied) = &closed.cause {
-                    record.reason = Some(denied.reason);
-                    record.detail.clone_from(&denied.detail);
-                    record.decision = if record.connect.is_some() {
-                        "ended"
-                    } else {
-                        "refused"
-                    };
-                }
+                closed.settle(&mut record, opened);
                 record.emit();
             }
             closed
@@ -65,24 +55,6 @@ impl Role for TcpAcceptor {
 }
 
 impl TcpAcceptor {
-    fn record(&self, admitted: &Admitted) -> Access {
-        Access {
-            listener: self.listener.to_string(),
-            connection: admitted.id.to_string(),
-            source: Some(admitted.source),
-            local: Some(admitted.local),
-            identity: admitted.permit.grant().identity.clone(),
-            rule: admitted.permit.grant().rule.clone(),
-            sni: admitted.sni.clone().unwrap_or_default(),
-            tls: admitted.session.to_string(),
-            backend: self.backend.address.to_string(),
-            handshake: Some(admitted.handshake),
-            total: admitted.handshake,
-            decision: "admitted",
-            ..Access::default()
-        }
-    }
-
     async fn carry(&self, mut admitted: Admitted, record: &mut Access) -> Closed {
         let ours = admitted.alpn.as_deref() == Some(crate::tls::LINK_ALPN);
         let began = Instant::now();

@@ -182,17 +182,34 @@ fn acceptor_parts(
             });
         }
     }
-    let admin = admin(&config.common, problems);
-    let identity = identity?;
-    let mut warnings = config.common.warnings.clone();
-    warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
-    Some(Loaded {
+    whole(
+        Config::Acceptor(config),
         identity,
         listeners,
+        Arc::default(),
+        problems,
+    )
+}
+
+/// Puts the parts together, with what both roles have.
+fn whole(
+    config: Config,
+    identity: Option<Arc<Generation>>,
+    listeners: Vec<LoadedListener>,
+    backends: Arc<HashMap<String, Arc<BackendRuntime>>>,
+    problems: &mut Problems,
+) -> Option<Loaded> {
+    let admin = admin(config.common(), problems);
+    let identity = identity?;
+    let mut warnings = config.common().warnings.clone();
+    warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
+    Some(Loaded {
+        config,
+        identity,
+        listeners,
+        backends,
         admin,
-        backends: Arc::default(),
         warnings,
-        config: Config::Acceptor(config),
     })
 }
 
@@ -327,18 +344,13 @@ fn gateway_parts(
             snapshot,
         });
     }
-    let admin = admin(&config.common, problems);
-    let identity = identity?;
-    let mut warnings = config.common.warnings.clone();
-    warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
-    Some(Loaded {
+    whole(
+        Config::Gateway(config),
         identity,
         listeners,
-        admin,
         backends,
-        warnings,
-        config: Config::Gateway(config),
-    })
+        problems,
+    )
 }
 
 fn edge_rules(

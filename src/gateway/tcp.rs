@@ -33,21 +33,10 @@ impl Role for TcpGateway {
         Box::pin(async move {
             let opened = Instant::now();
             // boxed: it lives as long as the connection
-            let mut record = Box::new(self.record(&admitted));
+            let mut record = Box::new(admitted.record(&self.listener));
             let closed = self.carry(admitted, &mut record).await;
             if self.access {
-                record.total += opened.elapsed();
-                record.bytes_in = closed.bytes_in;
-                record.bytes_out = closed.bytes_out;
-                if let Some(denied) = &closed.cause {
-                    record.reason = Some(denied.reason);
-                    record.detail.clone_from(&denied.detail);
-                    record.decision = if record.connect.is_some() {
-                        "ended"
-                    } else {
-                        "refused"
-                    };
-                }
+                closed.settle(&mut record, opened);
                 record.emit();
             }
             closed
@@ -102,23 +91,6 @@ impl Role for TcpGateway {
 }
 
 impl TcpGateway {
-    fn record(&self, admitted: &Admitted) -> Access {
-        Access {
-            listener: self.listener.to_string(),
-            connection: admitted.id.to_string(),
-            source: Some(admitted.source),
-            local: Some(admitted.local),
-            identity: admitted.permit.grant().identity.clone(),
-            rule: admitted.permit.grant().rule.clone(),
-            sni: admitted.sni.clone().unwrap_or_default(),
-            tls: admitted.session.to_string(),
-            handshake: Some(admitted.handshake),
-            total: admitted.handshake,
-            decision: "admitted",
-            ..Access::default()
-        }
-    }
-
     async fn carry(&self, admitted: Admitted, record: &mut Access) -> Closed {
         let link = match Box::pin(self.open(&admitted, record)).await {
             Ok(link) => link,

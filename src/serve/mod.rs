@@ -4,6 +4,7 @@
 pub mod accept;
 pub mod link;
 mod preface;
+mod record;
 pub mod rules;
 pub mod supervise;
 mod table;

@@ -8,6 +8,8 @@ mod errors;
 mod io;
 mod pool;
 mod request;
+mod rewrite;
+mod send;
 mod upgrade;
 
 use std::{

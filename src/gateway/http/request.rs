@@ -5,9 +5,7 @@ use std::{
     time::Instant,
 };
 
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri,
-};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -15,22 +13,21 @@ use super::{
     body::{Account, Received, RequestBody, ResponseBody},
     errors,
     pool::{Pool, Sender},
+    rewrite::{REQUEST_ID, rewrite, target, with_authority},
+    send::send,
     upgrade,
 };
 use crate::{
     admit::{Denial, Denied},
-    config::{BackendProtocol, ClientCertHeader, HostHeader, Route},
+    config::{BackendProtocol, Route},
     gateway::{BackendRuntime, routes},
     telemetry::access::Access,
     wire::{
-        client_cert,
         forwarded::{self, Trust},
         host::{self, Host},
         path,
     },
 };
-
-const REQUEST_ID: &str = "x-request-id";
 
 /// Answers one request, whatever comes.
 pub(super) async fn answer(
@@ -102,12 +99,12 @@ fn record(connection: &Connection, request: &Request<Incoming>, request_id: &str
 }
 
 /// A request's surroundings.
-struct Asked<'a> {
-    connection: &'a Arc<Connection>,
+pub(super) struct Asked<'a> {
+    pub(super) connection: &'a Arc<Connection>,
     /// The rules of this moment.
-    gateway: &'a HttpGateway,
-    trust: Trust,
-    request_id: &'a str,
+    pub(super) gateway: &'a HttpGateway,
+    pub(super) trust: Trust,
+    pub(super) request_id: &'a str,
 }
 
 /// An answer of the backend.
@@ -120,11 +117,11 @@ struct Answered {
 }
 
 /// A request that may go on.
-struct Judged<'c> {
-    route: &'c Arc<Route>,
-    runtime: &'c Arc<BackendRuntime>,
-    pool: &'c Pool,
-    host: String,
+pub(super) struct Judged<'c> {
+    pub(super) route: &'c Arc<Route>,
+    pub(super) runtime: &'c Arc<BackendRuntime>,
+    pub(super) pool: &'c Pool,
+    pub(super) host: String,
 }
 
 fn judge<'c>(
@@ -240,211 +237,6 @@ async fn forward(
         received,
         client_upgrade,
     })
-}
-
-type Sent = (Sender, Response<Incoming>);
-
-/// Sends a request; once more on a new connection where the kept one had been closed meanwhile:
-/// not a byte of the request was sent, or it is one that may be sent twice (RFC 9110 section
-/// 9.2.2).
-async fn send(
-    asked: &Asked<'_>,
-    judged: &Judged<'_>,
-    request: Request<RequestBody>,
-    received: &Arc<Received>,
-) -> Result<Sent, Denied> {
-    let mut sender = judged.pool.take(asked.connection.opening()).await?;
-    let copy = sender.reused.then(|| copy(&request, received)).flatten();
-    let again = match respond_in_time(asked, &mut sender, request, received).await {
-        Ok(response) => return Ok((sender, response)),
-        Err(Failure::Unsent(request)) if sender.reused => *request,
-        Err(Failure::Denied(denied)) => match copy {
-            Some(copy) if denied.reason == Denial::UpstreamBroken => copy,
-            _ => return Err(denied),
-        },
-        Err(failure) => return Err(failure.denied()),
-    };
-    // boxed: the rare case keeps no room in every request
-    Box::pin(resend(asked, judged, again, received)).await
-}
-
-async fn resend(
-    asked: &Asked<'_>,
-    judged: &Judged<'_>,
-    request: Request<RequestBody>,
-    received: &Received,
-) -> Result<Sent, Denied> {
-    judged.runtime.metrics().retried();
-    let mut fresh = judged.pool.open(asked.connection.opening()).await?;
-    match respond_in_time(asked, &mut fresh, request, received).await {
-        Ok(response) => Ok((fresh, response)),
-        Err(failure) => Err(failure.denied()),
-    }
-}
-
-/// A request without a body and with a safe method.
-fn copy(request: &Request<RequestBody>, received: &Arc<Received>) -> Option<Request<RequestBody>> {
-    if !request.method().is_safe() || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::none(received));
-    request.method().clone_into(copy.method_mut());
-    request.uri().clone_into(copy.uri_mut());
-    request.headers().clone_into(copy.headers_mut());
-    *copy.version_mut() = request.version();
-    Some(copy)
-}
-
-enum Failure {
-    Unsent(Box<Request<RequestBody>>),
-    Denied(Denied),
-}
-
-impl Failure {
-    fn denied(self) -> Denied {
-        match self {
-            Self::Unsent(_) => {
-                Denied::new(Denial::UpstreamBroken, "closed before the request was sent")
-            }
-            Self::Denied(denied) => denied,
-        }
-    }
-}
-
-async fn respond_in_time(
-    asked: &Asked<'_>,
-    sender: &mut Sender,
-    request: Request<RequestBody>,
-    received: &Received,
-) -> Result<Response<Incoming>, Failure> {
-    let limit = asked.gateway.limits.response_timeout;
-    let mut sending = std::pin::pin!(sender.send(request));
-    loop {
-        let was_done = received.is_done();
-        match tokio::time::timeout(limit, sending.as_mut()).await {
-            Ok(Ok(response)) => return Ok(response),
-            Ok(Err(failed)) => {
-                return Err(match failed.unsent {
-                    Some(request) => Failure::Unsent(request),
-                    None => Failure::Denied(broken(&failed.error)),
-                });
-            }
-            // the clock runs from the request's end: before that the client may be the slow one
-            Err(_) if !was_done => {}
-            Err(_) => {
-                let detail = format!("limits.response_timeout = {limit:?}");
-                return Err(Failure::Denied(Denied::new(
-                    Denial::UpstreamTimeout,
-                    detail,
-                )));
-            }
-        }
-    }
-}
-
-/// The client's own fault is told from the backend's.
-fn broken(error: &hyper::Error) -> Denied {
-    use std::error::Error as _;
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        match inner.downcast_ref::<super::body::BodyError>() {
-            Some(super::body::BodyError::TooLarge) => {
-                return Denied::new(Denial::BodyTooLarge, inner.to_string());
-            }
-            Some(super::body::BodyError::TooSlow) => {
-                return Denied::new(Denial::RequestTooSlow, inner.to_string());
-            }
-            Some(super::body::BodyError::Broken(error)) => {
-                return Denied::new(
-                    Denial::RequestInvalid,
-                    format!("the request's body broke: {error}"),
-                );
-            }
-            None => cause = inner.source(),
-        }
-    }
-    Denied::new(Denial::UpstreamBroken, error.to_string())
-}
-
-/// Origin form (RFC 9112 section 3.2.1) with the route's prefix rewritten.
-fn target(original: &Uri, judged: &Judged<'_>) -> Result<Uri, Denied> {
-    let Some(path) = routes::rewritten(judged.route, original.path()) else {
-        let whole = original.path_and_query().cloned();
-        return Ok(whole.map_or_else(|| Uri::from_static("/"), Uri::from));
-    };
-    let text = match original.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path,
-    };
-    text.parse()
-        .map_err(|error: uri::InvalidUri| Denied::new(Denial::RequestInvalid, error.to_string()))
-}
-
-/// In HTTP/2 the host stands in `:authority`, and nowhere else (RFC 9113 section 8.3.1).
-fn with_authority(uri: Uri, headers: &mut HeaderMap) -> Result<Uri, Denied> {
-    let host = headers.remove(header::HOST);
-    let mut parts = uri.into_parts();
-    parts.scheme = Some(uri::Scheme::HTTPS);
-    parts.authority = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
-    Uri::from_parts(parts).map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
-}
-
-fn rewrite(headers: &mut HeaderMap, asked: &Asked<'_>, judged: &Judged<'_>) -> Result<(), Denied> {
-    let connection = asked.connection;
-    let stamp = connection.stamp(&judged.host);
-    forwarded::prepare_request(headers, &stamp, asked.trust);
-    // answered by us: the body is asked for when the backend's connection takes it
-    headers.remove(header::EXPECT);
-    let backend = &judged.runtime.config;
-    let value = |text: &str| {
-        HeaderValue::from_str(text)
-            .map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
-    };
-    let host = match (&backend.host_header, stamp.host()) {
-        (HostHeader::Preserve, Some(host)) => host.clone(),
-        (HostHeader::Literal(text), _) => value(text)?,
-        // HTTP/1.0 may name none
-        (HostHeader::Preserve, None) | (HostHeader::Backend, _) => value(&backend.own_host())?,
-    };
-    if let Some(caller) = connection.caller() {
-        match backend.client_cert_header {
-            ClientCertHeader::Off => {}
-            ClientCertHeader::Xfcc => {
-                let by = judged.runtime.own_uri();
-                let element = client_cert::xfcc(&caller.peer.leaf, by, None);
-                headers.insert(client_cert::X_FORWARDED_CLIENT_CERT, element);
-            }
-            ClientCertHeader::Rfc9440 => {
-                headers.insert(
-                    client_cert::CLIENT_CERT,
-                    client_cert::client_cert(caller.leaf),
-                );
-                if let Some(chain) = client_cert::client_cert_chain(caller.issuers()) {
-                    headers.insert(client_cert::CLIENT_CERT_CHAIN, chain);
-                }
-            }
-        }
-    }
-    join_cookies(headers);
-    headers.insert(header::HOST, host);
-    headers.insert(REQUEST_ID, value(asked.request_id)?);
-    headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
-    Ok(())
-}
-
-/// HTTP/2 splits cookies; HTTP/1.1 knows one line (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(header::COOKIE).iter().count() < 2 {
-        return;
-    }
-    let lines: Vec<&[u8]> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if let Ok(one) = HeaderValue::from_bytes(&lines.join(b"; ".as_slice())) {
-        headers.insert(header::COOKIE, one);
-    }
 }
 
 /// Kept from a trusted proxy, else the connection's name and the request's number in it.

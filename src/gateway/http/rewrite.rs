@@ -1,0 +1,99 @@
+//! What a request looks like towards the backend: target, host, forwarding and identity headers.
+
+use http::{HeaderMap, HeaderValue, Uri, header, uri};
+
+use super::request::{Asked, Judged};
+use crate::{
+    admit::{Denial, Denied},
+    config::{ClientCertHeader, HostHeader},
+    gateway::routes,
+    wire::{client_cert, forwarded},
+};
+
+/// Names a request in our log and the backend's.
+pub(super) const REQUEST_ID: &str = "x-request-id";
+
+/// Origin form (RFC 9112 section 3.2.1) with the route's prefix rewritten.
+pub(super) fn target(original: &Uri, judged: &Judged<'_>) -> Result<Uri, Denied> {
+    let Some(path) = routes::rewritten(judged.route, original.path()) else {
+        let whole = original.path_and_query().cloned();
+        return Ok(whole.map_or_else(|| Uri::from_static("/"), Uri::from));
+    };
+    let text = match original.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    text.parse()
+        .map_err(|error: uri::InvalidUri| Denied::new(Denial::RequestInvalid, error.to_string()))
+}
+
+/// In HTTP/2 the host stands in `:authority`, and nowhere else (RFC 9113 section 8.3.1).
+pub(super) fn with_authority(uri: Uri, headers: &mut HeaderMap) -> Result<Uri, Denied> {
+    let host = headers.remove(header::HOST);
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(uri::Scheme::HTTPS);
+    parts.authority = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
+    Uri::from_parts(parts).map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
+}
+
+pub(super) fn rewrite(
+    headers: &mut HeaderMap,
+    asked: &Asked<'_>,
+    judged: &Judged<'_>,
+) -> Result<(), Denied> {
+    let connection = asked.connection;
+    let stamp = connection.stamp(&judged.host);
+    forwarded::prepare_request(headers, &stamp, asked.trust);
+    // answered by us: the body is asked for when the backend's connection takes it
+    headers.remove(header::EXPECT);
+    let backend = &judged.runtime.config;
+    let value = |text: &str| {
+        HeaderValue::from_str(text)
+            .map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
+    };
+    let host = match (&backend.host_header, stamp.host()) {
+        (HostHeader::Preserve, Some(host)) => host.clone(),
+        (HostHeader::Literal(text), _) => value(text)?,
+        // HTTP/1.0 may name none
+        (HostHeader::Preserve, None) | (HostHeader::Backend, _) => value(&backend.own_host())?,
+    };
+    if let Some(caller) = connection.caller() {
+        match backend.client_cert_header {
+            ClientCertHeader::Off => {}
+            ClientCertHeader::Xfcc => {
+                let by = judged.runtime.own_uri();
+                let element = client_cert::xfcc(&caller.peer.leaf, by, None);
+                headers.insert(client_cert::X_FORWARDED_CLIENT_CERT, element);
+            }
+            ClientCertHeader::Rfc9440 => {
+                headers.insert(
+                    client_cert::CLIENT_CERT,
+                    client_cert::client_cert(caller.leaf),
+                );
+                if let Some(chain) = client_cert::client_cert_chain(caller.issuers()) {
+                    headers.insert(client_cert::CLIENT_CERT_CHAIN, chain);
+                }
+            }
+        }
+    }
+    join_cookies(headers);
+    headers.insert(header::HOST, host);
+    headers.insert(REQUEST_ID, value(asked.request_id)?);
+    headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
+    Ok(())
+}
+
+/// HTTP/2 splits cookies; HTTP/1.1 knows one line (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().count() < 2 {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(one) = HeaderValue::from_bytes(&lines.join(b"; ".as_slice())) {
+        headers.insert(header::COOKIE, one);
+    }
+}

@@ -1,0 +1,137 @@
+//! Sends a request over a link and waits for its answer, once more where that is safe.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+
+use super::{
+    body::{BodyError, Received, RequestBody},
+    pool::Sender,
+    request::{Asked, Judged},
+};
+use crate::admit::{Denial, Denied};
+
+pub(super) type Sent = (Sender, Response<Incoming>);
+
+/// Sends a request; once more on a new connection where the kept one had been closed meanwhile:
+/// not a byte of the request was sent, or it is one that may be sent twice (RFC 9110 section
+/// 9.2.2).
+pub(super) async fn send(
+    asked: &Asked<'_>,
+    judged: &Judged<'_>,
+    request: Request<RequestBody>,
+    received: &Arc<Received>,
+) -> Result<Sent, Denied> {
+    let mut sender = judged.pool.take(asked.connection.opening()).await?;
+    let copy = sender.reused.then(|| copy(&request, received)).flatten();
+    let again = match respond_in_time(asked, &mut sender, request, received).await {
+        Ok(response) => return Ok((sender, response)),
+        Err(Failure::Unsent(request)) if sender.reused => *request,
+        Err(Failure::Denied(denied)) => match copy {
+            Some(copy) if denied.reason == Denial::UpstreamBroken => copy,
+            _ => return Err(denied),
+        },
+        Err(failure) => return Err(failure.denied()),
+    };
+    // boxed: the rare case keeps no room in every request
+    Box::pin(resend(asked, judged, again, received)).await
+}
+
+async fn resend(
+    asked: &Asked<'_>,
+    judged: &Judged<'_>,
+    request: Request<RequestBody>,
+    received: &Received,
+) -> Result<Sent, Denied> {
+    judged.runtime.metrics().retried();
+    let mut fresh = judged.pool.open(asked.connection.opening()).await?;
+    match respond_in_time(asked, &mut fresh, request, received).await {
+        Ok(response) => Ok((fresh, response)),
+        Err(failure) => Err(failure.denied()),
+    }
+}
+
+/// A request without a body and with a safe method.
+fn copy(request: &Request<RequestBody>, received: &Arc<Received>) -> Option<Request<RequestBody>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::none(received));
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    *copy.version_mut() = request.version();
+    Some(copy)
+}
+
+enum Failure {
+    Unsent(Box<Request<RequestBody>>),
+    Denied(Denied),
+}
+
+impl Failure {
+    fn denied(self) -> Denied {
+        match self {
+            Self::Unsent(_) => {
+                Denied::new(Denial::UpstreamBroken, "closed before the request was sent")
+            }
+            Self::Denied(denied) => denied,
+        }
+    }
+}
+
+async fn respond_in_time(
+    asked: &Asked<'_>,
+    sender: &mut Sender,
+    request: Request<RequestBody>,
+    received: &Received,
+) -> Result<Response<Incoming>, Failure> {
+    let limit = asked.gateway.limits.response_timeout;
+    let mut sending = std::pin::pin!(sender.send(request));
+    loop {
+        let was_done = received.is_done();
+        match tokio::time::timeout(limit, sending.as_mut()).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(failed)) => {
+                return Err(match failed.unsent {
+                    Some(request) => Failure::Unsent(request),
+                    None => Failure::Denied(broken(&failed.error)),
+                });
+            }
+            // the clock runs from the request's end: before that the client may be the slow one
+            Err(_) if !was_done => {}
+            Err(_) => {
+                let detail = format!("limits.response_timeout = {limit:?}");
+                return Err(Failure::Denied(Denied::new(
+                    Denial::UpstreamTimeout,
+                    detail,
+                )));
+            }
+        }
+    }
+}
+
+/// The client's own fault is told from the backend's.
+fn broken(error: &hyper::Error) -> Denied {
+    use std::error::Error as _;
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        match inner.downcast_ref::<BodyError>() {
+            Some(BodyError::TooLarge) => {
+                return Denied::new(Denial::BodyTooLarge, inner.to_string());
+            }
+            Some(BodyError::TooSlow) => {
+                return Denied::new(Denial::RequestTooSlow, inner.to_string());
+            }
+            Some(BodyError::Broken(error)) => {
+                return Denied::new(
+                    Denial::RequestInvalid,
+                    format!("the request's body broke: {error}"),
+                );
+            }
+            None => cause = inner.source(),
+        }
+    }
+    Denied::new(Denial::UpstreamBroken, error.to_string())
+}
