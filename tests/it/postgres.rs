@@ -162,3 +162,67 @@ fn what_stands_behind_the_request_for_tls_closes_the_connection() {
     stream.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"word");
 }
+
+#[test]
+fn noise_and_stalls_before_tls_end_in_time() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway(
+        "tcp",
+        link,
+        "starttls = \"postgres\"\nlimits = { handshake_timeout = \"1s\" }",
+        "",
+    );
+    let twice = [GSS_REQUEST, GSS_REQUEST].concat();
+    let cases: [(&[u8], &str); 6] = [
+        (b"", "handshake_timeout"),
+        (&SSL_REQUEST[..5], "handshake_timeout"),
+        (SSL_REQUEST, "handshake_timeout"),
+        (&twice, "starttls_injection"),
+        (b"GET / HTTP/1.1\r\n\r\n", "not_tls"),
+        (b"\xff\xff\xff\xff\x04\xd2\x16\x2f", "not_tls"),
+    ];
+    for (bytes, reason) in cases {
+        let before = gateway.denied("public", reason);
+        let began = Instant::now();
+        let mut stream = world.client().tcp(edge).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut back = Vec::new();
+        drop(stream.read_to_end(&mut back));
+        assert!(back.len() < 300, "{bytes:?}: {back:?}");
+        assert!(began.elapsed() < Duration::from_secs(8), "{bytes:?}");
+        until(reason, || {
+            (gateway.denied("public", reason) > before).then_some(())
+        });
+    }
+    // one request for GSS after the other, each declined only once
+    let mut stream = world.client().tcp(edge).unwrap();
+    let mut one = [0];
+    stream.write_all(GSS_REQUEST).unwrap();
+    stream.read_exact(&mut one).unwrap();
+    stream.write_all(GSS_REQUEST).unwrap();
+    assert!(!matches!(stream.read(&mut one), Ok(1)));
+    // what follows S and is no TLS
+    let mut stream = world.client().tcp(edge).unwrap();
+    stream.write_all(SSL_REQUEST).unwrap();
+    stream.read_exact(&mut one).unwrap();
+    stream
+        .write_all(b"\0\0\0\x14\0\x03\0\0user\0x\0\0")
+        .unwrap();
+    let mut back = Vec::new();
+    drop(stream.read_to_end(&mut back));
+    assert!(back.len() < 100);
+    for seed in 0..30_usize {
+        let mut noise = vec![0; 1 + seed * 31];
+        aws_lc_rs::rand::fill(&mut noise).unwrap();
+        let mut stream = world.client().tcp(edge).unwrap();
+        drop(stream.write_all(&noise));
+        drop(stream.shutdown(std::net::Shutdown::Write));
+        drop(stream.read_to_end(&mut Vec::new()));
+    }
+    assert_eq!(backend.connections(), 0);
+    for side in [&gateway, &acceptor] {
+        assert!(!side.text().contains("panicked"), "{}", side.text());
+    }
+}

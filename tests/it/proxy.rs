@@ -385,3 +385,67 @@ fn clients_behind_a_balancer_are_counted_by_their_own_addresses() {
     assert!(enter("198.51.100.66:1").is_none());
     gateway.refused("public", "source_denied");
 }
+
+#[test]
+fn what_a_balancer_adds_is_skipped_and_what_it_garbles_is_refused() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway(
+        "tcp",
+        link,
+        &format!(
+            "proxy_protocol = {{ from = [\"{}\"] }}\nlimits = {{ handshake_timeout = \"1500ms\" }}",
+            world.ip()
+        ),
+        "",
+    );
+    let balancer = world.client().source(world.ip());
+    let with = |more: &[u8]| {
+        let mut header = v2(client_of_balancer(), public());
+        let len = u16::try_from(12 + more.len()).unwrap();
+        header[14..16].copy_from_slice(&len.to_be_bytes());
+        header.extend(more);
+        header
+    };
+    // as AWS writes it: PP2_TYPE_AWS with the endpoint's id; and padding
+    let mut aws = b"\xea\x00\x17\x01vpce-08d2bf15fac5001c9".to_vec();
+    aws.extend([0x04, 0x0f, 0xa0]);
+    aws.extend(vec![0; 4000]);
+    assert!(enters(&balancer, edge, "site.test", &with(&aws)));
+    // the checksum is the balancer's own; a wrong one is damage
+    let refused_before = gateway.denied("public", "proxy_header_invalid");
+    let mut wrong = with(b"\x03\x00\x04\xde\xad\xbe\xef");
+    assert!(!enters(&balancer, edge, "site.test", &wrong));
+    // a type-length-value that runs out of the header
+    wrong = with(b"\x01\x00\xff\x00");
+    assert!(!enters(&balancer, edge, "site.test", &wrong));
+    // an address block that is shorter than its family
+    wrong = v2(client_of_balancer(), public());
+    wrong[15] = 4;
+    assert!(!enters(&balancer, edge, "site.test", &wrong));
+    until("the refusals", || {
+        (gateway.denied("public", "proxy_header_invalid") > refused_before + 2.5).then_some(())
+    });
+    for seed in 0..40_usize {
+        let mut noise = vec![0; 1 + seed * 53];
+        aws_lc_rs::rand::fill(&mut noise).unwrap();
+        let start: &[u8] = match seed % 3 {
+            0 => b"PROXY TCP4 ",
+            1 => b"\r\n\r\n\0\r\nQUIT\n\x21",
+            _ => b"",
+        };
+        let mut stream = balancer.tcp(edge).unwrap();
+        drop(stream.write_all(&[start, &noise].concat()));
+        let mut bytes = Vec::new();
+        drop(stream.read_to_end(&mut bytes));
+        assert_eq!(bytes, b"");
+    }
+    assert!(enters(
+        &balancer,
+        edge,
+        "site.test",
+        &v2(client_of_balancer(), public())
+    ));
+    assert!(!gateway.text().contains("panicked"));
+}
