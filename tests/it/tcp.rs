@@ -876,3 +876,53 @@ fn clients_of_tls_1_2_have_ends_and_breaks_too() {
         "{line}"
     );
 }
+
+#[test]
+fn sessions_are_resumed_only_where_nobody_has_to_be_judged() {
+    let world = World::new();
+    let backend = Backend::greeting(world.address(), "hello");
+    let staff = world.issue(Role::Client, "staff-1", &[]);
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let asked = format!(
+        "client_ca = {:?}\nclient_crl = {:?}\nclients = [\"spiffe://example.internal/client/*\"]",
+        world.authority.trust(),
+        world.authority.crl()
+    );
+    for (file, more, resumed) in [("open", "", true), ("guarded", asked.as_str(), false)] {
+        let edge = world.address();
+        let config = world.common_as(&world.leaf(Role::Gateway, "edge-1"), file, "")
+            + &world.gateway_text("tcp", edge, link, more, "");
+        let _gateway = world.start_as("gateway", file, &config);
+        let session = world.path(&format!("{file}.session"));
+        let come = |option: &str| {
+            crate::world::run(
+                "sh",
+                &[
+                    "-c",
+                    &format!(
+                        "sleep 2 | timeout 10 openssl s_client -connect {edge} -servername site.test \
+                         -CAfile {} -cert {} -key {} -cert_chain {} {option} {}",
+                        text(&world.authority.trust()),
+                        text(&staff.certificate),
+                        text(&staff.key),
+                        text(&staff.certificate),
+                        text(&session)
+                    ),
+                ],
+            )
+            .1
+        };
+        let first = come("-sess_out");
+        assert!(
+            first.contains("New, TLSv1.3") && first.contains("hello"),
+            "{first}"
+        );
+        if !session.exists() {
+            assert!(!resumed, "no ticket came: {first}");
+            continue;
+        }
+        let second = come("-sess_in");
+        assert_eq!(second.contains("Reused, TLSv1.3"), resumed, "{second}");
+        assert!(second.contains("hello"), "{second}");
+    }
+}
