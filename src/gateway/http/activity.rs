@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     admit::{Denial, Denied},
     config::Limits,
@@ -17,6 +19,10 @@ use crate::{
 
 /// No HTTP/2 frame that a client can ask for at no cost is longer.
 const CONTROL_FRAME: usize = 64;
+
+/// From so many requests on, most of them must not be taken back at once: each may cost a link
+/// connection, and a client next to nothing (CVE-2023-44487).
+const MANY_REQUESTS: usize = 500;
 
 /// What a connection is doing, for its deadlines. Times are milliseconds after its start, plus
 /// one: zero means "not".
@@ -26,6 +32,11 @@ pub(super) struct Activity {
     http2: bool,
     /// Requests under way.
     under_way: AtomicUsize,
+    /// Requests so far, and those of them that the client took back at once.
+    begun: AtomicUsize,
+    taken_back: AtomicUsize,
+    /// Cancelled when those are too many.
+    abused: CancellationToken,
     /// Since when a head is awaited whose first byte has come.
     head_since: AtomicU64,
     /// Since when nothing is under way.
@@ -58,6 +69,9 @@ impl Activity {
             began: Instant::now(),
             http2,
             under_way: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            taken_back: AtomicUsize::new(0),
+            abused: CancellationToken::new(),
             // the first head is awaited from the end of the handshake
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(0),
@@ -80,12 +94,17 @@ impl Activity {
     /// A head is complete.
     pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         self.idle_since.store(0, Ordering::Relaxed);
         UnderWay {
             activity: Arc::clone(self),
             owed: false,
         }
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2
     }
 
     /// How long the connection has lived.
@@ -128,7 +147,9 @@ impl Activity {
 
     /// Whether the client may still be sending what nobody will read.
     pub(super) fn may_be_sending(&self) -> bool {
-        self.unread.load(Ordering::Relaxed) || self.head_since.load(Ordering::Relaxed) != 0
+        // HTTP/2 tells a client to stop, stream by stream
+        !self.http2
+            && (self.unread.load(Ordering::Relaxed) || self.head_since.load(Ordering::Relaxed) != 0)
     }
 
     pub(super) fn stalled(&self) {
@@ -178,7 +199,14 @@ impl Watch {
     /// dropped before.
     pub(super) async fn next(&mut self) -> Wish {
         loop {
-            self.timer.as_mut().await;
+            tokio::select! {
+                biased;
+                () = self.activity.abused.cancelled() => return Wish::Cut(Denied::new(
+                    Denial::RequestInvalid,
+                    "most requests were taken back at once",
+                )),
+                () = self.timer.as_mut() => {}
+            }
             self.timer
                 .as_mut()
                 .reset(tokio::time::Instant::now() + self.step);
@@ -258,6 +286,16 @@ impl UnderWay {
         if std::mem::take(&mut self.owed) {
             self.activity.owed.fetch_sub(1, Ordering::Relaxed);
             self.activity.took();
+        }
+    }
+
+    /// The client took the request back as soon as it was made.
+    pub(super) fn taken_back(&self) {
+        let activity = &self.activity;
+        let back = activity.taken_back.fetch_add(1, Ordering::Relaxed);
+        let begun = activity.begun.load(Ordering::Relaxed);
+        if begun > MANY_REQUESTS && back.saturating_mul(2) > begun {
+            activity.abused.cancel();
         }
     }
 

@@ -27,6 +27,9 @@ use crate::{
 /// Over so long a client's rate is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
+/// A request that is given up so soon was not meant.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// Why a body was cut.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
@@ -231,6 +234,14 @@ impl Drop for Account {
             under_way.left_unread();
         }
         let elapsed = self.began.elapsed();
+        let given_up = !self.complete && self.broken.is_none();
+        if let Some(under_way) = self
+            .under_way
+            .as_ref()
+            .filter(|_| given_up && elapsed < AT_ONCE)
+        {
+            under_way.taken_back();
+        }
         self.metrics.request(self.status, elapsed.as_secs_f64());
         if let Some(record) = &mut self.record {
             record.total = elapsed;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::activity::Activity;
 use crate::{
@@ -152,11 +152,37 @@ impl ClientIo {
     }
 }
 
+/// The answer to a head that does not come to its end, where hyper would say nothing.
+const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nContent-Length: 57\r\n\r\n\
+    request_timeout: the request head did not arrive in time\n";
+
+impl ClientIo {
+    /// Says 408 and closes.
+    pub(super) async fn say_late(mut self) {
+        let saying = async {
+            self.write_all(LATE).await?;
+            self.shutdown().await
+        };
+        // who does not read it in time misses it
+        drop(tokio::time::timeout(LINGER, saying).await);
+    }
+}
+
+/// Whether the peer broke a rule of HTTP/2, in place of leaving.
+fn breaks_http2(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    let broken = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<h2::Error>());
+    broken.is_some_and(h2::Error::is_library)
+}
+
 /// Why hyper gave a connection up.
 pub(super) fn denied_by(error: &hyper::Error) -> Denied {
     let reason = if error.is_parse_too_large() {
         Denial::HeaderTooLarge
-    } else if error.is_parse() {
+    } else if error.is_parse() || breaks_http2(error) {
         Denial::RequestInvalid
     } else {
         Denial::PeerReset

@@ -18,6 +18,7 @@ use std::{
     convert::Infallible,
     future::Future,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
@@ -53,7 +54,7 @@ use crate::{
 /// the same methods and no common trait.
 macro_rules! drive {
     ($connection:expr, $watch:expr, $supervision:expr, $draining:expr) => {{
-        let mut connection = std::pin::pin!($connection);
+        let mut connection = $connection;
         let mut graceful = false;
         loop {
             tokio::select! {
@@ -267,7 +268,7 @@ impl Connection {
             source: Some(self.source),
             identity: self.identity.clone(),
             sni: self.client.sni.clone().unwrap_or_default(),
-            status: if answered {
+            status: if answered || self.is_told_late(cause) {
                 cause.reason.http_status()
             } else {
                 0
@@ -417,12 +418,21 @@ impl Connection {
             .half_close(false)
             .max_headers(HEADERS)
             .max_buf_size(self.limits.header_bytes.max(8 << 10));
-        drive!(
-            builder.serve_connection(io, service).with_upgrades(),
-            watch,
-            supervision,
-            draining
-        )
+        let mut held = builder.serve_connection(io, service).with_upgrades();
+        let cause = drive!(Pin::new(&mut held), watch, supervision, draining);
+        if cause.as_ref().is_some_and(|cause| self.is_told_late(cause))
+            && let Some(parts) = held.into_parts()
+        {
+            Box::pin(parts.io.into_inner().say_late()).await;
+        }
+        cause
+    }
+
+    /// Whether a head came too late whose sender hears that it did: bytes of it had come.
+    fn is_told_late(&self, cause: &Denied) -> bool {
+        cause.reason == Denial::RequestTimeout
+            && !self.activity.is_http2()
+            && self.activity.bytes().0 > 0
     }
 
     async fn http2<S>(
@@ -447,7 +457,7 @@ impl Connection {
             .max_frame_size(64 << 10)
             .max_send_buf_size(256 << 10);
         drive!(
-            builder.serve_connection(io, service),
+            std::pin::pin!(builder.serve_connection(io, service)),
             watch,
             supervision,
             draining

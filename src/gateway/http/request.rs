@@ -150,6 +150,9 @@ fn judge<'c>(
     if let Some(record) = &mut account.record {
         record.host.clone_from(&named);
     }
+    if coded(request.headers()) {
+        return Err(invalid(&"a transfer coding other than chunked"));
+    }
     path::check(request.uri().path()).map_err(|error| invalid(&error))?;
     let name = authority
         .as_ref()
@@ -191,6 +194,19 @@ fn judge<'c>(
     })
 }
 
+/// A transfer coding ends at this hop (RFC 9112 section 7): one that is not undone here would be
+/// lost, and its body handed on as something else.
+fn coded(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = |value: &HeaderValue| {
+        value
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    };
+    lines.next().is_some_and(|only| !chunked(only)) || lines.next().is_some()
+}
+
 async fn forward(
     asked: &Asked<'_>,
     mut request: Request<Incoming>,
@@ -224,6 +240,12 @@ async fn forward(
     let (sender, response) = sent?;
     if let Some(record) = &mut account.record {
         sender.acceptor().clone_into(&mut record.acceptor);
+    }
+    if coded(response.headers()) {
+        return Err(Denied::new(
+            Denial::UpstreamBroken,
+            "a transfer coding other than chunked",
+        ));
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && client_upgrade.is_none() {
         return Err(Denied::new(
@@ -269,6 +291,10 @@ impl Answered {
             return switch(connection, response, sender, client, account);
         }
         let (mut parts, inner) = response.into_parts();
+        // chunks win over a length (RFC 9112 section 6.3): what was not counted is not told
+        if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         forwarded::strip_hop_by_hop(&mut parts.headers);
         parts
             .headers
