@@ -1,0 +1,280 @@
+//! What a backend does wrong: nobody gets an answer that is not his, nor one that looks whole and
+//! is not, and no request is done twice that may be done once only.
+
+use std::time::Duration;
+
+use super::{
+    Chain,
+    h2::{self, block},
+    raw::{Message, Peer, Seen, ok},
+};
+use crate::world::{Backend, World, until};
+
+/// A backend that answers each request so, and notes it; it goes on as long as it is asked.
+fn saying(
+    world: &World,
+    bytes: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static,
+) -> (Backend, Seen) {
+    super::raw::answering(world.address(), bytes)
+}
+
+/// Bytes behind an answer are nobody's: they must not become the next caller's answer.
+#[rstest::rstest]
+#[case::a_second_answer(
+    "GET",
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+)]
+#[case::a_body_too_long(
+    "GET",
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 evil\r\nContent-Length: 0\r\n\r\n"
+)]
+#[case::a_body_after_head(
+    "HEAD",
+    "HTTP/1.1 200 OK\r\nContent-Length: 55\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+)]
+#[case::a_body_after_204(
+    "GET",
+    "HTTP/1.1 204 No Content\r\nContent-Length: 40\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+)]
+#[case::a_body_after_304(
+    "GET",
+    "HTTP/1.1 304 Not Modified\r\nContent-Length: 40\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+)]
+fn what_follows_an_answer_is_nobodys(#[case] method: &str, #[case] first: &'static str) {
+    let world = World::new();
+    let (backend, seen) = saying(&world, move |request| match request.target() {
+        "/first" => first.as_bytes().to_vec(),
+        _ => ok("mine"),
+    });
+    let chain = Chain::new(world, backend.address, "", "pool = { ready = 0 }");
+    for n in 0..10 {
+        let mut raw = chain.raw();
+        raw.request(&[&format!("{method} /first")]);
+        let answer = raw.try_answer(method == "HEAD").unwrap();
+        assert!(!answer.text().contains("evil"), "{answer:?}");
+        let path = format!("/next/{n}");
+        let answer = chain.raw().ask(&[&format!("GET {path}")]);
+        assert_eq!(
+            (answer.status(), answer.text()),
+            (200, "mine".to_owned()),
+            "{n}"
+        );
+    }
+    assert!(seen.all().len() >= 20);
+}
+
+#[rstest::rstest]
+#[case::two_lengths("Content-Length: 2\r\nContent-Length: 4\r\n\r\nokok")]
+#[case::listed_lengths("Content-Length: 2, 4\r\n\r\nokok")]
+#[case::no_number("Content-Length: two\r\n\r\nok")]
+#[case::unknown_coding("Transfer-Encoding: gzip, unknown\r\n\r\nok")]
+#[case::a_coding_more("Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")]
+#[case::chunked_twice(
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+)]
+#[case::bare_cr("X-Cr: a\rSet-Cookie: evil=1\r\nContent-Length: 2\r\n\r\nok")]
+#[case::nul("X-Nul: a\0b\r\nContent-Length: 2\r\n\r\nok")]
+#[case::no_colon("X-Nothing\r\nContent-Length: 2\r\n\r\nok")]
+#[case::space("X-Space : a\r\nContent-Length: 2\r\n\r\nok")]
+fn a_head_that_can_be_read_in_two_ways(#[case] rest: &'static str) {
+    let world = World::new();
+    let (backend, _seen) = saying(&world, move |_| {
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{rest}").into_bytes()
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    let mut raw = chain.raw();
+    raw.request(&["GET /"]);
+    let answer = raw.try_answer(false).unwrap();
+    assert_eq!(answer.status(), 502, "{answer:?}");
+    assert_eq!(answer.one("set-cookie"), None);
+    chain.refused("/", 502, "upstream_broken");
+}
+
+/// Where both stand, the chunks count, and only they are passed on.
+#[test]
+fn chunks_win_over_a_length() {
+    let world = World::new();
+    let (backend, _seen) = saying(&world, |_| {
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            .to_vec()
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    let answer = chain.raw().ask(&["GET /"]);
+    assert_eq!(answer.text(), "hello");
+    assert_eq!(answer.one("content-length"), None);
+    block(async {
+        let sender = chain.h2().await;
+        let answer = h2::ask(&sender, h2::request("GET", "/").body(()).unwrap()).await;
+        assert_eq!(answer.unwrap().text(), "hello");
+    });
+}
+
+#[test]
+fn heads_of_answers_have_bounds() {
+    let world = World::new();
+    let (backend, _seen) = saying(&world, |request| {
+        let fields: String = match request.target() {
+            "/long" => format!("X-Long: {}\r\n", "x".repeat(2 << 20)),
+            "/many" => (0..10_000).map(|n| format!("X-{n}: y\r\n")).collect(),
+            _ => format!("X-Fits: {}\r\n", "x".repeat(16 << 10)),
+        };
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{fields}Content-Length: 2\r\n\r\nok")
+            .into_bytes()
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    for path in ["/long", "/many"] {
+        assert_eq!(chain.raw().ask(&[&format!("GET {path}")]).status(), 502);
+        chain.refused(path, 502, "upstream_broken");
+    }
+    assert_eq!(chain.raw().ask(&["GET /fits"]).status(), 200);
+}
+
+/// What had come to a backend that then broke is sent again only where that does no harm.
+#[test]
+fn a_request_that_may_be_done_once_is_sent_once() {
+    let world = World::new();
+    let seen = Seen::default();
+    let notes = seen.clone();
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        // the first request of a connection is answered, the second breaks it
+        for turn in 0..2 {
+            let Some(mut request) = peer.head() else {
+                return;
+            };
+            drop(peer.body(&mut request));
+            notes.push(request);
+            if turn == 0 {
+                peer.send(ok("first"));
+            }
+        }
+        peer.reset();
+    });
+    let chain = Chain::new(world, backend.address, "", "pool = { ready = 0 }");
+    let mut raw = chain.raw();
+    for (request, status, times) in [
+        ("POST /once", 502, 1),
+        ("PUT /put", 502, 1),
+        ("GET /twice", 200, 2),
+        ("HEAD /head", 200, 2),
+    ] {
+        assert_eq!(raw.ask(&["POST /opens", "Content-Length: 0"]).status(), 200);
+        raw.request(&[request, "Content-Length: 0"]);
+        let answer = raw.try_answer(request.starts_with("HEAD")).unwrap();
+        assert_eq!(answer.status(), status, "{request}");
+        let path = request.split(' ').nth(1).unwrap();
+        let came = seen.targets().iter().filter(|t| *t == path).count();
+        assert_eq!(came, times, "{request}");
+        if status == 200 {
+            // its connection has had its first request
+            raw.ask(&["POST /breaks", "Content-Length: 0"]);
+        }
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_their_order() {
+    let world = World::new();
+    let (backend, _seen) = saying(&world, |request| {
+        if request.target() == "/0" {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        ok(request.target())
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    let mut raw = chain.raw();
+    let all: String = (0..20)
+        .map(|n| format!("GET /{n} HTTP/1.1\r\nHost: site.test\r\n\r\n"))
+        .collect();
+    raw.send(all);
+    for n in 0..20 {
+        assert_eq!(raw.answer().text(), format!("/{n}"));
+    }
+}
+
+/// A backend that answers before the upload's end and reads the rest away.
+#[test]
+fn a_refused_upload_is_told_so() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |stream| {
+        let mut peer = Peer::new(stream);
+        if let Some(mut request) = peer.head() {
+            peer.send(
+                "HTTP/1.1 413 Too Much\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly",
+            );
+            drop(peer.body(&mut request));
+        }
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    let file = chain.world.write("big", &"x".repeat(20 << 20));
+    let data = format!("@{}", file.display());
+    for framing in ["X-Framing: length", "Transfer-Encoding: chunked"] {
+        let arguments = [
+            "--http1.1",
+            "-w",
+            " %{http_code}",
+            "-H",
+            "Expect:",
+            "-H",
+            framing,
+        ];
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--data-binary", &data]);
+        let (_, text) = chain.curl(&arguments, "/up");
+        assert!(text.starts_with("early 413"), "{framing}: {text}");
+    }
+}
+
+/// Interim answers are the backend's word to us; the last one is the caller's.
+#[test]
+fn interim_answers_are_no_answers() {
+    let world = World::new();
+    let (backend, _seen) = saying(&world, |_| {
+        let mut bytes =
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+                .to_vec();
+        bytes.extend(ok("last"));
+        bytes
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    let mut raw = chain.raw();
+    for _ in 0..2 {
+        assert_eq!(raw.ask(&["GET /"]).text(), "last");
+    }
+    assert_eq!(backend.connections(), 1);
+}
+
+/// A caller that leaves frees what its request held.
+#[test]
+fn a_caller_that_leaves_is_not_served_on() {
+    let world = World::new();
+    let ended = Seen::default();
+    let notes = ended.clone();
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        while peer.head().is_some() {}
+        notes.push(Message::default());
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    let mut raw = chain.raw();
+    raw.request(&["GET /left"]);
+    std::thread::sleep(Duration::from_millis(300));
+    drop(raw);
+    until("the end at the backend", || {
+        (ended.all().len() == 1).then_some(())
+    });
+    assert_eq!(chain.line("/left")["reason"], "peer_reset");
+    block(async {
+        let mut sender = chain.h2().await;
+        let request = h2::request("GET", "/left/h2").body(()).unwrap();
+        let (response, mut stream) = sender.send_request(request, true).unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(response);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    });
+    until("the end at the backend", || {
+        (ended.all().len() == 2).then_some(())
+    });
+    assert_eq!(chain.line("/left/h2")["reason"], "peer_reset");
+}

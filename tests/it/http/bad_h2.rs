@@ -1,0 +1,306 @@
+//! HTTP/2 frames that cost their sender little and a careless server much. The gateway holds
+//! little for them, the backend sees little of them, and others are served on.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Chain,
+    raw::{Seen, answering, ok},
+};
+use crate::world::{Backend, TlsStream, World};
+
+const SETTINGS: u8 = 4;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const DATA: u8 = 0;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// `:method`, `:scheme`, `:path` /h2 and `:authority` site.test, without compression.
+fn head(method: &[u8]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in [
+        (&b":method"[..], method),
+        (b":scheme", b"https"),
+        (b":path", b"/h2"),
+        (b":authority", b"site.test"),
+    ] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(text.len() as u8);
+            block.extend(text);
+        }
+    }
+    block
+}
+
+struct Attack {
+    chain: Chain,
+    _backend: Backend,
+    seen: Seen,
+    before: usize,
+}
+
+impl Attack {
+    fn new() -> Self {
+        let world = World::new();
+        let (backend, seen) = answering(world.address(), |request| {
+            if request.target() == "/h2" {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            ok("served")
+        });
+        let limits = "[listener.limits]\nheader_timeout = \"1s\"\nwrite_timeout = \"2s\"";
+        let chain = Chain::new(world, backend.address, limits, "");
+        let before = resident(&chain);
+        Self {
+            chain,
+            _backend: backend,
+            seen,
+            before,
+        }
+    }
+
+    fn connect(&self) -> TlsStream {
+        let client = self.chain.world.client().alpn("h2");
+        let mut stream = client.connect(self.chain.edge, "site.test").unwrap();
+        let preface = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            &frame(SETTINGS, 0, 0, &[])[..],
+        ];
+        stream.write_all(&preface.concat()).unwrap();
+        stream
+    }
+
+    /// Sends such bytes until the gateway ends it, or so long.
+    fn flood(
+        &self,
+        stream: &mut TlsStream,
+        mut bytes: impl FnMut(u32) -> Vec<u8>,
+    ) -> io::Result<()> {
+        let began = Instant::now();
+        stream
+            .sock
+            .set_write_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        for turn in 0.. {
+            if began.elapsed() > Duration::from_secs(4) {
+                return Ok(());
+            }
+            stream.write_all(&bytes(turn))?;
+            stream.flush()?;
+        }
+        Ok(())
+    }
+
+    /// What must hold after each.
+    fn survived(&self) {
+        let grown = resident(&self.chain).saturating_sub(self.before);
+        assert!(grown < 20 * 1024, "the gateway grew by {grown} KiB");
+        let answer = self.chain.raw().ask(&["GET /other"]);
+        assert_eq!(answer.text(), "served");
+    }
+}
+
+fn resident(chain: &Chain) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", chain.gateway.pid())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// CVE-2023-44487: requests that are taken back as soon as they are made.
+#[test]
+fn requests_taken_back_at_once() {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    let ended = attack.flood(&mut stream, |turn| {
+        let mut bytes = Vec::new();
+        for n in 0..100 {
+            let id = (turn * 100 + n) * 2 + 1;
+            bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, id, &head(b"GET")));
+            bytes.extend(frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
+        }
+        bytes
+    });
+    assert!(ended.is_err(), "it may go on for ever");
+    assert!(attack.seen.all().len() < 100);
+    // slower, so that each is under way before it is taken back
+    let mut stream = attack.connect();
+    let mut asked = 0;
+    let ended = attack.flood(&mut stream, |turn| {
+        asked = turn;
+        std::thread::sleep(Duration::from_millis(1));
+        let mut bytes = frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            turn * 2 + 1,
+            &head(b"GET"),
+        );
+        if let Some(before) = turn.checked_sub(1) {
+            bytes.extend(frame(RST_STREAM, 0, before * 2 + 1, &8_u32.to_be_bytes()));
+        }
+        bytes
+    });
+    assert!(
+        ended.is_err(),
+        "it may go on for ever, {asked} times so far"
+    );
+    let line = attack.chain.gateway.line("the end", |line| {
+        line["detail"] == "most requests were taken back at once" && line["path"].is_null()
+    });
+    assert_eq!(line["reason"], "request_invalid");
+    attack.survived();
+}
+
+/// CVE-2024-27316 and its like: a head that never ends.
+#[test]
+fn a_head_without_end() {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    stream
+        .write_all(&frame(HEADERS, END_STREAM, 1, &head(b"GET")))
+        .unwrap();
+    let mut field = vec![0, 1, b'x', 100];
+    field.extend([b'y'; 100]);
+    let many = field.repeat(100);
+    let ended = attack.flood(&mut stream, |_| frame(CONTINUATION, 0, 1, &many));
+    assert!(ended.is_err(), "it may go on for ever");
+    // the same with nothing in it
+    let mut stream = attack.connect();
+    stream
+        .write_all(&frame(HEADERS, END_STREAM, 1, &head(b"GET")))
+        .unwrap();
+    let empty = frame(CONTINUATION, 0, 1, &[]).repeat(100);
+    let ended = attack.flood(&mut stream, |_| empty.clone());
+    assert!(ended.is_err(), "it may go on for ever");
+    assert!(attack.seen.all().is_empty());
+    attack.survived();
+}
+
+/// A table entry named over and over: a few bytes become megabytes.
+#[test]
+fn a_head_that_grows_when_it_is_read() {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    let mut block = head(b"GET");
+    // into the table: x: 3000 bytes; then 10,000 times the same in a byte each
+    block.extend([0x40, 1, b'x', 0x7f, 0xb9, 0x16]);
+    block.extend(vec![b'y'; 3000]);
+    block.extend(vec![0xbe; 10_000]);
+    stream
+        .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block))
+        .unwrap();
+    stream.flush().unwrap();
+    let patience = Some(Duration::from_secs(1));
+    stream.sock.set_read_timeout(patience).unwrap();
+    drop(stream.read_to_end(&mut Vec::new()));
+    assert!(attack.seen.all().is_empty());
+    attack.survived();
+}
+
+/// Frames that ask for an answer each, from a client that reads none.
+#[rstest::rstest]
+#[case(PING, &[0; 8])]
+#[case(SETTINGS, &[])]
+fn answers_that_nobody_reads(#[case] kind: u8, #[case] payload: &[u8]) {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    let many = frame(kind, 0, 0, payload).repeat(500);
+    let ended = attack.flood(&mut stream, |_| many.clone());
+    drop(ended);
+    attack.survived();
+}
+
+/// Frames that carry nothing.
+#[test]
+fn bodies_of_empty_frames() {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    stream
+        .write_all(&frame(HEADERS, END_HEADERS, 1, &head(b"POST")))
+        .unwrap();
+    let empty = frame(DATA, 0, 1, &[]).repeat(500);
+    drop(attack.flood(&mut stream, |_| empty.clone()));
+    attack.survived();
+}
+
+/// Streams beyond the limit, and on a stream of an even number.
+#[test]
+fn streams_that_may_not_be() {
+    let attack = Attack::new();
+    for id in [0, 2] {
+        let mut stream = attack.connect();
+        stream
+            .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, id, &head(b"GET")))
+            .unwrap();
+        stream.flush().unwrap();
+        let began = Instant::now();
+        drop(stream.read_to_end(&mut Vec::new()));
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "stream {id} is waited for"
+        );
+    }
+    assert!(attack.seen.all().is_empty());
+    attack.chain.gateway.refusal("request_invalid");
+    attack.survived();
+}
+
+/// Names and values that HTTP/1.1 could not carry, or would read in another way.
+#[rstest::rstest]
+#[case::upper("X-Upper", "a")]
+#[case::colon("x:y", "a")]
+#[case::space("x y", "a")]
+#[case::line("x-line", "a\r\nevil: b")]
+#[case::nul("x-nul", "a\0b")]
+#[case::pseudo(":evil", "a")]
+#[case::twice(":path", "/second")]
+#[case::hop("connection", "close")]
+#[case::framing("transfer-encoding", "chunked")]
+#[case::te("te", "gzip")]
+fn heads_that_http_1_would_read_otherwise(#[case] name: &str, #[case] value: &str) {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    let mut block = head(b"GET");
+    block.push(0);
+    for text in [name, value] {
+        block.push(text.len() as u8);
+        block.extend(text.as_bytes());
+    }
+    stream
+        .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block))
+        .unwrap();
+    stream.flush().unwrap();
+    stream
+        .sock
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    drop(stream.read_to_end(&mut Vec::new()));
+    for request in attack.seen.all() {
+        // hyper drops what ends at this hop, and passes the rest
+        assert!(
+            ["connection", "transfer-encoding", "te"].contains(&name),
+            "{request:?}"
+        );
+        assert_eq!(request.one(name), None, "{request:?}");
+        assert!(request.one("evil").is_none());
+    }
+    attack.survived();
+}
