@@ -22,6 +22,7 @@ mod pki;
 mod postgres;
 mod proxy;
 mod readme;
+mod reference;
 mod reload;
 mod tcp;
 mod units;
