@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use portcullis::admit::{Blame, Denial, Level};
 
-use crate::world::{Backend, World, until};
+use crate::world::{BINARY, Backend, World, run, until};
 
 /// A page of the reference.
 fn page(name: &str) -> String {
@@ -170,4 +170,313 @@ fn every_field_of_the_access_line_is_described() {
         shown += 1;
     }
     assert!(shown >= 3, "an example of each role");
+}
+
+/// A configuration of a role whose only interesting line is this one, in this table.
+fn one_line(role: &str, table: &str, line: &str) -> String {
+    let (listener, rest) = match table {
+        "[[listener]]" => (line, String::new()),
+        _ => ("", format!("{table}\n{line}\n")),
+    };
+    let rest = rest.replace("[backend.NAME]", "[backend.x]");
+    let (before, rest) = if table.is_empty() {
+        (rest, String::new())
+    } else {
+        (String::new(), rest)
+    };
+    if role == "acceptor" {
+        let backend = if listener.starts_with("backend =") {
+            ""
+        } else {
+            "backend = \"127.0.0.1:1\"\n"
+        };
+        format!("{before}\n[[listener]]\n{backend}{listener}\n{rest}")
+    } else {
+        format!("{before}\n[[listener]]\n{listener}\n{rest}\n[[route]]\n")
+    }
+}
+
+/// What the reader says of it.
+fn judged(text: &str) -> String {
+    portcullis::config::parse(text, Path::new("x.toml"))
+        .err()
+        .map_or_else(String::new, |problems| problems.to_string())
+}
+
+/// Role, table and keys of each section of the page.
+fn sections(page: &str) -> Vec<(String, String, Vec<String>)> {
+    page.split("\n#")
+        .filter_map(|section| {
+            let (head, _) = section.split_once('\n')?;
+            let (role, table) = head.trim_start_matches('#').trim().split_once(": `")?;
+            let keys = rows(section, "key").into_iter().map(|row| row[0].clone());
+            Some((
+                role.to_lowercase(),
+                table.trim_end_matches('`').to_owned(),
+                keys.collect(),
+            ))
+        })
+        .collect()
+}
+
+#[test]
+fn every_key_of_the_complete_examples_is_described() {
+    let sections = sections(&page("configuration.md"));
+    for (role, text) in [
+        ("gateway", include_str!("../../config/gateway-full.toml")),
+        ("acceptor", include_str!("../../config/acceptor-full.toml")),
+    ] {
+        let mut keys = Vec::new();
+        collect("", &text.parse().unwrap(), &mut keys);
+        assert!(keys.len() > 30, "{keys:?}");
+        for (table, key) in keys {
+            let described = sections.iter().any(|(of, name, described)| {
+                (of == role || of == "both roles") && *name == table && described.contains(&key)
+            });
+            assert!(
+                described,
+                "{role}: `{key}` of {table} is not in configuration.md"
+            );
+        }
+    }
+}
+
+/// Every key of a table with the heading that it belongs under.
+fn collect(table: &str, keys: &toml::Table, into: &mut Vec<(String, String)>) {
+    for (key, value) in keys {
+        let tables = match value {
+            toml::Value::Array(list) => list.iter().filter_map(toml::Value::as_table).collect(),
+            toml::Value::Table(inner) => vec![inner],
+            _ => Vec::new(),
+        };
+        let heading = match (table, key.as_str()) {
+            ("", "backend") => {
+                for backend in tables[0].values().filter_map(toml::Value::as_table) {
+                    collect("[backend.NAME]", backend, into);
+                }
+                continue;
+            }
+            ("", "listener" | "route") => format!("[[{key}]]"),
+            ("[identity]", "trust_bundle") => "[[identity.trust_bundle]]".to_owned(),
+            ("[[listener]]", "rule" | "tls_certificate") => format!("[[listener.{key}]]"),
+            ("" | "[[listener]]" | "[backend.NAME]", "tls" | "limits" | "identity") | ("", _) => {
+                format!("[{key}]")
+            }
+            (_, "pool" | "health" | "backend_tls" | "proxy_protocol") if !tables.is_empty() => {
+                for inner in tables[0].keys() {
+                    into.push((table.to_owned(), format!("{key}.{inner}")));
+                }
+                continue;
+            }
+            _ => {
+                into.push((table.to_owned(), key.clone()));
+                continue;
+            }
+        };
+        for inner in tables {
+            collect(&heading, inner, into);
+        }
+    }
+}
+
+#[test]
+fn every_described_key_is_known() {
+    let sections = sections(&page("configuration.md"));
+    assert!(sections.len() > 10);
+    for (role, table, keys) in sections {
+        let unknown = judged(&one_line(&role, &table, "zebra = 0"));
+        assert!(
+            unknown.contains("unknown key `zebra`"),
+            "{table}: {unknown}"
+        );
+        for key in keys {
+            let said = judged(&one_line(&role, &table, &format!("{key} = 0")));
+            assert!(
+                !said.contains("unknown key"),
+                "{role} {table} {key}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_key_that_the_reader_asks_for_is_described() {
+    let page = page("configuration.md");
+    let sources = [
+        include_str!("../../src/config/acceptor.rs"),
+        include_str!("../../src/config/bound.rs"),
+        include_str!("../../src/config/common.rs"),
+        include_str!("../../src/config/identity.rs"),
+        include_str!("../../src/config/values.rs"),
+        include_str!("../../src/config/gateway/mod.rs"),
+        include_str!("../../src/config/gateway/backend.rs"),
+        include_str!("../../src/config/gateway/listener.rs"),
+        include_str!("../../src/config/gateway/route.rs"),
+    ];
+    let mut asked = BTreeSet::new();
+    for source in sources {
+        let source = source.split_whitespace().collect::<Vec<_>>().join(" ");
+        for call in [
+            ".get(", ".need(", ".flag(", "count(", "wait(", "bytes(", "later(&[",
+        ] {
+            for rest in source.split(call).skip(1) {
+                let rest = rest.trim_start().trim_start_matches("&table, ");
+                if let Some((key, _)) = rest.strip_prefix('"').and_then(|r| r.split_once('"')) {
+                    asked.insert(key.to_owned());
+                }
+            }
+        }
+    }
+    assert!(asked.len() > 80, "{asked:?}");
+    let described = |key: &str| {
+        [format!("`{key}`"), format!(".{key}`"), format!("{key} = ")]
+            .iter()
+            .any(|form| page.contains(form))
+            || page.contains(&format!("`[{key}]`"))
+            || page.contains(&format!("`[[{key}]]`"))
+            || page.contains(&format!("`{key}."))
+    };
+    let missing: Vec<_> = asked.iter().filter(|key| !described(key)).collect();
+    assert!(missing.is_empty(), "configuration.md lacks {missing:?}");
+}
+
+#[test]
+fn what_is_not_supported_yet_says_so() {
+    let rows = rows(&page("configuration.md"), "table");
+    assert!(rows.len() > 10);
+    for row in rows {
+        let place = row[0].replace('`', "");
+        let (role, table) = place
+            .strip_prefix("acceptor")
+            .map_or(("gateway", place.trim_start_matches("gateway")), |rest| {
+                ("acceptor", rest)
+            });
+        let said = judged(&one_line(role, table.trim(), &row[1]));
+        assert!(
+            said.contains("not supported yet"),
+            "{place} {}: {said}",
+            row[1]
+        );
+    }
+}
+
+#[test]
+fn every_command_and_option_is_described() {
+    let page = page("cli.md");
+    let (_, help) = run(BINARY, &["--help"]);
+    let commands = commands(&help);
+    let described = rows(&page, "command")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    same("cli.md", &described, &commands);
+    for command in &commands {
+        let section = page
+            .split("\n### ")
+            .find(|section| {
+                let head = section.lines().next().unwrap();
+                head.split(", ").any(|name| name == command)
+            })
+            .unwrap_or_default();
+        let (own, subcommands) = section.split_once("\n**").unwrap_or((section, ""));
+        let help = run(BINARY, &[command, "--help"]).1;
+        same_options(command, own, &help, &[]);
+        if command != "pki" {
+            continue;
+        }
+        for name in self::commands(&help) {
+            let help = run(BINARY, &["pki", &name, "--help"]).1;
+            if help.contains("(not supported yet)") {
+                assert!(page.contains(&format!("`pki {name}`")), "pki {name}");
+                continue;
+            }
+            let own = subcommands
+                .split("\n**")
+                .find(|part| {
+                    let part = part.trim_start_matches('\n');
+                    part.starts_with(&format!("pki {name}**"))
+                        || part.starts_with(&format!("pki {name} "))
+                })
+                .unwrap_or_else(|| panic!("cli.md lacks pki {name}"));
+            same_options(
+                &format!("pki {name}"),
+                own,
+                &help,
+                &["--dir", "--passphrase-file"],
+            );
+        }
+    }
+}
+
+/// The names under `Commands:`.
+fn commands(help: &str) -> BTreeSet<String> {
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let (list, _) = list.split_once("\n\n").unwrap();
+    list.lines()
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| line.split_whitespace().next().unwrap().to_owned())
+        .filter(|name| name != "help")
+        .collect()
+}
+
+/// The options of a section of the page are those of the help.
+fn same_options(command: &str, section: &str, help: &str, common: &[&str]) {
+    let described: BTreeSet<String> = rows(section, "option")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let known: BTreeSet<String> = help
+        .lines()
+        .map(str::trim_start)
+        .filter(|line| line.starts_with("--"))
+        .filter_map(|line| line.split([' ', '\n']).next())
+        .filter(|name| !common.contains(name))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(described, known, "{command}: cli.md, then --help");
+}
+
+#[test]
+fn every_field_of_the_status_is_described() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, _edge) = world.plain_gateway("tcp", link, "", "");
+    let mut code = BTreeSet::new();
+    for role in [&gateway, &acceptor] {
+        let (_, text) = role.admin("/status.json").unwrap();
+        fields("", &serde_json::from_str(&text).unwrap(), &mut code);
+    }
+    let page = rows(&page("status.md"), "field")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    same("status.md", &page, &code);
+}
+
+/// The paths to every value; what is keyed by reasons is one value.
+fn fields(path: &str, value: &serde_json::Value, into: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) if !path.ends_with("denied_by_reason") => {
+            for (key, value) in map {
+                let inner = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                fields(&inner, value, into);
+            }
+        }
+        serde_json::Value::Array(list) if list.iter().any(serde_json::Value::is_object) => {
+            for value in list {
+                fields(&format!("{path}[]"), value, into);
+            }
+        }
+        // an acceptor has none
+        serde_json::Value::Array(list) if list.is_empty() && path == "backends" => {}
+        _ => {
+            into.insert(path.to_owned());
+        }
+    }
 }
