@@ -244,11 +244,11 @@ fn every_key_of_the_complete_examples_is_described() {
 /// Every key of a table with the heading that it belongs under.
 fn collect(table: &str, keys: &toml::Table, into: &mut Vec<(String, String)>) {
     for (key, value) in keys {
-        let tables = match value {
-            toml::Value::Array(list) => list.iter().filter_map(toml::Value::as_table).collect(),
-            toml::Value::Table(inner) => vec![inner],
-            _ => Vec::new(),
-        };
+        let list = value.as_array().into_iter().flatten();
+        let tables: Vec<_> = list
+            .chain([value])
+            .filter_map(toml::Value::as_table)
+            .collect();
         let heading = match (table, key.as_str()) {
             ("", "backend") => {
                 for backend in tables[0].values().filter_map(toml::Value::as_table) {
@@ -346,11 +346,10 @@ fn what_is_not_supported_yet_says_so() {
     assert!(rows.len() > 10);
     for row in rows {
         let place = row[0].replace('`', "");
-        let (role, table) = place
-            .strip_prefix("acceptor")
-            .map_or(("gateway", place.trim_start_matches("gateway")), |rest| {
-                ("acceptor", rest)
-            });
+        let (role, table) = match place.strip_prefix("acceptor") {
+            Some(table) => ("acceptor", table),
+            None => ("gateway", place.trim_start_matches("gateway")),
+        };
         let said = judged(&one_line(role, table.trim(), &row[1]));
         assert!(
             said.contains("not supported yet"),
@@ -457,26 +456,20 @@ fn every_field_of_the_status_is_described() {
 
 /// The paths to every value; what is keyed by reasons is one value.
 fn fields(path: &str, value: &serde_json::Value, into: &mut BTreeSet<String>) {
-    match value {
-        serde_json::Value::Object(map) if !path.ends_with("denied_by_reason") => {
-            for (key, value) in map {
-                let inner = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                fields(&inner, value, into);
-            }
+    if let (Some(map), false) = (value.as_object(), path.ends_with("denied_by_reason")) {
+        for (key, value) in map {
+            let dot = if path.is_empty() { "" } else { "." };
+            fields(&format!("{path}{dot}{key}"), value, into);
         }
-        serde_json::Value::Array(list) if list.iter().any(serde_json::Value::is_object) => {
-            for value in list {
-                fields(&format!("{path}[]"), value, into);
-            }
+        return;
+    }
+    let list = value.as_array().map_or(&[][..], Vec::as_slice);
+    if list.iter().any(serde_json::Value::is_object) {
+        for value in list {
+            fields(&format!("{path}[]"), value, into);
         }
-        // an acceptor has none
-        serde_json::Value::Array(list) if list.is_empty() && path == "backends" => {}
-        _ => {
-            into.insert(path.to_owned());
-        }
+    } else if path != "backends" {
+        // an acceptor has no backends
+        into.insert(path.to_owned());
     }
 }
