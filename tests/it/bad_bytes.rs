@@ -580,7 +580,9 @@ fn garbage_inside_a_session_breaks_it_and_looks_like_a_break() {
     let (tell, heard) = std::sync::mpsc::channel();
     let tell = std::sync::Mutex::new(tell);
     let backend = Backend::serve(world.address(), move |mut stream| {
-        let mut bytes = Vec::new();
+        let mut bytes = vec![0; 4];
+        stream.read_exact(&mut bytes).unwrap();
+        tell.lock().unwrap().send((true, bytes.clone())).unwrap();
         let clean = stream.read_to_end(&mut bytes).is_ok();
         tell.lock().unwrap().send((clean, bytes)).unwrap();
     });
@@ -594,7 +596,8 @@ fn garbage_inside_a_session_breaks_it_and_looks_like_a_break() {
         let mut stream = world.client().connect(edge, "site.test").unwrap();
         stream.write_all(b"good").unwrap();
         stream.flush().unwrap();
-        std::thread::sleep(Duration::from_millis(200));
+        // a reset may overtake what the backend has not read
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap().1, b"good");
         stream.sock.write_all(garbage).unwrap();
         let (clean, bytes) = heard.recv_timeout(PATIENCE).unwrap();
         assert!(!clean, "it looks complete");

@@ -275,12 +275,14 @@ fn each_direction_ends_by_itself() {
 #[test]
 fn a_backend_that_resets_leaves_no_complete_looking_answer() {
     let world = World::new();
-    let backend = Backend::serve(world.address(), |mut stream| {
+    let (tell, arrived) = mpsc::channel::<()>();
+    let arrived = Mutex::new(arrived);
+    let backend = Backend::serve(world.address(), move |mut stream| {
         let mut one = [0];
         stream.read_exact(&mut one).unwrap();
         stream.write_all(b"half of it").unwrap();
-        // what is written is to arrive before the reset
-        std::thread::sleep(Duration::from_millis(300));
+        // a reset may overtake what was not read
+        arrived.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         socket2::SockRef::from(&stream)
             .set_linger(Some(Duration::ZERO))
             .unwrap();
@@ -289,6 +291,7 @@ fn a_backend_that_resets_leaves_no_complete_looking_answer() {
     let mut stream = world.client().connect(edge, "site.test").unwrap();
     stream.write_all(b"?").unwrap();
     assert_eq!(word(&mut stream, 10).unwrap(), "half of it");
+    tell.send(()).unwrap();
     let read = stream.read(&mut [0]);
     assert!(read.is_err(), "it looks complete: {read:?}");
     for (side, listener) in [(&acceptor, "legacy"), (&gateway, "public")] {
@@ -304,15 +307,17 @@ fn a_client_that_vanishes_leaves_no_complete_looking_request() {
     let (tell, heard) = mpsc::channel();
     let tell = Mutex::new(tell);
     let backend = Backend::serve(world.address(), move |mut stream| {
-        let mut bytes = Vec::new();
+        let mut bytes = vec![0; 4];
+        stream.read_exact(&mut bytes).unwrap();
+        tell.lock().unwrap().send((true, bytes.clone())).unwrap();
         let read = stream.read_to_end(&mut bytes);
         tell.lock().unwrap().send((read.is_ok(), bytes)).unwrap();
     });
     let (gateway, acceptor, edge) = world.chain(&backend.address.to_string());
     let mut stream = world.client().connect(edge, "site.test").unwrap();
     stream.write_all(b"half").unwrap();
-    until("the bytes", || (backend.connections() == 1).then_some(()));
-    std::thread::sleep(Duration::from_millis(200));
+    // a reset may overtake what the backend has not read
+    assert_eq!(heard.recv_timeout(PATIENCE).unwrap().1, b"half");
     // the socket ends, and TLS does not
     stream.sock.shutdown(Shutdown::Both).unwrap();
     let (clean, bytes) = heard.recv_timeout(PATIENCE).unwrap();

@@ -12,7 +12,7 @@ mod tls;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU8, AtomicU16, Ordering},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,7 +31,9 @@ pub(crate) use tls::{Client, TlsStream};
 /// How long anything that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-static NEXT: AtomicU8 = AtomicU8::new(1);
+/// Worlds so far, and ports that they took.
+static NEXT: AtomicU16 = AtomicU16::new(1);
+static PORTS: AtomicU16 = AtomicU16::new(0);
 
 /// A certificate and its key.
 #[derive(Clone, Debug)]
@@ -45,7 +47,6 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     pub(crate) authority: Authority,
     ip: Ipv4Addr,
-    next_port: AtomicU16,
 }
 
 impl World {
@@ -55,15 +56,13 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let authority =
             Authority::init(&folder.path().join("pki"), InitOptions::default()).unwrap();
-        let third = (std::process::id() % 250) as u8;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 200;
-        let second = 10 + number;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let second = 10 + (number % 200) as u8;
+        let third = ((std::process::id() + 97 * u32::from(number / 200)) % 250) as u8;
         let world = Self {
             folder,
             authority,
             ip: Ipv4Addr::new(127, second, third, 1),
-            // its own range, too: some listen on every address
-            next_port: AtomicU16::new(11_000 + 100 * u16::from(number)),
         };
         world.issue(Role::Gateway, "edge-1", &[]);
         world.issue(Role::Acceptor, "legacy", &["legacy.internal"]);
@@ -94,10 +93,11 @@ impl World {
     }
 
     /// An address with a port that is free, below those that the system gives to outgoing
-    /// connections.
+    /// connections, and that no other world has: some listen on every address.
     pub(crate) fn address(&self) -> SocketAddr {
         loop {
-            let port = self.next_port.fetch_add(1, Ordering::Relaxed);
+            let taken = u32::from(PORTS.fetch_add(1, Ordering::Relaxed));
+            let port = 11_000 + ((std::process::id() * 101 + taken) % 21_000) as u16;
             if let Ok(free) = TcpListener::bind((self.ip, port)) {
                 return free.local_addr().unwrap();
             }
