@@ -162,10 +162,9 @@ fn large(world: &World, length: bool) -> (Backend, Arc<AtomicUsize>) {
 }
 
 #[rstest::rstest]
-fn a_slow_reader_costs_no_memory(
-    #[values(true, false)] length: bool,
-    #[values(false, true)] http2: bool,
-) {
+#[case::length_to_http_1(true, false)]
+#[case::chunks_to_http_2(false, true)]
+fn a_slow_reader_costs_no_memory(#[case] length: bool, #[case] http2: bool) {
     let world = World::new();
     let (backend, sent) = large(&world, length);
     let chain = Chain::new(world, backend.address, "", "");
