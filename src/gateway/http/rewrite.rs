@@ -13,6 +13,14 @@ use crate::{
 /// Names a request in our log and the backend's.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
+/// Spellings that a backend which turns headers into variables would merge with what we write.
+const MERGED: [&str; 4] = [
+    "content_length",
+    "x_request_id",
+    "x_request-id",
+    "x-request_id",
+];
+
 /// Origin form (RFC 9112 section 3.2.1) with the route's prefix rewritten.
 pub(super) fn target(original: &Uri, judged: &Judged<'_>) -> Result<Uri, Denied> {
     let Some(path) = routes::rewritten(judged.route, original.path()) else {
@@ -78,6 +86,9 @@ pub(super) fn rewrite(
     }
     join_cookies(headers);
     headers.insert(header::HOST, host);
+    for spelling in MERGED {
+        headers.remove(spelling);
+    }
     headers.insert(REQUEST_ID, value(asked.request_id)?);
     headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
     Ok(())
