@@ -47,6 +47,10 @@ const FORGED: &[&str] = &[
     "SSL_CLIENT_S_DN: 6.6.6.6",
     "Proxy: 6.6.6.6",
     "X-Original-URL: /6.6.6.6",
+    "X_Request_Id: 6.6.6.6",
+    "X-Request_ID: 6.6.6.6",
+    "Content_Length: 6.6.6.6",
+    "Transfer_Encoding: 6.6.6.6",
 ];
 
 fn assert_ours(request: &Message, edge: SocketAddr, host: &str) {
