@@ -1,9 +1,14 @@
 //! Loads every file that a configuration names, checks it as the peer would, and builds what the
 //! listeners need. `check`, start and reload are this one path.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use rustls_pki_types::ServerName as TlsName;
+use rustls_pki_types::{InvalidDnsNameError, ServerName as TlsName};
 
 use super::admin::AdminAccess;
 use crate::{
@@ -11,24 +16,20 @@ use crate::{
     admit::{DeniedList, OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
     clock,
     config::{
-        self, AcceptorConfig, AcceptorListener, Backend, Common, Config, DialAddress,
-        GatewayConfig, GatewayListener, ListenAddress, Mode, NetworkList, ServerName,
+        self, AcceptorConfig, AcceptorListener, Backend, CertificateFiles, Common, Config,
+        DialAddress, GatewayConfig, GatewayListener, ListenAddress, Mode, NetworkList, ServerName,
+        Source, TlsOptions, networks::NetworksError, secret::SecretError,
     },
     drain::Drain,
     gateway::{BackendRuntime, http::HttpGateway, tcp::TcpGateway},
     identity::{PeerName, Sha256},
     serve::{ListenerRules, Role, Snapshot},
     telemetry::metrics::Metrics,
-    tls::{ClientTls, EdgeMaterial, Generation, Judge, LinkRole, NameCheck, ServerTls, material},
+    tls::{
+        ClientTls, EdgeMaterial, Generation, Judge, LinkRole, MaterialError, NameCheck, ServerTls,
+        SetupError, material,
+    },
 };
-
-/// One thing that is wrong with a file that the configuration names.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub struct LoadError {
-    /// What, where, what was expected, what to do.
-    pub message: String,
-}
 
 /// A configuration whose every file is loaded.
 pub struct Loaded {
@@ -67,25 +68,96 @@ impl Loaded {
     }
 }
 
+/// What is wrong with a file that the configuration names, or with what it adds up to.
+struct Fault {
+    file: Option<PathBuf>,
+    message: String,
+    help: String,
+}
+
+impl Fault {
+    fn whole(message: impl ToString) -> Self {
+        Self {
+            file: None,
+            message: message.to_string(),
+            help: String::new(),
+        }
+    }
+}
+
+impl From<MaterialError> for Fault {
+    fn from(error: MaterialError) -> Self {
+        Self {
+            message: error.what(),
+            file: Some(error.file),
+            help: error.advice,
+        }
+    }
+}
+
+impl From<NetworksError> for Fault {
+    fn from(error: NetworksError) -> Self {
+        Self {
+            message: error.to_string(),
+            file: Some(error.file().to_owned()),
+            help: "one network a line, such as 203.0.113.0/28".to_owned(),
+        }
+    }
+}
+
+impl From<SecretError> for Fault {
+    fn from(error: SecretError) -> Self {
+        Self {
+            message: error.to_string(),
+            file: error.file().map(Path::to_owned),
+            help: String::new(),
+        }
+    }
+}
+
+impl From<SetupError> for Fault {
+    fn from(error: SetupError) -> Self {
+        Self::whole(error)
+    }
+}
+
+impl From<InvalidDnsNameError> for Fault {
+    fn from(error: InvalidDnsNameError) -> Self {
+        Self::whole(error)
+    }
+}
+
 /// Collects every problem of a load.
 #[derive(Default)]
-struct Problems(Vec<LoadError>);
+struct Problems(Vec<Fault>);
 
 impl Problems {
-    fn keep<T, E: std::fmt::Display>(&mut self, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.add(error)).ok()
+    fn keep<T, E: Into<Fault>>(&mut self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.0.push(error.into())).ok()
     }
 
-    fn keep_all<T, E: std::fmt::Display>(&mut self, result: Result<T, Vec<E>>) -> Option<T> {
+    fn keep_all<T, E: Into<Fault>>(&mut self, result: Result<T, Vec<E>>) -> Option<T> {
         result
-            .map_err(|errors| errors.into_iter().for_each(|error| self.add(error)))
+            .map_err(|errors| self.0.extend(errors.into_iter().map(Into::into)))
             .ok()
     }
 
-    fn add(&mut self, error: impl std::fmt::Display) {
-        self.0.push(LoadError {
-            message: error.to_string(),
-        });
+    /// Each at the place in the configuration that names its file.
+    fn placed(self, source: Arc<Source>) -> config::Problems {
+        let mut list: Vec<_> = self
+            .0
+            .into_iter()
+            .map(|fault| match fault.file {
+                Some(file) => source.problem_with(&file, fault.message, fault.help),
+                None => source.problem(None, fault.message, fault.help),
+            })
+            .collect();
+        // one file may be named for several uses: it is told once
+        list.dedup();
+        if list.is_empty() {
+            list.push(source.problem(None, "the configuration can't be loaded", ""));
+        }
+        config::Problems { source, list }
     }
 
     /// Tells `pinned:FILE` rules which certificate they mean.
@@ -97,7 +169,7 @@ impl Problems {
             .flat_map(|p| &mut p.0);
         for name in names {
             if let PeerName::Pinned { file, fingerprint } = name {
-                let chain = self.keep(material::load_chain(std::path::Path::new(file)));
+                let chain = self.keep(material::load_chain(Path::new(file)));
                 *fingerprint = chain.and_then(|chain| chain.first().map(|der| Sha256::of(der)));
             }
         }
@@ -118,23 +190,46 @@ pub fn load(
     metrics: &Arc<Metrics>,
     drain: &Drain,
     previous: Option<&Loaded>,
-) -> Result<Loaded, Vec<LoadError>> {
+) -> Result<Loaded, config::Problems> {
     let mut problems = Problems::default();
+    let source = Arc::clone(&config.common().source);
     let loaded = match config {
         Config::Gateway(gateway) => gateway_parts(gateway, metrics, drain, previous, &mut problems),
         Config::Acceptor(acceptor) => acceptor_parts(acceptor, metrics, previous, &mut problems),
     };
     match loaded {
         Some(loaded) if problems.0.is_empty() => Ok(loaded),
-        _ => Err(problems.0),
+        _ => Err(problems.placed(source)),
     }
 }
 
 fn admin(common: &Common, problems: &mut Problems) -> Option<Arc<AdminAccess>> {
     let admin = common.admin.as_ref()?;
-    problems
-        .keep_all(AdminAccess::load(admin, &common.tls))
-        .map(Arc::new)
+    let token = match &admin.token {
+        Some(secret) => Some(problems.keep(config::secret::load(secret, false))?),
+        None => None,
+    };
+    let tls = match &admin.certificate {
+        Some(files) => Some(admin_tls(files, &common.tls, problems)?),
+        None => None,
+    };
+    Some(Arc::new(AdminAccess { token, tls }))
+}
+
+fn admin_tls(
+    files: &CertificateFiles,
+    options: &TlsOptions,
+    problems: &mut Problems,
+) -> Option<ServerTls> {
+    let parts = [(
+        files.certificate.as_path(),
+        files.key.as_path(),
+        files.key_passphrase.as_ref(),
+    )];
+    let loaded = EdgeMaterial::load_parts(parts, None, options, None, clock::now());
+    let material = problems.keep_all(loaded)?;
+    let alpn = vec![b"http/1.1".to_vec()];
+    problems.keep(ServerTls::server(&material, options, alpn, false))
 }
 
 fn identity(

@@ -11,5 +11,5 @@ pub mod run;
 pub mod signals;
 pub mod watch;
 
-pub use load::{LoadError, Loaded, load};
+pub use load::{Loaded, load};
 pub use run::{Bound, StartError, run};

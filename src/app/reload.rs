@@ -7,7 +7,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::load::{LoadError, Loaded, LoadedListener, load};
+use super::load::{Loaded, LoadedListener, load};
 use crate::{
     clock,
     config::{self, ListenAddress},
@@ -77,7 +77,7 @@ impl Process {
         let problems = match config::load(&file) {
             Err(problems) => vec![problems.to_string()],
             Ok(config) => match self.load(config) {
-                Err(errors) => errors.iter().map(ToString::to_string).collect(),
+                Err(problems) => vec![problems.to_string()],
                 Ok(loaded) => match self.take(loaded) {
                     Ok(()) => return true,
                     Err(errors) => errors.iter().map(ToString::to_string).collect(),
@@ -95,7 +95,7 @@ impl Process {
         false
     }
 
-    fn load(&self, config: config::Config) -> Result<Loaded, Vec<LoadError>> {
+    fn load(&self, config: config::Config) -> Result<Loaded, config::Problems> {
         self.with(|in_force| {
             load(
                 config,

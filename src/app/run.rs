@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     admin,
-    load::{LoadError, load},
+    load::load,
     notify::Notifier,
     reload::Process,
     signals::{Signals, Wish},
     watch::Watch,
 };
 use crate::{
-    config::Config,
+    config::{Config, Problems},
     drain::Drain,
     net::{BindError, Inherited, fd},
     telemetry::{log, metrics::Metrics},
@@ -24,8 +24,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A file that the configuration names is wrong: exit code 2.
-    #[error("{}", list(.0))]
-    Load(Vec<LoadError>),
+    #[error("{0}")]
+    Load(Problems),
     /// A listener can't be bound: exit code 1.
     #[error("{}", list(.0))]
     Bind(Vec<BindError>),
@@ -53,7 +53,7 @@ pub struct Bound {
 ///
 /// # Errors
 /// Every problem of every file.
-pub fn check(config: Config) -> Result<Vec<String>, Vec<LoadError>> {
+pub fn check(config: Config) -> Result<Vec<String>, Problems> {
     load(config, &Metrics::new(), &Drain::new(), None).map(|loaded| loaded.warnings)
 }
 

@@ -37,7 +37,7 @@ pub(super) fn run(files: &[PathBuf]) -> Result<(), Failure> {
                 }
                 out(&format!("{}: ok ({role})\n", file.display()));
             }
-            Err(errors) => wrong.extend(errors.iter().map(|e| format!("{}: {e}", file.display()))),
+            Err(problems) => wrong.push(problems.to_string()),
         }
     }
     if wrong.is_empty() {

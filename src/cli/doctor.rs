@@ -44,11 +44,8 @@ struct Finding {
 pub(super) fn run(ask: &Doctor) -> Result<(), Failure> {
     let config = check::read(&ask.file)?;
     let metrics = crate::telemetry::metrics::Metrics::new();
-    let loaded =
-        app::load(config, &metrics, &crate::drain::Drain::new(), None).map_err(|errors| {
-            let list: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            Failure::Wrong(list.join("\n"))
-        })?;
+    let loaded = app::load(config, &metrics, &crate::drain::Drain::new(), None)
+        .map_err(|problems| Failure::Wrong(problems.to_string()))?;
     if let Some(name) = &ask.backend
         && !loaded.backends.contains_key(name)
     {

@@ -65,16 +65,8 @@ pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
         Config::Acceptor(_) => None,
     };
     let metrics = crate::telemetry::metrics::Metrics::new();
-    let loaded =
-        app::load(config, &metrics, &crate::drain::Drain::new(), None).map_err(|errors| {
-            Failure::Wrong(
-                errors
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("\n"),
-            )
-        })?;
+    let loaded = app::load(config, &metrics, &crate::drain::Drain::new(), None)
+        .map_err(|problems| Failure::Wrong(problems.to_string()))?;
     for listener in &loaded.listeners {
         let rules = &listener.snapshot.rules;
         out(&format!(

@@ -39,7 +39,7 @@ const LARGEST: u64 = 4 << 20;
 /// Every problem of the file.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     match read(path) {
-        Ok(text) => parse(&text, path),
+        Ok(text) => parse(&text, path).map_err(with_missing_files),
         Err(error) => {
             let source = Arc::new(Source {
                 file: path.to_owned(),
@@ -53,6 +53,23 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
             })
         }
     }
+}
+
+/// Adds the named files that can't be opened, so that one run tells it all: a configuration
+/// without problems has its files loaded, and judged, elsewhere.
+fn with_missing_files(mut problems: Problems) -> Problems {
+    for (path, span) in &problems.source.named {
+        if let Err(error) = std::fs::File::open(path) {
+            let message = format!("{}: {error}", path.display());
+            let help = "check the path and its permissions";
+            let problem = problems.source.problem(Some(span.clone()), message, help);
+            problems.list.push(problem);
+        }
+    }
+    problems
+        .list
+        .sort_by_key(|problem| (problem.line, problem.column));
+    problems
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
@@ -136,6 +153,8 @@ fn read_document(text: &str, notes: &Notes) -> Option<Config> {
             None
         }
         Shape::Neither => {
+            // what both roles have is judged all the same: one run tells it all
+            drop(common::head(&root, defaults::GATEWAY_CONNECTIONS_PER_IP));
             notes.add(
                 None,
                 "neither a gateway nor an acceptor",

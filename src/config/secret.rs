@@ -52,6 +52,19 @@ pub enum SecretError {
     },
 }
 
+impl SecretError {
+    /// The file that it is about.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Read { file, .. } | Self::Exposed { file, .. } => Some(file),
+            // a path, where the secret is in a file
+            Self::Unfit { place, .. } => Some(Path::new(place)),
+            Self::Unset(_) => None,
+        }
+    }
+}
+
 /// Reads a file whose content is nobody else's business: a private key, a password, a token.
 ///
 /// # Errors

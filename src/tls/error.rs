@@ -6,7 +6,7 @@ use crate::identity::{CertFacts, UnixSeconds};
 
 /// A certificate, key or CRL file that can't be used. A load reports all of them at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {}{problem}; {advice}", file.display(), subject_prefix(certificate.as_deref()))]
+#[error("{}; {advice}", self.what())]
 pub struct MaterialError {
     /// The file.
     pub file: PathBuf,
@@ -18,11 +18,17 @@ pub struct MaterialError {
     pub advice: String,
 }
 
-fn subject_prefix(certificate: Option<&str>) -> String {
-    certificate.map_or_else(String::new, |c| format!("{c}: "))
-}
-
 impl MaterialError {
+    /// File, certificate and problem, without the advice.
+    #[must_use]
+    pub fn what(&self) -> String {
+        let file = self.file.display();
+        match &self.certificate {
+            Some(certificate) => format!("{file}: {certificate}: {}", self.problem),
+            None => format!("{file}: {}", self.problem),
+        }
+    }
+
     /// A problem of a whole file.
     pub(super) fn file(file: &Path, problem: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {

@@ -120,6 +120,37 @@ fn explain_says_what_the_acceptor_would() {
 }
 
 #[test]
+fn every_problem_of_a_file_is_told_at_once_with_its_place() {
+    let world = World::new();
+    let (acceptor, _link) = world.plain_acceptor("127.0.0.1:9", "");
+    let text_now = std::fs::read_to_string(&acceptor.config).unwrap();
+    let at = |text: &str, of: &str| {
+        let line = text.lines().position(|l| l.contains(of)).unwrap() + 1;
+        format!("acceptor.toml:{line}:")
+    };
+    // what the files hold
+    let other = world.leaf(Role::Server, "site");
+    let own = world.leaf(Role::Acceptor, "legacy");
+    let mismatched = text_now
+        .replace(text(&own.key), text(&other.key))
+        .replace(text(&world.authority.crl()), "/nowhere/crl.pem");
+    world.write("acceptor.toml", &mismatched);
+    let (code, said) = portcullis(&["check", text(&acceptor.config)]);
+    assert_eq!(code, 2, "{said}");
+    for of in ["key = ", "/nowhere/crl.pem"] {
+        assert!(said.contains(&at(&mismatched, of)), "{of}: {said}");
+    }
+    assert!(said.contains("^^^"), "{said}");
+    // and what the text says, in the same run
+    let misspelt = mismatched.replace("trusted_ips", "trusted_ip");
+    world.write("acceptor.toml", &misspelt);
+    let (code, said) = portcullis(&["acceptor", "--config", text(&acceptor.config)]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("did you mean `trusted_ips`?"), "{said}");
+    assert!(said.contains(&at(&misspelt, "/nowhere/crl.pem")), "{said}");
+}
+
+#[test]
 fn what_is_to_come_says_so() {
     for command in [
         &["prove", "gateway.toml"][..],
