@@ -10,7 +10,10 @@ use super::{
     pool::Sender,
     request::{Asked, Judged},
 };
-use crate::admit::{Denial, Denied};
+use crate::{
+    admit::{Denial, Denied},
+    tls::alert::{self, Side},
+};
 
 pub(super) type Sent = (Sender, Response<Incoming>);
 
@@ -130,8 +133,15 @@ fn broken(error: &hyper::Error) -> Denied {
                     format!("the request's body broke: {error}"),
                 );
             }
-            None => cause = inner.source(),
+            None => {}
         }
+        // a foreign acceptor's refusal comes with the first read after its handshake
+        if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && io.get_ref().is_some_and(|tls| tls.is::<rustls::Error>())
+        {
+            return alert::explain(io, Side::Client);
+        }
+        cause = inner.source();
     }
     Denied::new(Denial::UpstreamBroken, error.to_string())
 }
