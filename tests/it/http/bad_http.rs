@@ -639,6 +639,58 @@ fn an_acceptor_that_does_not_trust_our_address_is_502() {
     assert!(seen.all().is_empty());
 }
 
+/// A server of another maker says no only after its handshake, in answer to our first bytes.
+#[test]
+fn a_foreign_acceptor_that_refuses_us_is_502() {
+    let world = World::new();
+    let stranger = World::new();
+    let address = world.address();
+    let leaf = world.leaf(Role::Acceptor, "legacy");
+    let trust = stranger.authority.trust();
+    let mut server = std::process::Command::new("openssl")
+        .args([
+            "s_server",
+            "-accept",
+            &address.to_string(),
+            "-www",
+            "-Verify",
+            "3",
+        ])
+        .args(["-verify_return_error", "-tls1_3", "-cert"])
+        .arg(&leaf.certificate)
+        .arg("-cert_chain")
+        .arg(&leaf.certificate)
+        .arg("-key")
+        .arg(&leaf.key)
+        .arg("-CAfile")
+        .arg(&trust)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    until("s_server", || std::net::TcpStream::connect(address).ok());
+    let edge = world.address();
+    let gateway = world.gateway(&world.gateway_text("http", edge, address, "", ""));
+    let (acceptor, _) = world.plain_acceptor("127.0.0.1:9", "");
+    let chain = Chain {
+        world,
+        acceptor,
+        gateway,
+        edge,
+    };
+    let answer = chain.raw().ask(&["POST /foreign", "Content-Length: 0"]);
+    drop(server.kill());
+    drop(server.wait());
+    assert_eq!(answer.status(), 502);
+    assert_discreet(&answer, &chain);
+    let line = chain.refused("/foreign", 502, "upstream_refused");
+    assert!(
+        line["detail"].as_str().unwrap().contains("unknown"),
+        "{line}"
+    );
+}
+
 /// Two acceptors, of which one refuses us, or is not there, or is silent.
 #[rstest::rstest]
 #[case("refuses")]
