@@ -16,6 +16,11 @@ pub fn init(log: &Log) {
     };
     // the level was checked when the configuration was read
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // it warns of what strangers write in a ClientHello: our own refusals say what counts
+    let filter = match "rustls=error".parse() {
+        Ok(quiet) if !log.level.contains("rustls") => filter.add_directive(quiet),
+        Ok(_) | Err(_) => filter,
+    };
     let registry = tracing_subscriber::registry().with(filter);
     let installed = if json {
         let layer = tracing_subscriber::fmt::layer()
