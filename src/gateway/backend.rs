@@ -299,7 +299,11 @@ impl BackendRuntime {
     }
 
     /// Acceptors in the order in which they are tried: usable ones first.
-    pub(super) fn order(&self) -> Vec<Arc<AcceptorState>> {
+    pub(super) fn order(&self) -> impl Iterator<Item = Arc<AcceptorState>> + use<> {
+        // the usual case needs no list
+        if let [only] = &*self.acceptors {
+            return Some(Arc::clone(only)).into_iter().chain(Vec::new());
+        }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut order: Vec<_> = self.acceptors.to_vec();
         let len = order.len().max(1);
@@ -309,7 +313,7 @@ impl BackendRuntime {
             // stable, so equals are taken in turn
             Balance::LeastRequests => order.sort_by_key(|a| (!a.is_usable(), a.active())),
         }
-        order
+        None.into_iter().chain(order)
     }
 
     /// Judges the acceptor at the other end of a live link again.

@@ -22,6 +22,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
+use http::{HeaderValue, Version, header, uri};
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -47,7 +48,10 @@ use crate::{
     identity::CertFacts,
     serve::{Admitted, BoxFuture, Closed, Role, Snapshot, Supervision},
     telemetry::{access::Access, metrics::ListenerMetrics},
-    wire::forwarded::{Hop, Scheme, Stamp},
+    wire::{
+        forwarded::{Hop, Scheme, Stamp},
+        host::{self, Authority, Host, HostError},
+    },
 };
 
 /// Runs a connection beside its deadlines. A macro, since hyper's two kinds of connections have
@@ -116,8 +120,8 @@ struct Connection {
     client: ClientFacts,
     /// The connection's id as text, for every request.
     name: String,
-    /// The forwarding headers for the host that was asked for last.
-    stamp: Mutex<Option<(String, Arc<Stamp>)>>,
+    /// The host that was asked for last.
+    host: Mutex<Option<Arc<AskedHost>>>,
     /// Requests so far.
     requests: AtomicU64,
     peer: Option<Arc<PeerFacts>>,
@@ -176,6 +180,27 @@ impl HttpGateway {
     }
 }
 
+/// A host that was asked for.
+struct AskedHost {
+    /// The one Host line that says it; `None`: other parts of the request have a say.
+    line: Option<HeaderValue>,
+    /// `None`: HTTP/1.0 may name none.
+    authority: Option<Authority>,
+    /// In one spelling; empty where there is none.
+    text: String,
+    stamp: Stamp,
+}
+
+impl AskedHost {
+    /// The name, where it is one.
+    fn name(&self) -> Option<&str> {
+        match &self.authority.as_ref()?.host {
+            Host::Name(name) => Some(name),
+            Host::Address(_) => None,
+        }
+    }
+}
+
 /// A caller's verified certificate.
 struct Caller<'a> {
     peer: &'a PeerFacts,
@@ -207,22 +232,44 @@ impl Connection {
         })
     }
 
-    /// The forwarding headers for a request to this host.
-    fn stamp(&self, host: &str) -> Arc<Stamp> {
-        let mut kept = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((same, stamp)) = &*kept
-            && same == host
+    /// The host that a request names, judged, with the headers that follow from it.
+    fn asked_host(&self, request: &Request<Incoming>) -> Result<Arc<AskedHost>, HostError> {
+        let mut lines = request.headers().get_all(header::HOST).iter();
+        // one line in origin form says all of it, and is mostly the same as the last one
+        let line = lines.next().filter(|_| {
+            lines.next().is_none()
+                && request.version() == Version::HTTP_11
+                && request.uri().authority().is_none()
+        });
+        let mut kept = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = &*kept
+            && line.is_some()
+            && same.line.as_ref() == line
         {
-            return Arc::clone(stamp);
+            return Ok(Arc::clone(same));
         }
-        let stamp = Arc::new(Stamp::new(&Hop {
+        let authority = host::effective_host(
+            request.version(),
+            request.uri(),
+            request.headers(),
+            &uri::Scheme::HTTPS,
+        )?;
+        let text = authority.as_ref().map(ToString::to_string);
+        let text = text.unwrap_or_default();
+        let stamp = Stamp::new(&Hop {
             client: self.source.ip(),
             by: Some(self.client.destination.ip()).filter(|ip| !ip.is_unspecified()),
             scheme: Scheme::Https,
-            host,
-        }));
-        *kept = Some((host.to_owned(), Arc::clone(&stamp)));
-        stamp
+            host: &text,
+        });
+        let asked = Arc::new(AskedHost {
+            line: line.cloned(),
+            authority,
+            text,
+            stamp,
+        });
+        *kept = Some(Arc::clone(&asked));
+        Ok(asked)
     }
 
     /// For links that this connection's requests need.
@@ -385,7 +432,7 @@ impl HttpGateway {
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
             name: id.to_string(),
-            stamp: Mutex::default(),
+            host: Mutex::default(),
             requests: AtomicU64::new(1),
             client,
             peer,

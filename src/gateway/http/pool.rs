@@ -235,7 +235,7 @@ impl Shared {
             rules,
         };
         // the acceptor that is first today; it is not told of the others' failures
-        let Some(acceptor) = self.backend.order().into_iter().next() else {
+        let Some(acceptor) = self.backend.order().next() else {
             return LONGEST_PAUSE;
         };
         match self.open(&acceptor, opening).await {

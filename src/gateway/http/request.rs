@@ -5,11 +5,11 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    Connection, HttpGateway,
+    AskedHost, Connection, HttpGateway,
     body::{Account, Received, RequestBody, ResponseBody},
     errors,
     pool::{Pool, Sender},
@@ -24,7 +24,6 @@ use crate::{
     telemetry::access::Access,
     wire::{
         forwarded::{self, Trust},
-        host::{self, Host},
         path,
     },
 };
@@ -121,7 +120,7 @@ pub(super) struct Judged<'c> {
     pub(super) route: &'c Arc<Route>,
     pub(super) runtime: &'c Arc<BackendRuntime>,
     pub(super) pool: &'c Pool,
-    pub(super) host: String,
+    pub(super) host: Arc<AskedHost>,
 }
 
 fn judge<'c>(
@@ -138,28 +137,17 @@ fn judge<'c>(
     }
     let invalid =
         |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
-    let authority = host::effective_host(
-        request.version(),
-        request.uri(),
-        request.headers(),
-        &uri::Scheme::HTTPS,
-    )
-    .map_err(|error| invalid(&error))?;
-    let named = authority.as_ref().map(ToString::to_string);
-    let named = named.unwrap_or_default();
+    let host = connection
+        .asked_host(request)
+        .map_err(|error| invalid(&error))?;
     if let Some(record) = &mut account.record {
-        record.host.clone_from(&named);
+        record.host.clone_from(&host.text);
     }
     if coded(request.headers()) {
         return Err(invalid(&"a transfer coding other than chunked"));
     }
     path::check(request.uri().path()).map_err(|error| invalid(&error))?;
-    let name = authority
-        .as_ref()
-        .and_then(|authority| match &authority.host {
-            Host::Name(name) => Some(name.as_str()),
-            Host::Address(_) => None,
-        });
+    let name = host.name();
     let limit = gateway.limits.body_bytes;
     if limit != 0 && request.body().size_hint().lower() > limit {
         return Err(Denied::new(
@@ -190,7 +178,7 @@ fn judge<'c>(
         route,
         runtime,
         pool,
-        host: named,
+        host,
     })
 }
 

@@ -50,8 +50,8 @@ pub(super) fn rewrite(
     judged: &Judged<'_>,
 ) -> Result<(), Denied> {
     let connection = asked.connection;
-    let stamp = connection.stamp(&judged.host);
-    forwarded::prepare_request(headers, &stamp, asked.trust);
+    let stamp = &judged.host.stamp;
+    forwarded::prepare_request(headers, stamp, asked.trust);
     // answered by us: the body is asked for when the backend's connection takes it
     headers.remove(header::EXPECT);
     let backend = &judged.runtime.config;
