@@ -55,6 +55,8 @@ pub struct LoadedListener {
     pub address: ListenAddress,
     /// Rules and role.
     pub snapshot: Arc<Snapshot>,
+    /// A gateway's certificates towards clients, and whom of them it believes.
+    pub edge: Option<Arc<EdgeMaterial>>,
 }
 
 impl Loaded {
@@ -274,6 +276,7 @@ fn acceptor_parts(
                 name,
                 address: listener.address.clone(),
                 snapshot,
+                edge: None,
             });
         }
     }
@@ -282,6 +285,7 @@ fn acceptor_parts(
         identity,
         listeners,
         Arc::default(),
+        Vec::new(),
         problems,
     )
 }
@@ -292,11 +296,12 @@ fn whole(
     identity: Option<Arc<Generation>>,
     listeners: Vec<LoadedListener>,
     backends: Arc<HashMap<String, Arc<BackendRuntime>>>,
+    mut warnings: Vec<String>,
     problems: &mut Problems,
 ) -> Option<Loaded> {
     let admin = admin(config.common(), problems);
     let identity = identity?;
-    let mut warnings = config.common().warnings.clone();
+    warnings.extend(config.common().warnings.iter().cloned());
     warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
     Some(Loaded {
         config,
@@ -398,19 +403,32 @@ fn gateway_parts(
     let identity = identity(&config.common, LinkRole::Gateway, previous, problems);
     let mut backends = HashMap::new();
     for (name, backend) in &config.backends {
-        if let Some(runtime) =
-            backend_runtime(backend, &config, identity.as_ref(), metrics, problems)
-        {
+        if let Some(runtime) = backend_runtime(
+            backend,
+            &config,
+            identity.as_ref(),
+            previous,
+            metrics,
+            problems,
+        ) {
             backends.insert(name.clone(), runtime);
         }
     }
     let backends = Arc::new(backends);
+    let mut warnings = Vec::new();
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         let name = Arc::clone(&listener.name);
-        let Some(rules) = edge_rules(&config.common, listener, problems) else {
+        let before = previous
+            .and_then(|loaded| loaded.listeners.iter().find(|l| l.name == name))
+            .and_then(|listener| listener.edge.as_deref());
+        let checked = crate::tls::check::edge(listener, before, clock::now());
+        let checked = problems.keep_all(checked);
+        let rules = edge_rules(&config.common, listener, checked.as_ref(), problems);
+        let (Some(rules), Some((edge, said))) = (rules, checked) else {
             continue;
         };
+        warnings.extend(said);
         let role = match listener.mode {
             Mode::Tcp => Arc::new(TcpGateway {
                 listener: Arc::clone(&name),
@@ -437,6 +455,7 @@ fn gateway_parts(
             name,
             address: listener.address.clone(),
             snapshot,
+            edge: Some(edge),
         });
     }
     whole(
@@ -444,6 +463,7 @@ fn gateway_parts(
         identity,
         listeners,
         backends,
+        warnings,
         problems,
     )
 }
@@ -451,9 +471,9 @@ fn gateway_parts(
 fn edge_rules(
     common: &Common,
     listener: &GatewayListener,
+    checked: Option<&(Arc<EdgeMaterial>, Vec<String>)>,
     problems: &mut Problems,
 ) -> Option<ListenerRules> {
-    let material = problems.keep_all(EdgeMaterial::load(listener, None, clock::now()));
     let trusted = match &listener.allow {
         Some(list) => Some(problems.ranges(list)?),
         None => None,
@@ -463,7 +483,7 @@ fn edge_rules(
         Some(list) => Some(problems.ranges(list)?),
         None => None,
     };
-    let material = material?;
+    let (material, _) = checked?;
     let auth = listener.client_auth.as_ref();
     let mut peers = PeerRules {
         rules: vec![PeerRule {
@@ -485,7 +505,7 @@ fn edge_rules(
         source: SourceRules { trusted, denied },
         proxy_from,
         verification: material.verification.clone(),
-        tls: Arc::new(problems.keep(ServerTls::edge(&material, listener))?),
+        tls: Arc::new(problems.keep(ServerTls::edge(material, listener))?),
         peers,
         limits: listener.limits.clone(),
         starttls_postgres: listener.starttls_postgres,
@@ -497,6 +517,7 @@ fn backend_runtime(
     backend: &Arc<Backend>,
     config: &GatewayConfig,
     identity: Option<&Arc<Generation>>,
+    previous: Option<&Loaded>,
     metrics: &Arc<Metrics>,
     problems: &mut Problems,
 ) -> Option<Arc<BackendRuntime>> {
@@ -506,7 +527,9 @@ fn backend_runtime(
             own,
             &backend.tls,
             LinkRole::Gateway,
-            None,
+            previous
+                .and_then(|loaded| loaded.backends.get(&backend.name))
+                .map(|before| before.generation().as_ref()),
             clock::now(),
         ))?,
     };
@@ -564,7 +587,7 @@ fn backend_runtime(
     Some(BackendRuntime::new(
         Arc::clone(backend),
         diallers,
-        &generation,
+        generation,
         metrics.backend(&backend.name),
     ))
 }

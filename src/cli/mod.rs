@@ -78,8 +78,8 @@ struct Later {
 impl Later {
     fn refuse(&self, name: &str) -> Failure {
         Failure::Wrong(format!(
-            "portcullis {name} {}: not supported yet",
-            self.rest.join(" ")
+            "portcullis {}: not supported yet",
+            [&[name.to_owned()], &*self.rest].concat().join(" ")
         ))
     }
 }
@@ -135,7 +135,7 @@ fn role(run: &Run, name: &str, fits: impl Fn(&Config) -> bool) -> Result<(), Fai
     let config = check::read(&run.config)?;
     if !fits(&config) {
         return Err(Failure::Wrong(format!(
-            "{}: is no configuration of a {name}: run the other role with it",
+            "{}: is not the {name}'s configuration: run the other role with it",
             run.config.display()
         )));
     }

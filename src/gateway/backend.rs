@@ -21,7 +21,7 @@ use crate::{
     config::{Backend, Balance},
     identity::UnixSeconds,
     telemetry::metrics::BackendMetrics,
-    tls::{Generation, Usage, Verification},
+    tls::{Generation, Usage},
 };
 
 /// An acceptor that failed is the last choice for so long, doubled with each failure.
@@ -36,8 +36,7 @@ pub struct BackendRuntime {
     acceptors: Vec<Arc<AcceptorState>>,
     turn: AtomicUsize,
     metrics: Arc<BackendMetrics>,
-    verification: Arc<Verification>,
-    own_uri: Option<String>,
+    generation: Arc<Generation>,
 }
 
 /// What is known of one acceptor.
@@ -173,7 +172,7 @@ impl BackendRuntime {
     pub(crate) fn new(
         config: Arc<Backend>,
         diallers: Vec<Dialler>,
-        generation: &Generation,
+        generation: Arc<Generation>,
         metrics: Arc<BackendMetrics>,
     ) -> Arc<Self> {
         let acceptors = diallers
@@ -187,8 +186,7 @@ impl BackendRuntime {
             acceptors,
             turn: AtomicUsize::new(0),
             metrics,
-            verification: Arc::clone(&generation.verification),
-            own_uri: generation.leaf.uris.first().cloned(),
+            generation,
         })
     }
 
@@ -201,7 +199,13 @@ impl BackendRuntime {
     /// The URI in the certificate that we show to its acceptors.
     #[must_use]
     pub fn own_uri(&self) -> Option<&str> {
-        self.own_uri.as_deref()
+        self.generation.leaf.uris.first().map(String::as_str)
+    }
+
+    /// Who we are towards its acceptors, and whom we believe.
+    #[must_use]
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
     }
 
     /// Its metrics.
@@ -331,9 +335,10 @@ impl BackendRuntime {
                 "the acceptor is configured no more",
             ));
         };
-        let peer = self
-            .verification
-            .prove_again(chain, Usage::ServerAuth, clock::now())?;
+        let peer =
+            self.generation
+                .verification
+                .prove_again(chain, Usage::ServerAuth, clock::now())?;
         (state.dialler.judge)(Some(&peer)).map(drop)
     }
 }

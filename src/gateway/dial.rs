@@ -51,10 +51,11 @@ impl Dialler {
             // a foreign acceptor with protocols of its own and none in common says so with
             // this alert: it is asked again without ours
             Err(denied) if alert::wants_no_alpn(&denied) => {
-                self.handshake(&self.tls.without_alpn()).await?
+                self.handshake(&self.tls.without_alpn()).await
             }
-            other => other?,
+            other => other,
         };
+        let connected = connected.map_err(|denied| self.explained(denied))?;
         let mut stream = connected.stream;
         if connected.ours {
             link::write_open(&mut stream, open(client)).await?;
@@ -84,12 +85,9 @@ impl Dialler {
     }
 
     async fn handshake(&self, tls: &ClientTls) -> Result<Connected<Buffered<Socket>>, Denied> {
-        let socket = net::dial(&self.address, self.bind).await.map_err(|error| {
-            Denied::new(
-                Denial::UpstreamUnreachable,
-                format!("{}: {error}", self.address),
-            )
-        })?;
+        let socket = net::dial(&self.address, self.bind)
+            .await
+            .map_err(|error| Denied::new(Denial::UpstreamUnreachable, error.to_string()))?;
         connect(
             Buffered::new(socket),
             tls,
@@ -97,7 +95,6 @@ impl Dialler {
             Arc::clone(&self.judge),
         )
         .await
-        .map_err(|denied| self.explained(denied))
     }
 
     /// Adds which acceptor it was.

@@ -196,7 +196,7 @@ impl Metrics {
         );
         r.register(
             "backend_active",
-            "Connections and requests under way to a backend",
+            "Requests whose answer a backend still owes (http mode)",
             m.backend_active.clone(),
         );
         r.register(
@@ -284,7 +284,8 @@ impl Metrics {
             handshake: self.handshake.get_or_create_owned(&by),
             requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
             request_duration: self.request_duration.get_or_create_owned(&by),
-            exposed: self.exposed.get_or_create_owned(&by),
+            exposed: self.exposed.clone(),
+            by,
         })
     }
 
@@ -368,7 +369,9 @@ pub struct ListenerMetrics {
     handshake: Histogram,
     requests: [Counter; 5],
     request_duration: Histogram,
-    exposed: Gauge,
+    /// Set only where it was looked: absence says nothing.
+    exposed: Family<ByListener, Gauge>,
+    by: ByListener,
 }
 
 fn of(counters: &[Counter], reason: Denial) -> Option<&Counter> {
@@ -420,7 +423,9 @@ impl ListenerMetrics {
 
     /// Whether the backend can be reached round us; `None`: can't be seen.
     pub fn exposed(&self, exposed: Option<bool>) {
-        self.exposed.set(exposed.map_or(-1, i64::from));
+        self.exposed
+            .get_or_create(&self.by)
+            .set(exposed.map_or(-1, i64::from));
     }
 
     /// Counts for status: accepted, admitted, active, denied.

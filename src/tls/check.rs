@@ -37,9 +37,10 @@ pub fn identity(
 /// All problems at once.
 pub fn edge(
     listener: &GatewayListener,
+    previous: Option<&EdgeMaterial>,
     now: UnixSeconds,
 ) -> Result<(Arc<EdgeMaterial>, Vec<String>), Vec<MaterialError>> {
-    let material = EdgeMaterial::load(listener, None, now)?;
+    let material = EdgeMaterial::load(listener, previous, now)?;
     let mut warnings: Vec<_> = material
         .certificates
         .iter()

@@ -683,6 +683,20 @@ fn an_unknown_or_absent_name_and_a_foreign_alpn_change_nothing_without_hosts() {
 }
 
 #[test]
+fn a_foreign_acceptor_with_protocols_of_its_own_is_asked_again_without_ours() {
+    let world = World::new();
+    let leaf = world.leaf(Role::Acceptor, "legacy");
+    let server = Backend::tls_with(world.address(), &leaf, &["h2", "http/1.1"], |stream| {
+        echo(stream);
+    });
+    let (gateway, edge) = world.plain_gateway("tcp", server.address, "", "");
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    stream.write_all(b"hello").unwrap();
+    assert_eq!(word(&mut stream, 5).unwrap(), "hello", "{}", gateway.text());
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
 fn a_foreign_gateway_may_offer_protocols_of_its_own() {
     let world = World::new();
     let backend = Backend::greeting(world.address(), "hello");

@@ -70,12 +70,22 @@ impl Backend {
         leaf: &Leaf,
         serve: impl Fn(&mut TlsConnection) + Send + Sync + 'static,
     ) -> Self {
+        Self::tls_with(address, leaf, &[], serve)
+    }
+
+    /// The same, which closes on whoever offers other protocols than these.
+    pub(crate) fn tls_with(
+        address: SocketAddr,
+        leaf: &Leaf,
+        protocols: &[&str],
+        serve: impl Fn(&mut TlsConnection) + Send + Sync + 'static,
+    ) -> Self {
         let chain = CertificateDer::pem_file_iter(&leaf.certificate)
             .unwrap()
             .map(Result::unwrap)
             .collect();
         let key = PrivateKeyDer::from_pem_file(&leaf.key).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(
+        let mut config = ServerConfig::builder_with_provider(Arc::new(
             rustls::crypto::aws_lc_rs::default_provider(),
         ))
         .with_safe_default_protocol_versions()
@@ -83,6 +93,7 @@ impl Backend {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
+        config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
         let config = Arc::new(config);
         Self::serve(address, move |mut stream| {
             let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
