@@ -14,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use super::{Leaf, PATIENCE};
+use super::{Leaf, PATIENCE, until};
 
 /// What a backend with TLS of its own speaks over.
 pub(crate) type TlsConnection = StreamOwned<ServerConnection, TcpStream>;
@@ -31,7 +31,7 @@ impl Backend {
         address: SocketAddr,
         serve: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = until("a free port", || TcpListener::bind(address).ok());
         let connections = Arc::new(AtomicUsize::new(0));
         let (counted, serve) = (Arc::clone(&connections), Arc::new(serve));
         std::thread::spawn(move || {
