@@ -1,11 +1,11 @@
 //! The link between our own ends: OPEN, ADMITTED and REFUSED on a stream, and the bytes after.
 //! The frames themselves are in `wire/link.rs`.
 
-use std::{future::Future, io};
+use std::{future::Future, io, pin::pin};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::Closed;
+use super::{Aside, Closed};
 use crate::{
     admit::{Denial, Denied},
     net::{self, RelayCause, RelayOptions, relay},
@@ -138,10 +138,11 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let progress = std::sync::Arc::clone(&options.progress);
+    let ended = pin!(ended);
     let (bytes, cause) = tokio::select! {
         biased;
         end = relay(peer, upstream, &options) => ((end.a_to_b, end.b_to_a), denied_by(end.cause)),
-        why = ended => (progress.bytes(), Some(why)),
+        why = Aside::new(ended) => (progress.bytes(), Some(why)),
     };
     Closed {
         cause,

@@ -2,6 +2,7 @@
 //! decision. What comes out is an [`Admitted`] connection, which holds the [`Permit`].
 
 pub mod accept;
+mod aside;
 pub mod link;
 mod preface;
 mod record;
@@ -15,6 +16,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 pub use accept::Serving;
+pub use aside::Aside;
 pub use rules::{ListenerRules, Snapshot};
 pub use supervise::{LinkSupervision, Supervision};
 

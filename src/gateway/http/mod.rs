@@ -18,7 +18,7 @@ use std::{
     convert::Infallible,
     future::Future,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
@@ -46,7 +46,7 @@ use crate::{
     config::{GatewayListener, Limits, Route},
     drain::Drain,
     identity::CertFacts,
-    serve::{Admitted, BoxFuture, Closed, Role, Snapshot, Supervision},
+    serve::{Admitted, Aside, BoxFuture, Closed, Role, Snapshot, Supervision},
     telemetry::{access::Access, metrics::ListenerMetrics},
     wire::{
         forwarded::{Hop, Scheme, Stamp},
@@ -61,38 +61,58 @@ macro_rules! drive {
         let mut connection = $connection;
         let mut graceful = false;
         loop {
-            tokio::select! {
-                biased;
-                done = connection.as_mut() => break done.err().map(|error| io::denied_by(&error)),
-                why = $supervision.ended() => {
-                    $watch.ended(&why);
-                    break Some(why);
+            let turn = {
+                let turned = pin!(turn(&mut $watch, $supervision, &$draining, graceful));
+                tokio::select! {
+                    biased;
+                    done = connection.as_mut() => {
+                        break done.err().map(|error| io::denied_by(&error));
+                    }
+                    turn = Aside::new(turned) => turn,
                 }
-                wish = $watch.next() => match wish {
-                    // an idle connection is told to go; what is under way is finished
-                    Wish::GoAway if graceful => {}
-                    Wish::GoAway => {
-                        graceful = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    Wish::Cut(denied) => {
-                        $watch.ended(&denied);
-                        break Some(denied);
-                    }
-                },
-                () = $draining.cancelled(), if !graceful => {
+            };
+            match turn {
+                Turn::Finish if graceful => {}
+                // an idle connection is told to go; what is under way is finished
+                Turn::Finish => {
                     graceful = true;
                     connection.as_mut().graceful_shutdown();
+                }
+                Turn::Cut(why) => {
+                    $watch.ended(&why);
+                    break Some(why);
                 }
             }
         }
     }};
 }
 
+/// What a connection is told from outside.
+enum Turn {
+    Finish,
+    Cut(Denied),
+}
+
+/// Waits for whatever speaks first.
+async fn turn(
+    watch: &mut Watch,
+    supervision: &mut Supervision,
+    draining: &CancellationToken,
+    graceful: bool,
+) -> Turn {
+    tokio::select! {
+        biased;
+        why = supervision.ended() => Turn::Cut(why),
+        wish = watch.next() => match wish {
+            Wish::GoAway => Turn::Finish,
+            Wish::Cut(why) => Turn::Cut(why),
+        },
+        () = draining.cancelled(), if !graceful => Turn::Finish,
+    }
+}
+
 /// Streams at once on one HTTP/2 connection.
 const STREAMS: u32 = 100;
-/// Header fields of one request; hyper answers 431 beyond.
-const HEADERS: usize = 128;
 
 /// What a gateway's listener in http mode does.
 pub struct HttpGateway {
@@ -461,9 +481,10 @@ impl Connection {
     {
         let draining = self.drain.draining();
         let mut builder = http1::Builder::new();
+        // up to 100 fields in a head: with a number of our own hyper would allocate their table
+        // for each request
         builder
             .half_close(false)
-            .max_headers(HEADERS)
             .max_buf_size(self.limits.header_bytes.max(8 << 10));
         let mut held = builder.serve_connection(io, service).with_upgrades();
         let cause = drive!(Pin::new(&mut held), watch, supervision, draining);
@@ -504,7 +525,7 @@ impl Connection {
             .max_frame_size(64 << 10)
             .max_send_buf_size(256 << 10);
         drive!(
-            std::pin::pin!(builder.serve_connection(io, service)),
+            pin!(builder.serve_connection(io, service)),
             watch,
             supervision,
             draining

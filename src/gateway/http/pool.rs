@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{Executor, body::RequestBody};
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
         backend::{AcceptorState, Lease},
     },
     identity::UnixSeconds,
-    serve::{LinkSupervision, Snapshot},
+    serve::{Aside, LinkSupervision, Snapshot},
 };
 
 /// How often is looked whether enough connections are ready.
@@ -259,20 +261,20 @@ impl Shared {
             chain,
             ..
         } = self.backend.connect_to(acceptor, opening.client).await?;
-        let mut over = supervision(&lease, &chain, until, opening.rules);
+        let over = supervision(&lease, &chain, until, opening.rules);
         // counted again with each request that it carries
         drop(lease);
         let io = TokioIo::new(stream);
         let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
-        let force = self.drain.forced();
+        let cut = cut(over, self.drain.forced());
         let kind = match self.backend.config.protocol {
             BackendProtocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await.map_err(broken)?;
                 self.drain.spawn(async move {
+                    let cut = pin!(cut);
                     tokio::select! {
                         biased;
-                        () = force.cancelled() => {}
-                        why = over.ended() => told(&over, &why),
+                        () = Aside::new(cut) => {}
                         _ = connection.with_upgrades() => {}
                     }
                 });
@@ -282,10 +284,10 @@ impl Shared {
                 let executor = Executor(self.drain.clone());
                 let (sender, connection) = http2::handshake(executor, io).await.map_err(broken)?;
                 self.drain.spawn(async move {
+                    let cut = pin!(cut);
                     tokio::select! {
                         biased;
-                        () = force.cancelled() => {}
-                        why = over.ended() => told(&over, &why),
+                        () = Aside::new(cut) => {}
                         _ = connection => {}
                     }
                 });
@@ -326,8 +328,14 @@ fn supervision(
     }
 }
 
-/// The answers under way on it break; they are told apart by their own access lines.
-fn told(link: &LinkSupervision, why: &Denied) {
+/// Resolves when a link connection has to end. The answers under way on it break; they are told
+/// apart by their own access lines.
+async fn cut(mut link: LinkSupervision, force: CancellationToken) {
+    let why = tokio::select! {
+        biased;
+        () = force.cancelled() => return,
+        why = link.ended() => why,
+    };
     tracing::warn!(
         backend = %link.backend,
         acceptor = %link.acceptor,
