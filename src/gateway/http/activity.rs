@@ -166,7 +166,8 @@ impl Activity {
             limits.write_timeout,
         );
         // deadlines are met to within a quarter
-        let step = (head.min(idle).min(write) / 4).max(Duration::from_millis(10));
+        let least = head.min(idle).min(write).min(limits.response_timeout);
+        let step = (least / 4).max(Duration::from_millis(10));
         Watch {
             activity: Arc::clone(self),
             head,

@@ -1,6 +1,11 @@
 //! Sends a request over a link and waits for its answer, once more where that is safe.
 
-use std::sync::Arc;
+use std::{
+    future::{Future as _, poll_fn},
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
 
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
@@ -92,25 +97,43 @@ async fn respond_in_time(
 ) -> Result<Response<Incoming>, Failure> {
     let limit = asked.gateway.limits.response_timeout;
     let mut sending = std::pin::pin!(sender.send(request));
-    loop {
-        let was_done = received.is_done();
-        match tokio::time::timeout(limit, sending.as_mut()).await {
-            Ok(Ok(response)) => return Ok(response),
-            Ok(Err(failed)) => {
-                return Err(match failed.unsent {
-                    Some(request) => Failure::Unsent(request),
-                    None => Failure::Denied(broken(&failed.error)),
-                });
+    let answered = if asked.connection.activity.is_http2() {
+        loop {
+            let was_done = received.is_done();
+            match tokio::time::timeout(limit, sending.as_mut()).await {
+                Ok(answered) => break Some(answered),
+                // the clock runs from the request's end: before that the client may be the slow one
+                Err(_) if !was_done => {}
+                Err(_) => break None,
             }
-            // the clock runs from the request's end: before that the client may be the slow one
-            Err(_) if !was_done => {}
-            Err(_) => {
-                let detail = format!("limits.response_timeout = {limit:?}");
-                return Err(Failure::Denied(Denied::new(
-                    Denial::UpstreamTimeout,
-                    detail,
-                )));
+        }
+    } else {
+        // without a timer for each request: the connection's watch wakes this task every now and
+        // then, and hyper polls a request under way whenever the task wakes
+        let mut since: Option<Instant> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
+                return Poll::Ready(Some(answered));
             }
+            if received.is_done() && since.get_or_insert_with(Instant::now).elapsed() >= limit {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    match answered {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(failed)) => Err(match failed.unsent {
+            Some(request) => Failure::Unsent(request),
+            None => Failure::Denied(broken(&failed.error)),
+        }),
+        None => {
+            let detail = format!("limits.response_timeout = {limit:?}");
+            Err(Failure::Denied(Denied::new(
+                Denial::UpstreamTimeout,
+                detail,
+            )))
         }
     }
 }
