@@ -44,7 +44,7 @@ pub(super) async fn answer(
     } else {
         Trust::Untrusted
     };
-    let request_id = request_id(request.headers(), trust, &connection);
+    let request_id = RequestId::of(request.headers(), trust, &connection);
     let accept = request.headers().get(header::ACCEPT).cloned();
     let mut account = Account {
         record: gateway
@@ -78,11 +78,14 @@ pub(super) async fn answer(
     };
     match answered {
         Ok(answered) => answered.respond(&connection, account),
-        Err(denied) => errors::refusal(&denied, accept.as_ref(), &request_id, account),
+        Err(denied) => {
+            let request_id = request_id.text(&connection);
+            errors::refusal(&denied, accept.as_ref(), &request_id, account)
+        }
     }
 }
 
-fn record(connection: &Connection, request: &Request<Incoming>, request_id: &str) -> Access {
+fn record(connection: &Connection, request: &Request<Incoming>, id: &RequestId) -> Access {
     Access {
         listener: connection.listener.to_string(),
         connection: connection.name.clone(),
@@ -91,9 +94,48 @@ fn record(connection: &Connection, request: &Request<Incoming>, request_id: &str
         sni: connection.client.sni.clone().unwrap_or_default(),
         method: request.method().to_string(),
         path: request.uri().path().to_owned(),
-        request_id: request_id.to_owned(),
+        request_id: id.text(connection),
         decision: "admitted",
         ..Access::default()
+    }
+}
+
+/// What a request is called in our log and the backend's.
+pub(super) enum RequestId {
+    /// By a trusted proxy.
+    Kept(HeaderValue),
+    /// By us: its number in the connection's name.
+    Made(u64),
+}
+
+impl RequestId {
+    fn of(headers: &HeaderMap, trust: Trust, connection: &Connection) -> Self {
+        let sent = (trust == Trust::TrustedProxy).then(|| headers.get(REQUEST_ID));
+        match sent.flatten() {
+            Some(id) if (1..=128).contains(&id.len()) && id.to_str().is_ok() => {
+                Self::Kept(id.clone())
+            }
+            _ => Self::Made(connection.requests.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    pub(super) fn text(&self, connection: &Connection) -> String {
+        match self {
+            Self::Kept(id) => id.to_str().unwrap_or_default().to_owned(),
+            Self::Made(number) => {
+                let mut digits = itoa::Buffer::new();
+                [&connection.name, "-", digits.format(*number)].concat()
+            }
+        }
+    }
+
+    pub(super) fn value(&self, connection: &Connection) -> HeaderValue {
+        match self {
+            Self::Kept(id) => id.clone(),
+            // hex digits, a hyphen and a number
+            Self::Made(_) => HeaderValue::try_from(self.text(connection))
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+        }
     }
 }
 
@@ -103,7 +145,7 @@ pub(super) struct Asked<'a> {
     /// The rules of this moment.
     pub(super) gateway: &'a HttpGateway,
     pub(super) trust: Trust,
-    pub(super) request_id: &'a str,
+    pub(super) request_id: &'a RequestId,
 }
 
 /// An answer of the backend.
@@ -247,20 +289,6 @@ async fn forward(
         received,
         client_upgrade,
     })
-}
-
-/// Kept from a trusted proxy, else the connection's name and the request's number in it.
-fn request_id(headers: &HeaderMap, trust: Trust, connection: &Connection) -> String {
-    let sent = headers
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok());
-    match sent {
-        Some(id) if trust == Trust::TrustedProxy && (1..=128).contains(&id.len()) => id.to_owned(),
-        _ => {
-            let number = connection.requests.fetch_add(1, Ordering::Relaxed);
-            format!("{}-{number}", connection.name)
-        }
-    }
 }
 
 impl Answered {

@@ -1,6 +1,6 @@
 //! What a request looks like towards the backend: target, host, forwarding and identity headers.
 
-use http::{HeaderMap, HeaderValue, Uri, header, uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri};
 
 use super::request::{Asked, Judged};
 use crate::{
@@ -11,15 +11,10 @@ use crate::{
 };
 
 /// Names a request in our log and the backend's.
-pub(super) const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Spellings that a backend which turns headers into variables would merge with what we write.
-const MERGED: [&str; 4] = [
-    "content_length",
-    "x_request_id",
-    "x_request-id",
-    "x-request_id",
-];
+/// What we write, and a backend that turns headers into variables would merge with other spellings.
+const WRITTEN: [&str; 2] = ["content-length", "x-request-id"];
 
 /// Origin form (RFC 9112 section 3.2.1) with the route's prefix rewritten.
 pub(super) fn target(original: &Uri, judged: &Judged<'_>) -> Result<Uri, Denied> {
@@ -86,10 +81,8 @@ pub(super) fn rewrite(
     }
     join_cookies(headers);
     headers.insert(header::HOST, host);
-    for spelling in MERGED {
-        headers.remove(spelling);
-    }
-    headers.insert(REQUEST_ID, value(asked.request_id)?);
+    forwarded::remove_merged(headers, &WRITTEN);
+    headers.insert(REQUEST_ID, asked.request_id.value(connection));
     headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
     Ok(())
 }

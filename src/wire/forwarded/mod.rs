@@ -107,14 +107,29 @@ impl Stamp {
 /// then sets the forwarding headers. Credentials and the client-certificate header are set after
 /// this by the caller.
 pub fn prepare_request(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
-    strip_hop_by_hop(headers);
-    strip_claims(headers, trust);
+    strip(headers, |name, folded| is_forbidden(name, folded, trust));
     set_forwarding(headers, stamp, trust);
 }
 
 /// Removes what ends at this hop, and what `Connection` lists, except fields that a client may
 /// not take away. Of `TE` only `trailers` is left. For requests and responses.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip(headers, |_, _| false);
+}
+
+/// Removes what ends at this hop, and what is unwanted otherwise. One pass over the names: most
+/// messages hold nothing of all that.
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) {
+    let mut doomed: Vec<HeaderName> = Vec::new();
+    for name in headers.keys() {
+        let folded = fold(name.as_str());
+        if HOP_BY_HOP.contains(&&*folded) || unwanted(name.as_str(), &folded) {
+            doomed.push(name.clone());
+        }
+    }
+    if doomed.is_empty() {
+        return;
+    }
     let trailers = headers
         .get_all(TE)
         .iter()
@@ -126,7 +141,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    remove_where(headers, |_, folded| HOP_BY_HOP.contains(&folded));
+    for name in doomed {
+        headers.remove(name);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -154,14 +171,17 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Removes what a source may not claim, in any spelling. From a trusted proxy only the spellings
+/// Whether a source may not say this, in any spelling. From a trusted proxy only the spellings
 /// with underscores go, which a backend would merge with the right ones, and names that nobody
 /// may send.
+fn is_forbidden(name: &str, folded: &str, trust: Trust) -> bool {
+    let never = folded == "proxy" || REWRITES.contains(&folded);
+    never || is_claim(folded) && (trust == Trust::Untrusted || name.contains('_'))
+}
+
+/// Removes what a source may not claim.
 pub fn strip_claims(headers: &mut HeaderMap, trust: Trust) {
-    remove_where(headers, |name, folded| {
-        let never = folded == "proxy" || REWRITES.contains(&folded);
-        never || is_claim(folded) && (trust == Trust::Untrusted || name.contains('_'))
-    });
+    remove_where(headers, |name, folded| is_forbidden(name, folded, trust));
 }
 
 /// Removes from trailers what has no place there: claims, routing, framing and credentials.
@@ -182,6 +202,14 @@ pub fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
     remove_where(headers, |_, folded| folded == wanted);
 }
 
+/// Removes the spellings with underscores of names that are in lower case with hyphens: a backend
+/// that turns headers into variables would merge them with the right ones.
+pub fn remove_merged(headers: &mut HeaderMap, names: &[&str]) {
+    remove_where(headers, |name, folded| {
+        name.contains('_') && names.contains(&folded)
+    });
+}
+
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) {
     let doomed: Vec<HeaderName> = headers
         .keys()
@@ -194,6 +222,16 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) 
 }
 
 fn set_forwarding(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
+    if trust == Trust::Untrusted {
+        // what an untrusted source said is gone already
+        headers.insert(X_FORWARDED_FOR, stamp.client.clone());
+        headers.insert(FORWARDED, stamp.element.clone());
+        headers.insert(X_FORWARDED_PROTO, stamp.proto.clone());
+        if let Some(host) = &stamp.host {
+            headers.insert(X_FORWARDED_HOST, host.clone());
+        }
+        return;
+    }
     append(headers, &X_FORWARDED_FOR, &stamp.client);
     append(headers, &FORWARDED, &stamp.element);
     for (name, ours) in [
@@ -202,7 +240,7 @@ fn set_forwarding(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
         (X_FORWARDED_HOST, stamp.host.as_ref()),
     ] {
         // A trusted proxy's word stands where it is one word; two answers are none.
-        let kept = trust == Trust::TrustedProxy && headers.get_all(&name).iter().count() == 1;
+        let kept = headers.get_all(&name).iter().count() == 1;
         if !kept {
             match ours {
                 Some(value) => headers.insert(name, value.clone()),
@@ -212,7 +250,6 @@ fn set_forwarding(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
     }
 }
 
-/// After [`strip_claims`] an untrusted source has left nothing to append to.
 fn append(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
     let mut list: Vec<u8> = Vec::new();
     for value in headers.get_all(name) {
