@@ -15,6 +15,8 @@ use super::{
 const MOST_WORKERS: u64 = 1_024;
 /// Sixteen million connections are more than a process can hold, and fewer than a semaphore can.
 const MOST: u64 = 16_000_000;
+/// Each may hold a window of a request's body.
+const MOST_STREAMS: u64 = 10_000;
 /// hyper keeps at least 8 KiB for a head.
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 20;
 
@@ -174,6 +176,12 @@ pub(super) fn limits_over(base: &Limits, value: Option<&Value<'_>>, name: &str) 
             );
         }
         limits.header_bytes = usize::try_from(bytes).unwrap_or(limits.header_bytes);
+    }
+    if let Some(streams) = table
+        .get("streams")
+        .and_then(|v| v.number(1..=MOST_STREAMS))
+    {
+        limits.streams = u32::try_from(streams).unwrap_or(limits.streams);
     }
     table.finish();
     limits

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Cipher, Health, KeyExchange, Limits, Pool, TlsOptions};
+use super::{
+    Cipher, Health, KeyExchange, Limits, PathNormalisation, Pool, TlsOptions, UnderscoreHeaders,
+};
 
 /// Post-quantum first: what is recorded today must not be read tomorrow.
 const KEY_EXCHANGE: [KeyExchange; 3] = [
@@ -56,6 +58,8 @@ pub(super) fn limits(connections_per_ip: usize) -> Limits {
         header_bytes: 32 << 10,
         // no limit: uploads are the backend's business
         body_bytes: 0,
+        // RFC 9113 section 6.5.2 advises no fewer; nginx 128, Envoy's edge advice 100
+        streams: 100,
     }
 }
 
@@ -97,6 +101,12 @@ pub(super) fn health() -> Health {
 
 /// `alpn` of an http listener: HTTP/2 where both can.
 pub(super) const ALPN: [&str; 2] = ["h2", "http/1.1"];
+
+/// `path_normalisation`: a path that two servers read as two passes by one's rules.
+pub(super) const PATH_NORMALISATION: PathNormalisation = PathNormalisation::Refuse;
+
+/// `underscore_headers`: as nginx does, for the same reason.
+pub(super) const UNDERSCORE_HEADERS: UnderscoreHeaders = UnderscoreHeaders::Drop;
 
 /// `[log] level`.
 pub(super) const LOG_LEVEL: &str = "info";

@@ -38,12 +38,23 @@ const HOMES: [(&str, &[&str]); 8] = [
             "client_crl_policy",
             "danger_any_client",
             "trusted_proxies",
+            "path_normalisation",
+            "underscore_headers",
             "starttls",
             "tls_certificate",
         ],
     ),
     (LISTENER, &["address", "mode"]),
-    (ROUTE, &["host", "methods", "policies", "rewrite_prefix"]),
+    (
+        ROUTE,
+        &[
+            "host",
+            "methods",
+            "policies",
+            "rewrite_prefix",
+            "keep_headers",
+        ],
+    ),
     (
         BACKEND,
         &[
@@ -87,6 +98,7 @@ const HOMES: [(&str, &[&str]); 8] = [
             "drain_timeout",
             "header_bytes",
             "body_bytes",
+            "streams",
         ],
     ),
 ];

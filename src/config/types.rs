@@ -172,6 +172,7 @@ pub struct Limits {
     pub drain_timeout: Duration,
     pub header_bytes: usize,
     pub body_bytes: u64,
+    pub streams: u32,
 }
 
 /// A listening address.
@@ -271,6 +272,27 @@ pub struct ClientAuth {
     pub clients: Option<PeerNames>,
 }
 
+/// What becomes of a request whose path two servers could read as two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathNormalisation {
+    /// It is refused.
+    Refuse,
+    /// Dot segments and encoded slashes are resolved first, for routes and backend alike.
+    Normalise,
+}
+
+/// What becomes of header names with an underscore, which a backend that turns headers into
+/// variables takes for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnderscoreHeaders {
+    /// They are left out.
+    Drop,
+    /// The request is refused.
+    Refuse,
+    /// They pass, but for those that would be taken for a name that is not the client's to set.
+    Keep,
+}
+
 /// A gateway's listener.
 #[derive(Clone, Debug)]
 pub struct GatewayListener {
@@ -294,6 +316,10 @@ pub struct GatewayListener {
     pub proxy_from: Option<NetworkList>,
     /// `trusted_proxies`.
     pub trusted_proxies: NetworkList,
+    /// `path_normalisation`.
+    pub path_normalisation: PathNormalisation,
+    /// `underscore_headers`.
+    pub underscore_headers: UnderscoreHeaders,
     /// `starttls = "postgres"`.
     pub starttls_postgres: bool,
     /// TLS with this listener's table merged.
@@ -323,6 +349,8 @@ pub struct Route {
     pub backend: String,
     /// Replaces the matched prefix.
     pub rewrite_prefix: Option<String>,
+    /// `keep_headers`: of the names that are removed from every request, those that stay.
+    pub keep_headers: Vec<http::HeaderName>,
 }
 
 /// Which acceptor is taken.

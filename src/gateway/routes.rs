@@ -97,6 +97,7 @@ mod tests {
             clients: None,
             backend: "b".into(),
             rewrite_prefix: Some("/v2/".into()),
+            keep_headers: Vec::new(),
         })
     }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::super::{
-    CertificateFiles, ClientAuth, ClientCert, GatewayListener, Mode,
+    CertificateFiles, ClientAuth, ClientCert, GatewayListener, Mode, PathNormalisation,
+    UnderscoreHeaders,
     bound::{Bound, lonely_key, read_bound, read_proxy_from},
     common::{Head, limits_over, preferences, tls_over},
     defaults,
@@ -89,6 +90,7 @@ fn read_rest(
         value.bad("`trusted_proxies` in tcp mode", help);
     }
     let trusted_proxies = proxies.and_then(|v| networks(&v)).unwrap_or_default();
+    let (path_normalisation, underscore_headers) = read_strictness(table, mode);
     let starttls = table.get("starttls");
     let protocol = starttls
         .as_ref()
@@ -110,10 +112,46 @@ fn read_rest(
         client_auth,
         proxy_from,
         trusted_proxies,
+        path_normalisation,
+        underscore_headers,
         starttls_postgres: protocol.is_some(),
         tls,
         limits,
     })
+}
+
+/// What is done with requests that a backend might read otherwise than we do.
+fn read_strictness(
+    table: &Table<'_>,
+    mode: Option<Mode>,
+) -> (PathNormalisation, UnderscoreHeaders) {
+    let (paths, underscores) = (
+        table.get("path_normalisation"),
+        table.get("underscore_headers"),
+    );
+    for value in [&paths, &underscores].into_iter().flatten() {
+        if mode == Some(Mode::Tcp) {
+            let message = format!("`{}` in tcp mode", value.key);
+            value.bad(message, "a byte stream has no requests to look at");
+        }
+    }
+    let ways = [
+        ("refuse", PathNormalisation::Refuse),
+        ("normalise", PathNormalisation::Normalise),
+    ];
+    let fates = [
+        ("drop", UnderscoreHeaders::Drop),
+        ("refuse", UnderscoreHeaders::Refuse),
+        ("keep", UnderscoreHeaders::Keep),
+    ];
+    (
+        paths
+            .and_then(|value| value.word(&ways, &[]))
+            .unwrap_or(defaults::PATH_NORMALISATION),
+        underscores
+            .and_then(|value| value.word(&fates, &[]))
+            .unwrap_or(defaults::UNDERSCORE_HEADERS),
+    )
 }
 
 fn read_alpn(table: &Table<'_>, mode: Option<Mode>) -> Vec<String> {

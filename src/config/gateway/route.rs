@@ -10,7 +10,10 @@ use super::{
     },
     listener::Sketch,
 };
-use crate::{identity::DnsPattern, wire::path::PathPrefix};
+use crate::{
+    identity::DnsPattern,
+    wire::{forwarded, path::PathPrefix},
+};
 
 /// A route and the listeners that it can match on.
 pub(super) struct Placed {
@@ -90,12 +93,16 @@ fn read(
     listeners: &[Sketch<'_>],
     backends: &[&str],
 ) -> Option<Placed> {
-    let (path, methods, rewrite) = (
+    let (path, methods, rewrite, keep) = (
         table.get("path"),
         table.get("methods"),
         table.get("rewrite_prefix"),
+        table.get("keep_headers"),
     );
-    let of_http: Vec<&Value<'_>> = [&path, &methods, &rewrite].into_iter().flatten().collect();
+    let of_http: Vec<&Value<'_>> = [&path, &methods, &rewrite, &keep]
+        .into_iter()
+        .flatten()
+        .collect();
     let listener = table.get("listener");
     let scope = read_scope(table, listener.as_ref(), listeners, &of_http);
     let hosts_value = table.get("host");
@@ -146,6 +153,7 @@ fn read(
         clients,
         backend: backend?,
         rewrite_prefix: rewrite.and_then(|v| read_path(&v)),
+        keep_headers: keep.as_ref().map(read_kept).unwrap_or_default(),
     };
     Some(Placed {
         route: Arc::new(route),
@@ -262,6 +270,28 @@ fn read_path(value: &Value<'_>) -> Option<String> {
         let plain = plain && !dots && !hollow && PathPrefix::parse(text).is_ok();
         plain.then(|| text.to_owned())
     })
+}
+
+/// Only what is removed can be kept, so that nobody believes that a claim is.
+fn read_kept(value: &Value<'_>) -> Vec<http::HeaderName> {
+    let expected = "one of the headers that are removed, such as \"X-HTTP-Method-Override\"";
+    let read = |item: &Value<'_>| {
+        item.judged(expected, |text| {
+            http::HeaderName::from_bytes(text.as_bytes())
+                .ok()
+                .filter(forwarded::is_override)
+                .ok_or_else(|| {
+                    let names = forwarded::overrides().collect::<Vec<_>>().join(", ");
+                    format!("{text:?} is none of the headers that can be kept: {names}")
+                })
+        })
+    };
+    value
+        .list()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(read)
+        .collect()
 }
 
 fn read_methods(value: &Value<'_>) -> Option<Vec<String>> {

@@ -15,7 +15,7 @@ use crate::{
     admit::{Denial, Denied, Grant, PeerFacts},
     config::{
         CertificateFiles, Cipher, ClientAuth, ClientCert, GatewayListener, KeyExchange, Limits,
-        ListenAddress, Mode, NetworkList, TlsOptions,
+        ListenAddress, Mode, NetworkList, PathNormalisation, TlsOptions, UnderscoreHeaders,
     },
     tls::{
         Accepted, ClientTls, Connected, EdgeMaterial, Judge, LINK_ALPN, LinkRole, NameCheck,
@@ -659,6 +659,8 @@ fn listener(mode: Mode, starttls: bool, client_auth: Option<ClientAuth>) -> Gate
         client_auth,
         proxy_from: None,
         trusted_proxies: NetworkList::default(),
+        path_normalisation: PathNormalisation::Refuse,
+        underscore_headers: UnderscoreHeaders::Drop,
         starttls_postgres: starttls,
         tls: options(),
         limits: Limits {
@@ -675,6 +677,7 @@ fn listener(mode: Mode, starttls: bool, client_auth: Option<ClientAuth>) -> Gate
             drain_timeout: Duration::from_secs(1),
             header_bytes: 1,
             body_bytes: 0,
+            streams: 100,
         },
     }
 }

@@ -18,7 +18,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use names::{HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, REWRITES, fold, is_claim};
+use names::{HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, OVERRIDES, fold, is_claim};
 
 /// `X-Forwarded-For`.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,6 +34,30 @@ pub enum Trust {
     Untrusted,
     /// One of `trusted_proxies`: keep it and append.
     TrustedProxy,
+}
+
+/// What is left of a request's headers.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy<'a> {
+    /// Whether the source is believed.
+    pub trust: Trust,
+    /// Overrides that stay (see [`is_override`]), in this spelling.
+    pub keep: &'a [HeaderName],
+    /// Names with an underscore stay. A backend that turns headers into variables takes each for
+    /// the name with hyphens.
+    pub underscored: bool,
+}
+
+impl Policy<'_> {
+    /// No override stays, and names with underscores do.
+    #[must_use]
+    pub const fn of(trust: Trust) -> Self {
+        Self {
+            trust,
+            keep: &[],
+            underscored: true,
+        }
+    }
 }
 
 /// The scheme that the client used.
@@ -107,8 +131,13 @@ impl Stamp {
 /// then sets the forwarding headers. Credentials and the client-certificate header are set after
 /// this by the caller.
 pub fn prepare_request(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
-    strip(headers, |name, folded| is_forbidden(name, folded, trust));
-    set_forwarding(headers, stamp, trust);
+    prepare_request_by(headers, stamp, &Policy::of(trust));
+}
+
+/// The same with a policy of its own.
+pub fn prepare_request_by(headers: &mut HeaderMap, stamp: &Stamp, policy: &Policy<'_>) {
+    strip(headers, |name, folded| is_forbidden(name, folded, policy));
+    set_forwarding(headers, stamp, policy.trust);
 }
 
 /// Removes what ends at this hop, and what `Connection` lists, except fields that a client may
@@ -174,14 +203,32 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
 /// Whether a source may not say this, in any spelling. From a trusted proxy only the spellings
 /// with underscores go, which a backend would merge with the right ones, and names that nobody
 /// may send.
-fn is_forbidden(name: &str, folded: &str, trust: Trust) -> bool {
-    let never = folded == "proxy" || REWRITES.contains(&folded);
-    never || is_claim(folded) && (trust == Trust::Untrusted || name.contains('_'))
+fn is_forbidden(name: &str, folded: &str, policy: &Policy<'_>) -> bool {
+    let underscored = name.contains('_');
+    if underscored && !policy.underscored {
+        return true;
+    }
+    let kept = || policy.keep.iter().any(|kept| kept.as_str() == name);
+    let never = folded == "proxy" || names::is_override(folded) && !kept();
+    never || is_claim(folded) && (policy.trust == Trust::Untrusted || underscored)
 }
 
 /// Removes what a source may not claim.
 pub fn strip_claims(headers: &mut HeaderMap, trust: Trust) {
-    remove_where(headers, |name, folded| is_forbidden(name, folded, trust));
+    let policy = Policy::of(trust);
+    remove_where(headers, |name, folded| is_forbidden(name, folded, &policy));
+}
+
+/// Whether this is one of the headers that replace path, host or method of a request: removed,
+/// unless a route keeps it.
+#[must_use]
+pub fn is_override(name: &HeaderName) -> bool {
+    names::is_override(name.as_str())
+}
+
+/// Those headers, in alphabetical order.
+pub fn overrides() -> impl Iterator<Item = &'static str> {
+    OVERRIDES.iter().copied()
 }
 
 /// Removes from trailers what has no place there: claims, routing, framing and credentials.
@@ -189,7 +236,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     remove_where(trailers, |_, folded| {
         is_claim(folded)
             || folded == "proxy"
-            || REWRITES.contains(&folded)
+            || names::is_override(folded)
             || HOP_BY_HOP.contains(&folded)
             || NEVER_IN_TRAILERS.contains(&folded)
     });

@@ -38,8 +38,33 @@ pub(super) const CLAIM_PREFIXES: &[&str] = &[
     "x-envoy-external-address",
 ];
 
-/// Names that replace the path of the request behind our back (IIS, Zend and Symfony).
-pub(super) const REWRITES: &[&str] = &["x-original-url", "x-rewrite-url"];
+/// Names by which a client would replace path, host or method of a request behind our rules, or
+/// tell a backend what only a server before it may: removed, whoever sends them, unless a route
+/// keeps them. In alphabetical order.
+pub(super) const OVERRIDES: &[&str] = &[
+    "x-accel-mapping",         // Rack::Sendfile, of nginx
+    "x-backend-host",          // PHP frameworks
+    "x-envoy-original-path",   // Envoy
+    "x-host",                  // several frameworks
+    "x-http-host-override",    // several frameworks
+    "x-http-method",           // Microsoft's OData
+    "x-http-method-override",  // Google, Rails, Symfony, Express
+    "x-http-path-override",    // several frameworks
+    "x-method-override",       // IBM, Express
+    "x-middleware-subrequest", // Next.js (CVE-2025-29927)
+    "x-original-method",       // authorisation by nginx and Traefik
+    "x-original-uri",          // authorisation by nginx
+    "x-original-url",          // IIS, Symfony, authorisation by nginx
+    "x-override-url",          // several frameworks
+    "x-rewrite-url",           // IIS, Zend, Symfony
+    "x-sendfile-type",         // Rack::Sendfile
+    "x-waws-unencoded-url",    // Azure's web servers
+];
+
+/// Whether a folded name is one of [`OVERRIDES`].
+pub(super) fn is_override(folded: &str) -> bool {
+    folded.starts_with("x-") && OVERRIDES.binary_search(&folded).is_ok()
+}
 
 /// Sections of RFC 9110 (7.6.1), RFC 9112 and custom that end at this hop. `Trailer` stays: the
 /// trailers go on.

@@ -52,6 +52,12 @@ fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
 #[case("Client_Cert_Chain")]
 #[case("Proxy")]
 #[case("X-Original-URL")]
+#[case("x_rewrite_url")]
+#[case("X-HTTP-Method-Override")]
+#[case("X_HTTP_Method")]
+#[case("X-Method-Override")]
+#[case("X-Original-Host")]
+#[case("X-Middleware-Subrequest")]
 fn a_stranger_can_not_claim(#[case] name: &str) {
     let mut headers = map(&[(name, "203.0.113.9"), (name, "again"), ("accept", "*/*")]);
     strip_claims(&mut headers, Trust::Untrusted);
@@ -315,4 +321,45 @@ proptest! {
         strip_trailers(&mut headers);
         prop_assert!(!headers.contains_key(FORWARDED));
     }
+}
+
+#[test]
+fn overrides_stay_where_they_are_kept_and_in_one_spelling() {
+    let keep = [HeaderName::from_static("x-http-method-override")];
+    let mut headers = map(&[
+        ("x-http-method-override", "PATCH"),
+        ("x_http_method_override", "DELETE"),
+        ("x-http-method", "DELETE"),
+        ("plain_name", "a"),
+    ]);
+    let policy = Policy {
+        keep: &keep,
+        ..Policy::of(Trust::Untrusted)
+    };
+    remove_where(&mut headers, |name, folded| {
+        is_forbidden(name, folded, &policy)
+    });
+    assert_eq!(
+        headers.keys().collect::<Vec<_>>(),
+        ["x-http-method-override", "plain_name"]
+    );
+    let policy = Policy {
+        underscored: false,
+        ..policy
+    };
+    remove_where(&mut headers, |name, folded| {
+        is_forbidden(name, folded, &policy)
+    });
+    assert_eq!(
+        headers.keys().collect::<Vec<_>>(),
+        ["x-http-method-override"]
+    );
+}
+
+#[test]
+fn overrides_are_in_order() {
+    let names: Vec<_> = overrides().collect();
+    assert!(names.is_sorted(), "they are searched");
+    assert!(is_override(&HeaderName::from_static("x-host")));
+    assert!(!is_override(&HeaderName::from_static("x-hosts")));
 }

@@ -67,6 +67,64 @@ pub fn check(raw: &str) -> Result<(), PathError> {
     Ok(())
 }
 
+/// Resolves what [`check`] refuses and what has one meaning all the same: `%2f` becomes a slash
+/// and `%2e` a dot, then segments `.` and `..` go (RFC 3986 section 5.2.4). All else stays as it
+/// came, other percent-encoding too. `None`: there is nothing to resolve.
+///
+/// # Errors
+/// [`PathError::DotSegment`] where `..` climbs above the root, or stands with parameters (`..;`);
+/// whatever else [`check`] refuses of the outcome.
+pub fn normalise(raw: &str) -> Result<Option<String>, PathError> {
+    let decoded = raw.contains('%').then(|| unescape(raw));
+    let path = decoded.as_deref().unwrap_or(raw);
+    let dots = |segment: &str| matches!(segment, "." | "..");
+    if raw == "*" || decoded.is_none() && !path.split('/').any(dots) {
+        return Ok(None);
+    }
+    let inside = path.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = inside.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." => {}
+            ".." => {
+                kept.pop().ok_or(PathError::DotSegment)?;
+            }
+            other => {
+                kept.push(other);
+                continue;
+            }
+        }
+        // a folder stays a folder
+        if last {
+            kept.push("");
+        }
+    }
+    let path = format!("/{}", kept.join("/"));
+    check(&path)?;
+    Ok((path != raw).then_some(path))
+}
+
+/// Decodes `%2f` and `%2e`, in either case, and nothing else.
+fn unescape(raw: &str) -> String {
+    let mut parts = raw.split('%');
+    let mut path = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        match code.to_ascii_lowercase().as_str() {
+            "2f" => path.push('/'),
+            "2e" => path.push('.'),
+            _ => {
+                path.push('%');
+                path.push_str(code);
+            }
+        }
+        path.push_str(rest);
+    }
+    path
+}
+
 /// A path prefix of a rule. `/orders/` and `/orders` are one: both hold `/orders` and everything
 /// below it, and neither holds `/orders2`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

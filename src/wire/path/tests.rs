@@ -148,3 +148,50 @@ proptest! {
         }
     }
 }
+
+#[rstest::rstest]
+#[case("/", None)]
+#[case("*", None)]
+#[case("/a//b/%61;x", None)]
+#[case("/...", None)]
+#[case("/a/./b", Some("/a/b"))]
+#[case("/a/../b", Some("/b"))]
+#[case("/a/b/..", Some("/a/"))]
+#[case("/a/b/.", Some("/a/b/"))]
+#[case("/a/%2e%2E/b", Some("/b"))]
+#[case("/a%2fb/%2f..", Some("/a/b/"))]
+#[case("/a%2F..%2Fb%20c", Some("/b%20c"))]
+#[case("/%2561/%2E", Some("/%2561/"))]
+fn dot_segments_and_slashes_are_resolved(#[case] path: &str, #[case] expected: Option<&str>) {
+    assert_eq!(normalise(path), Ok(expected.map(str::to_owned)));
+}
+
+#[rstest::rstest]
+#[case("", PathError::NotAbsolute)]
+#[case("a/..", PathError::NotAbsolute)]
+#[case("/..", PathError::DotSegment)]
+#[case("/a/../../b", PathError::DotSegment)]
+#[case("/%2e%2e%2fb", PathError::DotSegment)]
+#[case("/a/..;/b/.", PathError::DotSegment)]
+#[case("/a/../b%5cc", PathError::EncodedSlash)]
+#[case("/./%00", PathError::Control)]
+#[case("/./%", PathError::Percent)]
+#[case("/./%ff", PathError::NotUtf8)]
+fn what_can_not_be_resolved_is_refused(#[case] path: &str, #[case] error: PathError) {
+    assert_eq!(normalise(path), Err(error));
+}
+
+proptest! {
+    #[test]
+    fn what_is_normalised_passes_and_is_not_normalised_again(
+        path in "/([a.]|%2[eEfF]|%61|/|;){0,12}"
+    ) {
+        if let Ok(Some(once)) = normalise(&path) {
+            prop_assert_eq!(check(&once), Ok(()));
+            prop_assert_eq!(normalise(&once), Ok(None));
+        } else if check(&path).is_ok() {
+            // what passes as it is stays as it is
+            prop_assert_eq!(normalise(&path), Ok(None));
+        }
+    }
+}
