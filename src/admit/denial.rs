@@ -85,6 +85,7 @@ denials! {
     OpenInvalid, "open_invalid", 400, Peer, Warn, "the link's OPEN frame is malformed or of an unknown version", "bring both ends to releases that speak the same link version";
     StarttlsPlaintext, "starttls_plaintext", 0, Peer, Info, "a client of a starttls listener did not ask for TLS", "set sslmode=require or better at the client";
     StarttlsInjection, "starttls_injection", 0, Peer, Warn, "bytes were buffered behind the plain-text TLS request", "somebody may be injecting plain text: look at the path";
+    Misdirected, "misdirected", 421, Peer, Info, "the connection is not for the host that the request names", "the certificate shown on it must have that name, or a route must name it in host";
     NoRoute, "no_route", 404, Peer, Info, "no route matches", "see the routes of this listener";
     ClientNotAllowed, "client_not_allowed", 403, Peer, Info, "the route admits other clients", "see clients of the route";
     RequestInvalid, "request_invalid", 400, Peer, Info, "the request is malformed or ambiguous", "the detail names the rule";

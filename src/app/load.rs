@@ -27,7 +27,7 @@ use crate::{
     telemetry::metrics::Metrics,
     tls::{
         ClientTls, EdgeMaterial, Generation, Judge, LinkRole, MaterialError, NameCheck, ServerTls,
-        SetupError, material,
+        SetupError, ShownNames, material,
     },
 };
 
@@ -439,8 +439,11 @@ fn gateway_parts(
             }) as Arc<dyn Role>,
             Mode::Http => {
                 let trusted_proxies = problems.ranges(&listener.trusted_proxies);
+                let Some(shown) = problems.keep(ShownNames::new(&edge)) else {
+                    continue;
+                };
                 Arc::new(HttpGateway::new(
-                    listener,
+                    (listener, shown),
                     trusted_proxies.unwrap_or_default(),
                     config.routes.clone(),
                     &backends,

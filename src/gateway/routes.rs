@@ -59,6 +59,14 @@ pub fn check_clients(route: &Route, peer: Option<&PeerFacts>) -> Result<(), Deni
     ))
 }
 
+/// Whether a route of this listener is written for this host, not for any.
+#[must_use]
+pub fn names_host(routes: &[Arc<Route>], listener: &str, name: &str) -> bool {
+    routes
+        .iter()
+        .any(|route| at(route, listener) && route.hosts.is_some() && host(route, Some(name)))
+}
+
 fn at(route: &Route, listener: &str) -> bool {
     route
         .listener

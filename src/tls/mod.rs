@@ -21,7 +21,7 @@ pub use client::{ClientTls, NameCheck};
 pub use error::{MaterialError, SetupError};
 pub use generation::{EdgeMaterial, Generation, LinkRole};
 pub use handshake::{Accepted, Connected, Judge, SessionFacts, accept, connect};
-pub use server::ServerTls;
+pub use server::{ServerTls, ShownNames};
 pub use verify::{Usage, Verification};
 
 #[cfg(test)]

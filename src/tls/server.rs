@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex},
 };
 
@@ -22,7 +23,7 @@ use super::{
     LINK_ALPN, Usage, Verification,
     alert::refusal,
     error::SetupError,
-    generation::{EdgeMaterial, Generation},
+    generation::{EdgeCertificate, EdgeMaterial, Generation},
     handshake::Judge,
     provider::versions,
 };
@@ -30,6 +31,7 @@ use crate::{
     admit::{Denial, Denied, Grant, PeerFacts},
     config::{GatewayListener, Mode, TlsOptions, TlsVersion},
     identity::DnsPattern,
+    wire::host::Host,
 };
 
 /// ALPN of PostgreSQL's direct TLS.
@@ -177,7 +179,7 @@ impl ServerTls {
     ) -> Result<Self, SetupError> {
         let builder = ServerConfig::builder_with_provider(material.provider.clone())
             .with_protocol_versions(versions(options, TlsVersion::V1_2))?;
-        let resolver = Arc::new(BySni::new(material)?);
+        let resolver = Arc::new(BySni::new(material, |c| c.certified.clone())?);
         let plain = if let Some(verification) = &material.verification {
             let hints = if verification.pins().next().is_some() {
                 Vec::new()
@@ -247,34 +249,37 @@ fn without_resumption(mut config: ServerConfig) -> ServerConfig {
 
 /// Certificates by server name; the first answers everybody else, those without SNI too.
 #[derive(Debug)]
-struct BySni {
-    first: Arc<CertifiedKey>,
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    wildcard: Vec<(DnsPattern, Arc<CertifiedKey>)>,
+struct BySni<T> {
+    first: T,
+    exact: HashMap<String, T>,
+    wildcard: Vec<(DnsPattern, T)>,
 }
 
-impl BySni {
-    fn new(material: &EdgeMaterial) -> Result<Self, SetupError> {
-        let first = material
-            .certificates
-            .first()
-            .map(|c| c.certified.clone())
+impl<T: Clone> BySni<T> {
+    fn new(
+        material: &EdgeMaterial,
+        of: impl Fn(&EdgeCertificate) -> T,
+    ) -> Result<Self, SetupError> {
+        let mut certificates = material.certificates.iter().map(|c| (c, of(c))).peekable();
+        let first = certificates
+            .peek()
+            .map(|(_, first)| first.clone())
             .ok_or_else(|| SetupError {
                 reason: "no certificate to show".to_owned(),
             })?;
         let mut exact = HashMap::new();
         let mut wildcard = Vec::new();
-        for certificate in &material.certificates {
+        for (certificate, shown) in certificates {
             for name in &certificate.leaf.dns {
                 match DnsPattern::parse(name) {
                     Some(DnsPattern::Exact(name)) => {
                         // of two certificates with one name the first is shown
                         let _kept = exact
                             .entry(name.as_str().to_owned())
-                            .or_insert_with(|| certificate.certified.clone());
+                            .or_insert_with(|| shown.clone());
                     }
                     Some(pattern @ DnsPattern::Wildcard(_)) => {
-                        wildcard.push((pattern, certificate.certified.clone()));
+                        wildcard.push((pattern, shown.clone()));
                     }
                     None => {}
                 }
@@ -286,19 +291,61 @@ impl BySni {
             wildcard,
         })
     }
-}
 
-impl ResolvesServerCert for BySni {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let found = hello.server_name().and_then(|name| {
+    fn find(&self, asked: Option<&str>) -> &T {
+        let found = asked.and_then(|name| {
             self.exact.get(&name.to_ascii_lowercase()).or_else(|| {
                 self.wildcard
                     .iter()
                     .find(|(pattern, _)| pattern.matches(name))
-                    .map(|(_, certified)| certified)
+                    .map(|(_, shown)| shown)
             })
         });
-        Some(found.unwrap_or(&self.first).clone())
+        found.unwrap_or(&self.first)
+    }
+}
+
+impl ResolvesServerCert for BySni<Arc<CertifiedKey>> {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.find(hello.server_name()).clone())
+    }
+}
+
+/// For which hosts the certificates of a listener are.
+#[derive(Debug)]
+pub struct ShownNames(BySni<Arc<Names>>);
+
+/// The names of one certificate.
+#[derive(Debug)]
+struct Names {
+    dns: Vec<DnsPattern>,
+    ips: Vec<IpAddr>,
+}
+
+impl ShownNames {
+    /// Those of a client-facing listener.
+    ///
+    /// # Errors
+    /// It has no certificate.
+    pub fn new(material: &EdgeMaterial) -> Result<Self, SetupError> {
+        let names = |certificate: &EdgeCertificate| {
+            let dns = certificate.leaf.dns.iter();
+            Arc::new(Names {
+                dns: dns.filter_map(|name| DnsPattern::parse(name)).collect(),
+                ips: certificate.leaf.ips.clone(),
+            })
+        };
+        BySni::new(material, names).map(Self)
+    }
+
+    /// Whether the certificate that is shown to who asks for `sni` is for this host too.
+    #[must_use]
+    pub fn cover(&self, sni: Option<&str>, host: &Host) -> bool {
+        let shown = self.0.find(sni);
+        match host {
+            Host::Name(name) => shown.dns.iter().any(|pattern| pattern.matches(name)),
+            Host::Address(ip) => shown.ips.contains(ip),
+        }
     }
 }
 

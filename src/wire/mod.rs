@@ -10,5 +10,6 @@ pub mod link;
 pub mod path;
 pub mod proxy;
 pub mod starttls;
+pub mod trace;
 
 pub use link::{ALPN as LINK_ALPN, ConnectionId};

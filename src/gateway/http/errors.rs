@@ -6,6 +6,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::body::{Account, ResponseBody};
 use crate::admit::{Blame, Denial, Denied};
 
+/// The methods of RFC 9110 and RFC 5789 that are passed on; what a backend makes of them, and of
+/// others, it says itself.
+const FORWARDED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// The answer to a refused request; JSON where `Accept` asks for it.
 pub(super) fn refusal(
     denied: &Denied,
@@ -41,6 +45,11 @@ pub(super) fn refusal(
     let mut response = Response::new(ResponseBody::Own(Some(Bytes::from(text)), account));
     *response.status_mut() = status;
     common(response.headers_mut(), kind);
+    if denied.reason == Denial::MethodNotAllowed {
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static(FORWARDED));
+    }
     response
 }
 

@@ -17,9 +17,13 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future::Future,
+    hash::{BuildHasher as _, RandomState},
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use http::{HeaderValue, Version, header, uri};
@@ -40,17 +44,19 @@ use self::{
     io::ClientIo,
     pool::{Opening, Pool},
 };
-use super::{BackendRuntime, ClientFacts, backend};
+use super::{BackendRuntime, ClientFacts, backend, routes};
 use crate::{
     admit::{Denial, Denied, PeerFacts, SourceRanges},
-    config::{GatewayListener, Limits, Route},
+    config::{GatewayListener, Limits, PathNormalisation, Route, UnderscoreHeaders},
     drain::Drain,
     identity::CertFacts,
     serve::{Admitted, Aside, BoxFuture, Closed, Role, Snapshot, Supervision},
     telemetry::{access::Access, metrics::ListenerMetrics},
+    tls::ShownNames,
     wire::{
         forwarded::{Hop, Scheme, Stamp},
         host::{self, Authority, Host, HostError},
+        trace,
     },
 };
 
@@ -111,9 +117,6 @@ async fn turn(
     }
 }
 
-/// Streams at once on one HTTP/2 connection.
-const STREAMS: u32 = 100;
-
 /// What a gateway's listener in http mode does.
 pub struct HttpGateway {
     listener: Arc<str>,
@@ -124,6 +127,12 @@ pub struct HttpGateway {
     metrics: Arc<ListenerMetrics>,
     drain: Drain,
     access: bool,
+    paths: PathNormalisation,
+    underscores: UnderscoreHeaders,
+    /// The hosts that its certificates are for.
+    shown: ShownNames,
+    /// Tells it from those before and after a reload.
+    serial: u64,
 }
 
 type Answer = Response<ResponseBody>;
@@ -144,6 +153,8 @@ struct Connection {
     host: Mutex<Option<Arc<AskedHost>>>,
     /// Requests so far.
     requests: AtomicU64,
+    /// Of those, the ones that began a trace.
+    traced: AtomicU64,
     peer: Option<Arc<PeerFacts>>,
     /// The caller's certificates, leaf first; empty without.
     chain: Arc<[CertificateDer<'static>]>,
@@ -170,7 +181,7 @@ impl HttpGateway {
     /// A listener's http mode.
     #[must_use]
     pub fn new(
-        listener: &GatewayListener,
+        (listener, shown): (&GatewayListener, ShownNames),
         trusted_proxies: SourceRanges,
         routes: Vec<Arc<Route>>,
         backends: &HashMap<String, Arc<BackendRuntime>>,
@@ -196,9 +207,18 @@ impl HttpGateway {
             metrics,
             drain,
             access,
+            paths: listener.path_normalisation,
+            underscores: listener.underscore_headers,
+            shown,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         }
     }
 }
+
+/// The process's secret for ids.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// How many http modes there have been.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// A host that was asked for.
 struct AskedHost {
@@ -209,6 +229,10 @@ struct AskedHost {
     /// In one spelling; empty where there is none.
     text: String,
     stamp: Stamp,
+    /// By whose rules the next is answered.
+    judged_by: u64,
+    /// Neither the certificate shown here nor a route is for it.
+    misdirected: bool,
 }
 
 impl AskedHost {
@@ -253,7 +277,11 @@ impl Connection {
     }
 
     /// The host that a request names, judged, with the headers that follow from it.
-    fn asked_host(&self, request: &Request<Incoming>) -> Result<Arc<AskedHost>, HostError> {
+    fn asked_host(
+        &self,
+        gateway: &HttpGateway,
+        request: &Request<Incoming>,
+    ) -> Result<Arc<AskedHost>, HostError> {
         let mut lines = request.headers().get_all(header::HOST).iter();
         // one line in origin form says all of it, and is mostly the same as the last one
         let line = lines.next().filter(|_| {
@@ -265,6 +293,7 @@ impl Connection {
         if let Some(same) = &*kept
             && line.is_some()
             && same.line.as_ref() == line
+            && same.judged_by == gateway.serial
         {
             return Ok(Arc::clone(same));
         }
@@ -284,6 +313,10 @@ impl Connection {
         });
         let asked = Arc::new(AskedHost {
             line: line.cloned(),
+            judged_by: gateway.serial,
+            misdirected: authority
+                .as_ref()
+                .is_some_and(|authority| self.is_misdirected(gateway, &authority.host)),
             authority,
             text,
             stamp,
@@ -292,12 +325,37 @@ impl Connection {
         Ok(asked)
     }
 
+    /// Whether a request for this host came the wrong way (RFC 9110 section 7.4): it is not what
+    /// the caller dialled, the certificate that it was shown is not for it, and no route names it.
+    /// Rules of one site are not to be passed in a connection to another.
+    fn is_misdirected(&self, gateway: &HttpGateway, host: &Host) -> bool {
+        let sni = self.client.sni.as_deref();
+        let dialled = match host {
+            Host::Name(name) => sni.is_some_and(|sni| sni.eq_ignore_ascii_case(name)),
+            Host::Address(ip) => self.client.destination.ip() == *ip,
+        };
+        let named = || match host {
+            Host::Name(name) => routes::names_host(&gateway.routes, &gateway.listener, name),
+            Host::Address(_) => false,
+        };
+        // a proxy of ours may carry requests for all of its sites in one connection
+        let vouched = || gateway.trusted_proxies.contains(self.source.ip());
+        !(dialled || gateway.shown.cover(sni, host) || named() || vouched())
+    }
+
     /// For links that this connection's requests need.
     fn opening(&self) -> Opening<'_> {
         Opening {
             client: &self.client,
             rules: &self.rules,
         }
+    }
+
+    /// Ids of a new trace. Keyed hashes of the connection's random id and a count:
+    /// not to be guessed, and no system call for each request.
+    fn trace_ids(&self) -> trace::Ids {
+        let traced = self.traced.fetch_add(1, Ordering::Relaxed);
+        [0_u8, 1, 2].map(|part| KEY.hash_one((self.client.connection_id.0, traced, part)))
     }
 
     /// The http mode in force at this connection's listener.
@@ -454,6 +512,7 @@ impl HttpGateway {
             name: id.to_string(),
             host: Mutex::default(),
             requests: AtomicU64::new(1),
+            traced: AtomicU64::new(0),
             client,
             peer,
             chain: supervision.chain(),
@@ -518,7 +577,7 @@ impl Connection {
         let mut builder = http2::Builder::new(Executor(self.drain.clone()));
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
+            .max_concurrent_streams(self.limits.streams)
             .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)

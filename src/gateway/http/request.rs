@@ -5,7 +5,9 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri,
+};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -13,18 +15,18 @@ use super::{
     body::{Account, Received, RequestBody, ResponseBody},
     errors,
     pool::{Pool, Sender},
-    rewrite::{REQUEST_ID, rewrite, target, with_authority},
+    rewrite::{REQUEST_ID, rewrite, target, via, with_authority},
     send::send,
     upgrade,
 };
 use crate::{
     admit::{Denial, Denied},
-    config::{BackendProtocol, Route},
+    config::{BackendProtocol, PathNormalisation, Route, UnderscoreHeaders},
     gateway::{BackendRuntime, routes},
     telemetry::access::Access,
     wire::{
         forwarded::{self, Trust},
-        path,
+        host, path,
     },
 };
 
@@ -180,15 +182,28 @@ fn judge<'c>(
     let invalid =
         |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
     let host = connection
-        .asked_host(request)
+        .asked_host(gateway, request)
         .map_err(|error| invalid(&error))?;
     if let Some(record) = &mut account.record {
         record.host.clone_from(&host.text);
     }
+    if host.misdirected {
+        return Err(Denied::new(Denial::Misdirected, host.text.as_str()));
+    }
     if coded(request.headers()) {
         return Err(invalid(&"a transfer coding other than chunked"));
     }
+    if gateway.underscores == UnderscoreHeaders::Refuse
+        && let Some(name) = host::underscored(request.headers()).next()
+    {
+        return Err(invalid(&format!(
+            "the header name {name} has an underscore: underscore_headers = \"refuse\""
+        )));
+    }
     path::check(request.uri().path()).map_err(|error| invalid(&error))?;
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Err(invalid(&"\"*\" is a target of OPTIONS alone"));
+    }
     let name = host.name();
     let limit = gateway.limits.body_bytes;
     if limit != 0 && request.body().size_hint().lower() > limit {
@@ -237,18 +252,43 @@ fn coded(headers: &HeaderMap) -> bool {
     lines.next().is_some_and(|only| !chunked(only)) || lines.next().is_some()
 }
 
+/// The path as routes and backend are to see it.
+fn normalise(request: &mut Request<Incoming>) -> Result<(), Denied> {
+    let uri = request.uri();
+    let invalid =
+        |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
+    let Some(path) = path::normalise(uri.path()).map_err(|error| invalid(&error))? else {
+        return Ok(());
+    };
+    let whole = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(
+        whole
+            .parse()
+            .map_err(|error: uri::InvalidUri| invalid(&error))?,
+    );
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|error| invalid(&error))?;
+    Ok(())
+}
+
 async fn forward(
     asked: &Asked<'_>,
     mut request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Answered, Denied> {
+    if asked.gateway.paths == PathNormalisation::Normalise {
+        normalise(&mut request)?;
+    }
     let judged = judge(asked, &request, account)?;
     let wanted = (request.version() == Version::HTTP_11)
         .then(|| forwarded::requested_upgrade(request.headers()))
         .flatten();
     let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
-    rewrite(&mut parts.headers, asked, &judged)?;
+    rewrite(&mut parts.headers, parts.version, asked, &judged)?;
     if let Some(protocol) = wanted {
         parts
             .headers
@@ -312,9 +352,7 @@ impl Answered {
             parts.headers.remove(header::CONTENT_LENGTH);
         }
         forwarded::strip_hop_by_hop(&mut parts.headers);
-        parts
-            .headers
-            .append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
+        parts.headers.append(header::VIA, via(parts.version));
         parts.extensions.clear();
         Response::from_parts(
             parts,

@@ -1,13 +1,17 @@
 //! What a request looks like towards the backend: target, host, forwarding and identity headers.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri};
 
 use super::request::{Asked, Judged};
 use crate::{
     admit::{Denial, Denied},
-    config::{ClientCertHeader, HostHeader},
+    config::{ClientCertHeader, HostHeader, UnderscoreHeaders},
     gateway::routes,
-    wire::{client_cert, forwarded},
+    wire::{
+        client_cert,
+        forwarded::{self, Policy},
+        trace,
+    },
 };
 
 /// Names a request in our log and the backend's.
@@ -39,14 +43,29 @@ pub(super) fn with_authority(uri: Uri, headers: &mut HeaderMap) -> Result<Uri, D
     Uri::from_parts(parts).map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
 }
 
+/// Who received a message, and how it was spoken (RFC 9110 section 7.6.3).
+pub(super) fn via(received: Version) -> HeaderValue {
+    HeaderValue::from_static(match received {
+        Version::HTTP_2 => "2 portcullis",
+        Version::HTTP_10 => "1.0 portcullis",
+        _ => "1.1 portcullis",
+    })
+}
+
 pub(super) fn rewrite(
     headers: &mut HeaderMap,
+    received: Version,
     asked: &Asked<'_>,
     judged: &Judged<'_>,
 ) -> Result<(), Denied> {
     let connection = asked.connection;
     let stamp = &judged.host.stamp;
-    forwarded::prepare_request(headers, stamp, asked.trust);
+    let policy = Policy {
+        trust: asked.trust,
+        keep: &judged.route.keep_headers,
+        underscored: asked.gateway.underscores != UnderscoreHeaders::Drop,
+    };
+    forwarded::prepare_request_by(headers, stamp, &policy);
     // answered by us: the body is asked for when the backend's connection takes it
     headers.remove(header::EXPECT);
     let backend = &judged.runtime.config;
@@ -81,9 +100,12 @@ pub(super) fn rewrite(
     }
     join_cookies(headers);
     headers.insert(header::HOST, host);
-    forwarded::remove_merged(headers, &WRITTEN);
+    if policy.underscored {
+        forwarded::remove_merged(headers, &WRITTEN);
+    }
+    trace::carry(headers, || connection.trace_ids());
     headers.insert(REQUEST_ID, asked.request_id.value(connection));
-    headers.append(header::VIA, HeaderValue::from_static("1.1 portcullis"));
+    headers.append(header::VIA, via(received));
     Ok(())
 }
 

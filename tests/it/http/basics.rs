@@ -353,9 +353,9 @@ fn routes_choose_by_host_path_and_method() {
     assert_eq!(raw.answer().text(), "/any");
     assert_eq!(chain.line("/any")["backend"], "shop");
     raw.send("GET /other HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n");
-    assert_eq!(raw.answer().status(), 404);
+    assert_eq!(raw.answer().status(), 421, "neither certificate nor route");
     assert_eq!(
-        chain.refused("/other", 404, "no_route")["host"],
+        chain.refused("/other", 421, "misdirected")["host"],
         "elsewhere.test"
     );
 }

@@ -7,6 +7,7 @@ mod basics;
 mod forwarding;
 mod h2;
 mod raw;
+mod semantics;
 mod streaming;
 mod upgrade;
 
