@@ -146,7 +146,7 @@ pub(super) fn is_claim(folded: &str) -> bool {
 /// Backends that turn headers into variables (CGI, WSGI, Rack, PHP) see `X_Real_IP` and
 /// `X-Real-IP` as one name; so do we. A [`http::HeaderName`] is in lower case already.
 pub(super) fn fold(name: &str) -> Cow<'_, str> {
-    if name.contains('_') {
+    if name.bytes().any(|byte| byte == b'_') {
         Cow::Owned(name.replace('_', "-"))
     } else {
         Cow::Borrowed(name)

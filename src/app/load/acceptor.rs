@@ -1,0 +1,127 @@
+//! An acceptor's listeners: source ranges, peers, and the way to the backend.
+
+use std::sync::Arc;
+
+use super::{Loaded, LoadedListener, identity, problems::Problems, tls_name, whole};
+use crate::{
+    acceptor::{BackendDial, TcpAcceptor},
+    admit::{OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
+    config::{self, AcceptorConfig, AcceptorListener, Common, Config},
+    serve::{ListenerRules, Role, Snapshot},
+    telemetry::metrics::Metrics,
+    tls::{ClientTls, Generation, LinkRole, ServerTls},
+};
+
+/// An acceptor's listeners.
+pub(super) fn parts(
+    config: AcceptorConfig,
+    metrics: &Arc<Metrics>,
+    previous: Option<&Loaded>,
+    problems: &mut Problems,
+) -> Option<Loaded> {
+    let identity = identity(&config.common, LinkRole::Acceptor, previous, problems);
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let name = Arc::clone(&listener.name);
+        drop(metrics.listener(&name));
+        let rules = rules(&config.common, listener, identity.as_deref(), problems);
+        let dial = backend_dial(listener, problems);
+        if let (Some(rules), Some(backend)) = (rules, dial) {
+            let role: Arc<dyn Role> = Arc::new(TcpAcceptor {
+                listener: Arc::clone(&name),
+                backend: Arc::new(backend),
+                expect_proxy: listener.expect_proxy,
+                limits: listener.limits.clone(),
+                access: config.common.log.access,
+            });
+            let snapshot = Arc::new(Snapshot { rules, role });
+            listeners.push(LoadedListener {
+                name,
+                address: listener.address.clone(),
+                snapshot,
+                edge: None,
+            });
+        }
+    }
+    whole(
+        Config::Acceptor(config),
+        identity,
+        listeners,
+        Arc::default(),
+        Vec::new(),
+        problems,
+    )
+}
+
+fn rules(
+    common: &Common,
+    listener: &AcceptorListener,
+    identity: Option<&Generation>,
+    problems: &mut Problems,
+) -> Option<ListenerRules> {
+    let mut union = Some(Vec::new());
+    let mut rules = Vec::new();
+    for rule in &listener.rules {
+        let from = match &rule.from {
+            None => {
+                union = None;
+                None
+            }
+            Some(list) => {
+                let networks = problems.keep(config::networks::load(list))?;
+                if let Some(all) = &mut union {
+                    all.extend(networks.iter().copied());
+                }
+                Some(SourceRanges::new(networks))
+            }
+        };
+        rules.push(PeerRule {
+            from,
+            peers: Some(rule.gateways.clone()),
+        });
+    }
+    let denied = problems.ranges(&listener.untrusted_ips)?;
+    let proxy_from = match &listener.proxy_from {
+        Some(list) => Some(problems.ranges(list)?),
+        None => None,
+    };
+    let identity = identity?;
+    let mut peers = PeerRules {
+        rules,
+        certificate_required: true,
+        denied: common.identity.denied.clone(),
+        own_domain: identity.own_domain.clone(),
+        role: OwnRole::Gateway,
+    };
+    problems.resolve_pins(&mut peers);
+    Some(ListenerRules {
+        name: Arc::clone(&listener.name),
+        source: SourceRules {
+            trusted: union.map(SourceRanges::new),
+            denied,
+        },
+        proxy_from,
+        tls: Arc::new(problems.keep(ServerTls::link(identity, &listener.tls))?),
+        verification: Some(Arc::clone(&identity.verification)),
+        peers,
+        limits: listener.limits.clone(),
+        starttls_postgres: false,
+        access: common.log.access,
+    })
+}
+
+fn backend_dial(listener: &AcceptorListener, problems: &mut Problems) -> Option<BackendDial> {
+    let tls = match &listener.backend_tls {
+        None => None,
+        Some(tls) => {
+            let client = problems.keep_all(ClientTls::backend(tls))?;
+            Some((client, tls_name(&tls.server_name, problems)?))
+        }
+    };
+    Some(BackendDial {
+        address: listener.backend.clone(),
+        tls,
+        source_address: listener.source_address,
+        send_proxy: listener.send_proxy,
+    })
+}

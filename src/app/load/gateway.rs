@@ -1,0 +1,222 @@
+//! A gateway's listeners and backends.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use rustls_pki_types::ServerName as TlsName;
+
+use super::{Loaded, LoadedListener, identity, problems::Problems, tls_name, whole};
+use crate::{
+    admit::{DeniedList, OwnRole, PeerRule, PeerRules, SourceRules},
+    clock,
+    config::{
+        Backend, ClientCert, Common, Config, DialAddress, GatewayConfig, GatewayListener, Mode,
+    },
+    drain::Drain,
+    gateway::{BackendRuntime, http::HttpGateway, tcp::TcpGateway},
+    serve::{ListenerRules, Role, Snapshot},
+    telemetry::metrics::Metrics,
+    tls::{ClientTls, EdgeMaterial, Generation, Judge, LinkRole, NameCheck, ServerTls, ShownNames},
+};
+
+/// A gateway's listeners and backends.
+pub(super) fn parts(
+    config: GatewayConfig,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+    previous: Option<&Loaded>,
+    problems: &mut Problems,
+) -> Option<Loaded> {
+    let identity = identity(&config.common, LinkRole::Gateway, previous, problems);
+    let mut backends = HashMap::new();
+    for (name, backend) in &config.backends {
+        if let Some(runtime) = backend_runtime(
+            backend,
+            &config,
+            identity.as_ref(),
+            previous,
+            metrics,
+            problems,
+        ) {
+            backends.insert(name.clone(), runtime);
+        }
+    }
+    let backends = Arc::new(backends);
+    let mut warnings = Vec::new();
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let name = Arc::clone(&listener.name);
+        let before = previous
+            .and_then(|loaded| loaded.listeners.iter().find(|l| l.name == name))
+            .and_then(|listener| listener.edge.as_deref());
+        let checked = crate::tls::check::edge(listener, before, clock::now());
+        let checked = problems.keep_all(checked);
+        let rules = edge_rules(&config.common, listener, checked.as_ref(), problems);
+        let (Some(rules), Some((edge, said))) = (rules, checked) else {
+            continue;
+        };
+        warnings.extend(said);
+        let role = match listener.mode {
+            Mode::Tcp => Arc::new(TcpGateway {
+                listener: Arc::clone(&name),
+                routes: config.routes.clone(),
+                backends: Arc::clone(&backends),
+                limits: listener.limits.clone(),
+                access: config.common.log.access,
+            }) as Arc<dyn Role>,
+            Mode::Http => {
+                let trusted_proxies = problems.ranges(&listener.trusted_proxies);
+                let Some(shown) = problems.keep(ShownNames::new(&edge)) else {
+                    continue;
+                };
+                Arc::new(HttpGateway::new(
+                    (listener, shown),
+                    trusted_proxies.unwrap_or_default(),
+                    config.routes.clone(),
+                    &backends,
+                    metrics.listener(&name),
+                    drain.clone(),
+                    config.common.log.access,
+                ))
+            }
+        };
+        let snapshot = Arc::new(Snapshot { rules, role });
+        listeners.push(LoadedListener {
+            name,
+            address: listener.address.clone(),
+            snapshot,
+            edge: Some(edge),
+        });
+    }
+    whole(
+        Config::Gateway(config),
+        identity,
+        listeners,
+        backends,
+        warnings,
+        problems,
+    )
+}
+
+fn edge_rules(
+    common: &Common,
+    listener: &GatewayListener,
+    checked: Option<&(Arc<EdgeMaterial>, Vec<String>)>,
+    problems: &mut Problems,
+) -> Option<ListenerRules> {
+    let trusted = match &listener.allow {
+        Some(list) => Some(problems.ranges(list)?),
+        None => None,
+    };
+    let denied = problems.ranges(&listener.deny)?;
+    let proxy_from = match &listener.proxy_from {
+        Some(list) => Some(problems.ranges(list)?),
+        None => None,
+    };
+    let (material, _) = checked?;
+    let auth = listener.client_auth.as_ref();
+    let mut peers = PeerRules {
+        rules: vec![PeerRule {
+            from: None,
+            peers: auth.and_then(|auth| auth.clients.clone()),
+        }],
+        certificate_required: auth.is_some_and(|a| a.mode == ClientCert::Require),
+        denied: if auth.is_some() {
+            common.identity.denied.clone()
+        } else {
+            DeniedList::default()
+        },
+        own_domain: None,
+        role: OwnRole::Client,
+    };
+    problems.resolve_pins(&mut peers);
+    Some(ListenerRules {
+        name: Arc::clone(&listener.name),
+        source: SourceRules { trusted, denied },
+        proxy_from,
+        verification: material.verification.clone(),
+        tls: Arc::new(problems.keep(ServerTls::edge(material, listener))?),
+        peers,
+        limits: listener.limits.clone(),
+        starttls_postgres: listener.starttls_postgres,
+        access: common.log.access,
+    })
+}
+
+fn backend_runtime(
+    backend: &Arc<Backend>,
+    config: &GatewayConfig,
+    identity: Option<&Arc<Generation>>,
+    previous: Option<&Loaded>,
+    metrics: &Arc<Metrics>,
+    problems: &mut Problems,
+) -> Option<Arc<BackendRuntime>> {
+    let generation = match &backend.identity {
+        None => Arc::clone(identity?),
+        Some(own) => problems.keep_all(Generation::load(
+            own,
+            &backend.tls,
+            LinkRole::Gateway,
+            previous
+                .and_then(|loaded| loaded.backends.get(&backend.name))
+                .map(|before| before.generation().as_ref()),
+            clock::now(),
+        ))?,
+    };
+    let denied = &backend
+        .identity
+        .as_ref()
+        .unwrap_or(&config.common.identity)
+        .denied;
+    let mut peers = PeerRules {
+        rules: vec![PeerRule {
+            from: None,
+            peers: backend.acceptor_ids.clone(),
+        }],
+        certificate_required: true,
+        denied: denied.clone(),
+        own_domain: generation.own_domain.clone(),
+        role: OwnRole::Acceptor,
+    };
+    problems.resolve_pins(&mut peers);
+    let peers = Arc::new(peers);
+    let check = if backend.acceptor_ids.is_some() && backend.server_name.is_none() {
+        NameCheck::None
+    } else {
+        NameCheck::ServerName
+    };
+    let mut diallers = Vec::new();
+    for address in &backend.acceptors {
+        let name = match (&backend.server_name, address) {
+            (Some(name), _) => tls_name(name, problems)?,
+            (None, DialAddress::Ip(ip)) => TlsName::IpAddress(ip.ip().into()),
+            (None, DialAddress::Host(host, _)) => problems.keep(TlsName::try_from(host.clone()))?,
+            // a Unix socket has no host: config asks for server_name or acceptor_ids there
+            (None, DialAddress::Unix(_)) => problems.keep(TlsName::try_from("localhost"))?,
+        };
+        let tls = problems.keep(ClientTls::link(&generation, &backend.tls, check))?;
+        let rules = Arc::clone(&peers);
+        let judge: Judge = Arc::new(move |peer| {
+            let source = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+            let facts = crate::admit::ConnectionFacts {
+                source,
+                peer,
+                now: clock::now(),
+            };
+            crate::admit::decide_peer(&facts, &rules)
+        });
+        diallers.push(crate::gateway::dial::Dialler {
+            address: address.clone(),
+            name,
+            tls,
+            judge,
+            bind: backend.bind,
+            proxy_protocol: backend.proxy_protocol,
+        });
+    }
+    Some(BackendRuntime::new(
+        Arc::clone(backend),
+        diallers,
+        generation,
+        metrics.backend(&backend.name),
+    ))
+}

@@ -1,0 +1,160 @@
+//! Loads every file that a configuration names, checks it as the peer would, and builds what the
+//! listeners need. `check`, start and reload are this one path.
+
+mod acceptor;
+mod gateway;
+mod problems;
+
+use std::{collections::HashMap, sync::Arc};
+
+use rustls_pki_types::ServerName as TlsName;
+
+use self::problems::Problems;
+use super::admin::AdminAccess;
+use crate::{
+    clock,
+    config::{self, CertificateFiles, Common, Config, ListenAddress, ServerName, TlsOptions},
+    drain::Drain,
+    gateway::BackendRuntime,
+    serve::Snapshot,
+    telemetry::metrics::Metrics,
+    tls::{EdgeMaterial, Generation, LinkRole, ServerTls},
+};
+
+/// A configuration whose every file is loaded.
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Our identity on the link.
+    pub identity: Arc<Generation>,
+    /// Listeners in the configuration's order.
+    pub listeners: Vec<LoadedListener>,
+    /// A gateway's backends.
+    pub backends: Arc<HashMap<String, Arc<BackendRuntime>>>,
+    /// What guards the admin listener.
+    pub admin: Option<Arc<AdminAccess>>,
+    /// What the operator has to know.
+    pub warnings: Vec<String>,
+}
+
+/// One listener, ready to be bound.
+pub struct LoadedListener {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: ListenAddress,
+    /// Rules and role.
+    pub snapshot: Arc<Snapshot>,
+    /// A gateway's certificates towards clients, and whom of them it believes.
+    pub edge: Option<Arc<EdgeMaterial>>,
+}
+
+impl Loaded {
+    /// What both roles have.
+    #[must_use]
+    pub fn common(&self) -> &Common {
+        match &self.config {
+            Config::Gateway(gateway) => &gateway.common,
+            Config::Acceptor(acceptor) => &acceptor.common,
+        }
+    }
+}
+
+/// Loads what `config` names. `previous` is what is in force: its CRL numbers never go back.
+///
+/// # Errors
+/// Every problem of every file.
+pub fn load(
+    config: Config,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+    previous: Option<&Loaded>,
+) -> Result<Loaded, config::Problems> {
+    let mut problems = Problems::default();
+    let source = Arc::clone(&config.common().source);
+    let loaded = match config {
+        Config::Gateway(gateway) => {
+            gateway::parts(gateway, metrics, drain, previous, &mut problems)
+        }
+        Config::Acceptor(acceptor) => acceptor::parts(acceptor, metrics, previous, &mut problems),
+    };
+    match loaded {
+        Some(loaded) if problems.is_empty() => Ok(loaded),
+        _ => Err(problems.placed(source)),
+    }
+}
+
+fn admin(common: &Common, problems: &mut Problems) -> Option<Arc<AdminAccess>> {
+    let admin = common.admin.as_ref()?;
+    let token = match &admin.token {
+        Some(secret) => Some(problems.keep(config::secret::load(secret, false))?),
+        None => None,
+    };
+    let tls = match &admin.certificate {
+        Some(files) => Some(admin_tls(files, &common.tls, problems)?),
+        None => None,
+    };
+    Some(Arc::new(AdminAccess { token, tls }))
+}
+
+fn admin_tls(
+    files: &CertificateFiles,
+    options: &TlsOptions,
+    problems: &mut Problems,
+) -> Option<ServerTls> {
+    let parts = [(
+        files.certificate.as_path(),
+        files.key.as_path(),
+        files.key_passphrase.as_ref(),
+    )];
+    let loaded = EdgeMaterial::load_parts(parts, None, options, None, clock::now());
+    let material = problems.keep_all(loaded)?;
+    let alpn = vec![b"http/1.1".to_vec()];
+    problems.keep(ServerTls::server(&material, options, alpn, false))
+}
+
+fn identity(
+    common: &Common,
+    role: LinkRole,
+    previous: Option<&Loaded>,
+    problems: &mut Problems,
+) -> Option<Arc<Generation>> {
+    let before = previous.map(|loaded| loaded.identity.as_ref());
+    problems.keep_all(Generation::load(
+        &common.identity,
+        &common.tls,
+        role,
+        before,
+        clock::now(),
+    ))
+}
+
+/// Puts the parts together, with what both roles have.
+fn whole(
+    config: Config,
+    identity: Option<Arc<Generation>>,
+    listeners: Vec<LoadedListener>,
+    backends: Arc<HashMap<String, Arc<BackendRuntime>>>,
+    mut warnings: Vec<String>,
+    problems: &mut Problems,
+) -> Option<Loaded> {
+    let admin = admin(config.common(), problems);
+    let identity = identity?;
+    warnings.extend(config.common().warnings.iter().cloned());
+    warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
+    Some(Loaded {
+        config,
+        identity,
+        listeners,
+        backends,
+        admin,
+        warnings,
+    })
+}
+
+fn tls_name(name: &ServerName, problems: &mut Problems) -> Option<TlsName<'static>> {
+    match name {
+        ServerName::Ip(ip) => Some(TlsName::IpAddress((*ip).into())),
+        ServerName::Dns(dns) => problems.keep(TlsName::try_from(dns.as_str().to_owned())),
+    }
+}

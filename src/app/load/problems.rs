@@ -1,0 +1,133 @@
+//! What is wrong with the files that a configuration names: collected in one run, each shown at
+//! the place that names it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls_pki_types::InvalidDnsNameError;
+
+use crate::{
+    admit::{PeerRules, SourceRanges},
+    config::{self, NetworkList, Source, networks::NetworksError, secret::SecretError},
+    identity::{PeerName, Sha256},
+    tls::{MaterialError, SetupError, material},
+};
+
+/// What is wrong with a file that the configuration names, or with what it adds up to.
+pub(super) struct Fault {
+    file: Option<PathBuf>,
+    message: String,
+    help: String,
+}
+
+impl Fault {
+    fn whole(message: impl ToString) -> Self {
+        Self {
+            file: None,
+            message: message.to_string(),
+            help: String::new(),
+        }
+    }
+}
+
+impl From<MaterialError> for Fault {
+    fn from(error: MaterialError) -> Self {
+        Self {
+            message: error.what(),
+            file: Some(error.file),
+            help: error.advice,
+        }
+    }
+}
+
+impl From<NetworksError> for Fault {
+    fn from(error: NetworksError) -> Self {
+        Self {
+            message: error.to_string(),
+            file: Some(error.file().to_owned()),
+            help: "one network a line, such as 203.0.113.0/28".to_owned(),
+        }
+    }
+}
+
+impl From<SecretError> for Fault {
+    fn from(error: SecretError) -> Self {
+        Self {
+            message: error.to_string(),
+            file: error.file().map(Path::to_owned),
+            help: String::new(),
+        }
+    }
+}
+
+impl From<SetupError> for Fault {
+    fn from(error: SetupError) -> Self {
+        Self::whole(error)
+    }
+}
+
+impl From<InvalidDnsNameError> for Fault {
+    fn from(error: InvalidDnsNameError) -> Self {
+        Self::whole(error)
+    }
+}
+
+/// Collects every problem of a load.
+#[derive(Default)]
+pub(super) struct Problems(Vec<Fault>);
+
+impl Problems {
+    pub(super) fn keep<T, E: Into<Fault>>(&mut self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.0.push(error.into())).ok()
+    }
+
+    pub(super) fn keep_all<T, E: Into<Fault>>(&mut self, result: Result<T, Vec<E>>) -> Option<T> {
+        result
+            .map_err(|errors| self.0.extend(errors.into_iter().map(Into::into)))
+            .ok()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each at the place in the configuration that names its file.
+    pub(super) fn placed(self, source: Arc<Source>) -> config::Problems {
+        let mut list: Vec<_> = self
+            .0
+            .into_iter()
+            .map(|fault| match fault.file {
+                Some(file) => source.problem_with(&file, fault.message, fault.help),
+                None => source.problem(None, fault.message, fault.help),
+            })
+            .collect();
+        // one file may be named for several uses: it is told once
+        list.dedup();
+        if list.is_empty() {
+            list.push(source.problem(None, "the configuration can't be loaded", ""));
+        }
+        config::Problems { source, list }
+    }
+
+    /// Tells `pinned:FILE` rules which certificate they mean.
+    pub(super) fn resolve_pins(&mut self, rules: &mut PeerRules) {
+        let names = rules
+            .rules
+            .iter_mut()
+            .filter_map(|rule| rule.peers.as_mut())
+            .flat_map(|p| &mut p.0);
+        for name in names {
+            if let PeerName::Pinned { file, fingerprint } = name {
+                let chain = self.keep(material::load_chain(Path::new(file)));
+                *fingerprint = chain.and_then(|chain| chain.first().map(|der| Sha256::of(der)));
+            }
+        }
+    }
+
+    pub(super) fn ranges(&mut self, list: &NetworkList) -> Option<SourceRanges> {
+        self.keep(config::networks::load(list))
+            .map(SourceRanges::new)
+    }
+}
