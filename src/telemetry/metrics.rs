@@ -85,6 +85,7 @@ pub struct Metrics {
     connect_failed: Family<ByBackendReason, Counter>,
     backend_active: Family<ByBackend, Gauge>,
     retries: Family<ByBackend, Counter>,
+    interim: Family<ByBackend, Counter>,
     healthy: Family<ByAcceptor, Gauge>,
     reloads: Family<ByResult, Counter>,
     last_reload: Gauge<i64, AtomicI64>,
@@ -125,6 +126,7 @@ impl Metrics {
             connect_failed: Family::default(),
             backend_active: Family::default(),
             retries: Family::default(),
+            interim: Family::default(),
             healthy: Family::default(),
             reloads: Family::default(),
             last_reload: Gauge::default(),
@@ -203,6 +205,11 @@ impl Metrics {
             "backend_retries",
             "Requests that were sent again to a backend",
             m.retries.clone(),
+        );
+        r.register(
+            "backend_interim_answers",
+            "Interim answers (1xx but 101) of a backend, which end at the gateway",
+            m.interim.clone(),
         );
         r.register(
             "acceptor_healthy",
@@ -305,6 +312,7 @@ impl Metrics {
             failed: Denial::ALL.iter().map(of).collect(),
             active: self.backend_active.get_or_create_owned(&by),
             retries: self.retries.get_or_create_owned(&by),
+            interim: self.interim.get_or_create_owned(&by),
             healthy: self.healthy.clone(),
             name: backend(),
         })
@@ -457,6 +465,7 @@ pub struct BackendMetrics {
     failed: Vec<Counter>,
     active: Gauge,
     retries: Counter,
+    interim: Counter,
     healthy: Family<ByAcceptor, Gauge>,
     name: String,
 }
@@ -486,6 +495,11 @@ impl BackendMetrics {
     pub fn under_way(&self) -> UnderWay<'_> {
         self.active.inc();
         UnderWay(&self.active)
+    }
+
+    /// An interim answer came.
+    pub fn interim(&self) {
+        self.interim.inc();
     }
 
     /// A request was sent again.

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{activity::UnderWay, pool::Sender};
+use super::{activity::UnderWay, expect::Held, pool::Sender};
 use crate::{
     admit::{Denial, Denied},
     config::Limits,
@@ -69,6 +69,8 @@ pub(super) struct RequestBody {
     /// Since when it lets us wait.
     waiting: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Until the backend asks for it.
+    held: Option<Box<Held>>,
 }
 
 impl RequestBody {
@@ -92,8 +94,17 @@ impl RequestBody {
             waited: Duration::ZERO,
             waiting: None,
             timer: None,
+            held: None,
         };
         (body, received)
+    }
+
+    /// The same, held back.
+    pub(super) fn held(self, held: Held) -> Self {
+        Self {
+            held: Some(Box::new(held)),
+            ..self
+        }
     }
 
     /// No body, where there was none.
@@ -107,6 +118,7 @@ impl RequestBody {
             waited: Duration::ZERO,
             waiting: None,
             timer: None,
+            held: None,
         }
     }
 
@@ -154,6 +166,10 @@ impl Body for RequestBody {
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
+        if let Some(held) = &mut this.held {
+            ready!(held.poll(cx));
+            this.held = None;
+        }
         match Pin::new(&mut *inner).poll_frame(cx) {
             Poll::Pending => match this.wait(cx) {
                 Ok(()) => Poll::Pending,

@@ -5,6 +5,7 @@
 mod activity;
 mod body;
 mod errors;
+mod expect;
 mod io;
 mod pool;
 mod request;

@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use super::{
     AskedHost, Connection, HttpGateway,
     body::{Account, Received, RequestBody, ResponseBody},
-    errors,
+    errors, expect,
     pool::{Pool, Sender},
     rewrite::{REQUEST_ID, rewrite, target, via, with_authority},
     send::send,
@@ -288,6 +288,11 @@ async fn forward(
         .flatten();
     let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    // hyper tells nobody of an interim answer in HTTP/2: there the body is asked for at once
+    let expects = judged.runtime.config.protocol == BackendProtocol::Http1
+        && parts.version != Version::HTTP_10
+        && !body.is_end_stream()
+        && expect::is_expected(&parts.headers);
     rewrite(&mut parts.headers, parts.version, asked, &judged)?;
     if let Some(protocol) = wanted {
         parts
@@ -301,9 +306,17 @@ async fn forward(
     }
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let (body, received) = RequestBody::new(body, &asked.gateway.limits);
+    let (mut body, received) = RequestBody::new(body, &asked.gateway.limits);
     account.received = Some(Arc::clone(&received));
-    let request = Request::from_parts(parts, body);
+    let mut awaited = None;
+    if expects {
+        let (held, asked) = expect::hold();
+        body = body.held(held);
+        awaited = Some(asked);
+        parts.headers.insert(header::EXPECT, expect::EXPECTATION);
+    }
+    let mut request = Request::from_parts(parts, body);
+    expect::heed(&mut request, judged.runtime.metrics(), awaited);
     let counted = judged.runtime.metrics().under_way();
     let sent = send(asked, &judged, request, &received).await;
     drop(counted);

@@ -66,7 +66,7 @@ pub(super) fn rewrite(
         underscored: asked.gateway.underscores != UnderscoreHeaders::Drop,
     };
     forwarded::prepare_request_by(headers, stamp, &policy);
-    // answered by us: the body is asked for when the backend's connection takes it
+    // set again where the backend is to be asked
     headers.remove(header::EXPECT);
     let backend = &judged.runtime.config;
     let value = |text: &str| {

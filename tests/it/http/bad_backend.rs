@@ -242,6 +242,26 @@ fn interim_answers_are_no_answers() {
         assert_eq!(raw.ask(&["GET /"]).text(), "last");
     }
     assert_eq!(backend.connections(), 1);
+    let counted = "portcullis_backend_interim_answers_total{backend=\"legacy\"}";
+    assert_eq!(chain.gateway.metric(counted), 4.0);
+}
+
+/// Nor do they hold a caller for ever.
+#[test]
+fn interim_answers_without_end_are_a_timeout() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |stream| {
+        let mut peer = Peer::new(stream);
+        if peer.head().is_some() {
+            while peer.send("HTTP/1.1 102 Processing\r\n\r\n") {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    let limits = "[listener.limits]\nresponse_timeout = \"1s\"";
+    let chain = Chain::new(world, backend.address, limits, "");
+    assert_eq!(chain.raw().ask(&["GET /for-ever"]).status(), 504);
+    chain.refused("/for-ever", 504, "upstream_timeout");
 }
 
 /// A caller that leaves frees what its request held.

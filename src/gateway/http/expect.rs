@@ -1,0 +1,93 @@
+//! `Expect: 100-continue` (RFC 9110 section 10.1.1) from end to end: a request's body is asked
+//! for only once the backend has asked for it. To poll a body is to ask for it: hyper then says
+//! 100 to an HTTP/1.1 client.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use tokio::time::Sleep;
+
+use crate::telemetry::metrics::BackendMetrics;
+
+/// Backends of old know no expectation and wait for the body; so long they are waited for. Clients
+/// that can't be relied on to send it unasked wait longer than that, and no client must.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What a request says that waits for a 100.
+pub(super) const EXPECTATION: HeaderValue = HeaderValue::from_static("100-continue");
+
+/// Whether a request waits for a 100.
+pub(super) fn is_expected(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| {
+        value
+            .as_bytes()
+            .eq_ignore_ascii_case(EXPECTATION.as_bytes())
+    })
+}
+
+/// Whether the backend has asked for the body.
+#[derive(Default)]
+pub(super) struct Asked {
+    asked: AtomicBool,
+    body: AtomicWaker,
+}
+
+impl Asked {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.body.wake();
+    }
+}
+
+/// A body that is held back.
+pub(super) struct Held {
+    asked: Arc<Asked>,
+    grace: Pin<Box<Sleep>>,
+}
+
+impl Held {
+    /// Resolves when the backend has asked for the body, or keeps silent for too long.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.asked.body.register(cx.waker());
+        if self.asked.asked.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        self.grace.as_mut().poll(cx)
+    }
+}
+
+/// Counts a backend's interim answers; the 100 among them releases a body that is held back.
+pub(super) fn heed<B>(
+    request: &mut Request<B>,
+    metrics: &Arc<BackendMetrics>,
+    asked: Option<Arc<Asked>>,
+) {
+    let metrics = Arc::clone(metrics);
+    hyper::ext::on_informational(request, move |answer| {
+        metrics.interim();
+        if answer.status() == StatusCode::CONTINUE
+            && let Some(asked) = &asked
+        {
+            asked.ask();
+        }
+    });
+}
+
+/// Holds a body back until the backend asks for it.
+pub(super) fn hold() -> (Held, Arc<Asked>) {
+    let asked = Arc::new(Asked::default());
+    let held = Held {
+        asked: Arc::clone(&asked),
+        grace: Box::pin(tokio::time::sleep(GRACE)),
+    };
+    (held, asked)
+}
