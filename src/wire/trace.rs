@@ -70,9 +70,21 @@ pub fn is_traceparent(value: &[u8]) -> bool {
 fn traceparent([high, low, parent]: Ids) -> HeaderValue {
     // zero is no id
     let (low, parent) = (low.max(1), parent.max(1));
-    let text = format!("00-{high:016x}{low:016x}-{parent:016x}-00");
+    let parts: [&[u8]; 6] = [b"00-", &hex(high), &hex(low), b"-", &hex(parent), b"-00"];
+    let text = parts.concat();
     // hex digits and hyphens
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Written by hand: it is written for each request, and a formatter costs more than the rest of
+/// the rewriting.
+fn hex(number: u64) -> [u8; 16] {
+    let mut left = number;
+    [0; 16].map(|_: u8| {
+        left = left.rotate_left(4);
+        let digit = u8::try_from(left & 0xf).unwrap_or(0);
+        digit.saturating_add(if digit < 10 { b'0' } else { b'a' - 10 })
+    })
 }
 
 #[cfg(test)]
@@ -145,5 +157,12 @@ mod tests {
         let mut headers = map(&[("traceparent", GOOD), ("tracestate", &long)]);
         carry(&mut headers, || panic!("nothing is to be made"));
         assert!(!headers.contains_key(TRACESTATE));
+    }
+
+    #[test]
+    fn a_number_is_written_in_all_its_digits() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(hex(number), format!("{number:016x}").as_bytes());
+        }
     }
 }

@@ -352,11 +352,14 @@ impl Connection {
         }
     }
 
-    /// Ids of a new trace. Keyed hashes of the connection's random id and a count:
-    /// not to be guessed, and no system call for each request.
+    /// Ids of a new trace: the connection's random id, and a keyed hash of it and a count. One
+    /// hash and no system call for each request.
     fn trace_ids(&self) -> trace::Ids {
         let traced = self.traced.fetch_add(1, Ordering::Relaxed);
-        [0_u8, 1, 2].map(|part| KEY.hash_one((self.client.connection_id.0, traced, part)))
+        let id = u128::from_be_bytes(self.client.connection_id.0);
+        let hash = KEY.hash_one((id, traced));
+        let high = u64::try_from(id >> 64).unwrap_or(0);
+        [high, hash, hash.rotate_left(32) ^ high]
     }
 
     /// The http mode in force at this connection's listener.
