@@ -15,6 +15,7 @@ mod bad_bytes;
 mod chain;
 mod commands;
 mod demo;
+mod docs;
 mod http;
 mod layers;
 mod lifecycle;
