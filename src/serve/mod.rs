@@ -3,6 +3,7 @@
 
 pub mod accept;
 mod aside;
+pub(crate) mod http;
 pub mod link;
 mod preface;
 mod record;

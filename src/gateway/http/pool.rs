@@ -18,7 +18,6 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Executor, body::RequestBody};
 use crate::{
     admit::{Denial, Denied},
     clock,
@@ -29,7 +28,15 @@ use crate::{
         backend::{AcceptorState, Lease},
     },
     identity::UnixSeconds,
-    serve::{Aside, LinkSupervision, Snapshot},
+    serve::{
+        Aside, LinkSupervision, Snapshot,
+        http::{
+            Executor, Upstream,
+            body::RequestBody,
+            client::{Kind, SendFailed},
+            send::Ways,
+        },
+    },
 };
 
 /// How often is looked whether enough connections are ready.
@@ -70,25 +77,35 @@ struct LinkSender {
     acceptor: Arc<AcceptorState>,
 }
 
-enum Kind {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
-}
-
 /// A link connection taken for one request.
 pub(super) struct Sender {
     link: LinkSender,
     lease: Lease,
     home: Weak<Shared>,
     /// It carried a request before.
-    pub(super) reused: bool,
+    reused: bool,
 }
 
-/// A request that did not get an answer.
-pub(super) struct SendFailed {
-    pub(super) error: hyper::Error,
-    /// The request, when not a byte of it was sent.
-    pub(super) unsent: Option<Box<Request<RequestBody>>>,
+/// A pool, for one client's request.
+pub(super) struct PoolFor<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) opening: Opening<'a>,
+}
+
+impl Ways for PoolFor<'_> {
+    type Way = Sender;
+
+    fn take(&self) -> impl Future<Output = Result<Sender, Denied>> + Send {
+        self.pool.take(self.opening)
+    }
+
+    fn open(&self) -> impl Future<Output = Result<Sender, Denied>> + Send {
+        self.pool.open(self.opening)
+    }
+
+    fn retried(&self) {
+        self.pool.shared.backend.metrics().retried();
+    }
 }
 
 impl Pool {
@@ -104,12 +121,12 @@ impl Pool {
     }
 
     /// A kept connection to the acceptor whose turn it is, or a new one; then the next acceptor's.
-    pub(super) async fn take(&self, opening: Opening<'_>) -> Result<Sender, Denied> {
+    async fn take(&self, opening: Opening<'_>) -> Result<Sender, Denied> {
         let backend = &self.shared.backend;
         let mut last = backend.unreachable();
         for acceptor in backend.order() {
             while let Some(mut link) = self.shared.pop(&acceptor) {
-                if link.ready().await {
+                if link.kind.ready().await {
                     return Ok(self.shared.sender(link, true));
                 }
             }
@@ -123,7 +140,7 @@ impl Pool {
     }
 
     /// A new connection.
-    pub(super) async fn open(&self, opening: Opening<'_>) -> Result<Sender, Denied> {
+    async fn open(&self, opening: Opening<'_>) -> Result<Sender, Denied> {
         let backend = &self.shared.backend;
         let mut last = backend.unreachable();
         for acceptor in backend.order() {
@@ -183,7 +200,7 @@ impl Shared {
         let limit = self.backend.config.pool.idle_timeout;
         while queue
             .front()
-            .is_some_and(|kept| kept.since.elapsed() > limit || kept.link.is_closed())
+            .is_some_and(|kept| kept.since.elapsed() > limit || kept.link.kind.is_closed())
         {
             queue.pop_front();
         }
@@ -224,7 +241,7 @@ impl Shared {
             let mut queues = self.idle();
             for queue in queues.iter_mut() {
                 self.expire(queue);
-                queue.retain(|kept| !kept.link.is_closed() && self.fits(&kept.link));
+                queue.retain(|kept| !kept.link.kind.is_closed() && self.fits(&kept.link));
             }
             queues.iter().map(VecDeque::len).sum()
         };
@@ -345,52 +362,35 @@ async fn cut(mut link: LinkSupervision, force: CancellationToken) {
     );
 }
 
-impl LinkSender {
-    async fn ready(&mut self) -> bool {
-        match &mut self.kind {
-            Kind::Http1(sender) => sender.ready().await.is_ok(),
-            Kind::Http2(sender) => sender.ready().await.is_ok(),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        match &self.kind {
-            Kind::Http1(sender) => sender.is_closed(),
-            Kind::Http2(sender) => sender.is_closed(),
-        }
-    }
-}
-
 impl Sender {
     /// The acceptor's name.
     pub(super) fn acceptor(&self) -> &str {
         self.lease.acceptor()
     }
+}
 
-    /// Watches over the link when its bytes are no longer hyper's.
-    pub(super) fn supervision(&self, rules: &watch::Receiver<Arc<Snapshot>>) -> LinkSupervision {
-        let link = &self.link;
-        supervision(&self.lease, &link.chain, link.until, rules)
+impl Upstream for Sender {
+    fn is_reused(&self) -> bool {
+        self.reused
     }
 
-    /// Sends a request.
-    pub(super) async fn send(
+    async fn send(
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendFailed> {
-        let failed =
-            |mut error: hyper::client::conn::TrySendError<Request<RequestBody>>| SendFailed {
-                unsent: error.take_message().map(Box::new),
-                error: error.into_error(),
-            };
-        match &mut self.link.kind {
-            Kind::Http1(sender) => sender.try_send_request(request).await.map_err(failed),
-            Kind::Http2(sender) => sender.try_send_request(request).await.map_err(failed),
-        }
+        self.link.kind.send(request).await
     }
 
-    /// Gives the connection back for the next request.
-    pub(super) fn keep(self) {
+    fn ended(
+        &self,
+        rules: &watch::Receiver<Arc<Snapshot>>,
+    ) -> impl Future<Output = Denied> + Send + 'static {
+        let link = &self.link;
+        let mut over = supervision(&self.lease, &link.chain, link.until, rules);
+        async move { over.ended().await }
+    }
+
+    fn keep(self) {
         if let Some(home) = self.home.upgrade() {
             home.put(self.link);
         }

@@ -1,28 +1,28 @@
 //! One request: judged, routed, written anew, sent, answered.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri,
-};
+use http::{HeaderValue, Method, Request, Uri, Version, header, uri};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    AskedHost, Connection, HttpGateway,
-    body::{Account, Received, RequestBody, ResponseBody},
-    errors, expect,
-    pool::{Pool, Sender},
-    rewrite::{REQUEST_ID, rewrite, target, via, with_authority},
-    send::send,
-    upgrade,
+    Connection, HttpGateway,
+    pool::{Pool, PoolFor, Sender},
+    rewrite::{rewrite, target, with_authority},
 };
 use crate::{
     admit::{Denial, Denied},
     config::{BackendProtocol, PathNormalisation, Route, UnderscoreHeaders},
     gateway::{BackendRuntime, routes},
+    serve::http::{
+        Answer,
+        body::{Account, RequestBody},
+        errors,
+        exchange::{Answered, RequestId, coded},
+        expect,
+        host::AskedHost,
+        send::{Patience, send},
+    },
     telemetry::access::Access,
     wire::{
         forwarded::{self, Trust},
@@ -34,7 +34,7 @@ use crate::{
 pub(super) async fn answer(
     connection: Arc<Connection>,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
+) -> Answer<Sender> {
     let began = Instant::now();
     let under_way = connection.activity.begin();
     let gateway = connection.gateway();
@@ -46,7 +46,7 @@ pub(super) async fn answer(
     } else {
         Trust::Untrusted
     };
-    let request_id = RequestId::of(request.headers(), trust, &connection);
+    let request_id = RequestId::of(request.headers(), trust == Trust::TrustedProxy, &connection);
     let accept = request.headers().get(header::ACCEPT).cloned();
     let mut account = Account {
         record: gateway
@@ -102,45 +102,6 @@ fn record(connection: &Connection, request: &Request<Incoming>, id: &RequestId) 
     }
 }
 
-/// What a request is called in our log and the backend's.
-pub(super) enum RequestId {
-    /// By a trusted proxy.
-    Kept(HeaderValue),
-    /// By us: its number in the connection's name.
-    Made(u64),
-}
-
-impl RequestId {
-    fn of(headers: &HeaderMap, trust: Trust, connection: &Connection) -> Self {
-        let sent = (trust == Trust::TrustedProxy).then(|| headers.get(REQUEST_ID));
-        match sent.flatten() {
-            Some(id) if (1..=128).contains(&id.len()) && id.to_str().is_ok() => {
-                Self::Kept(id.clone())
-            }
-            _ => Self::Made(connection.requests.fetch_add(1, Ordering::Relaxed)),
-        }
-    }
-
-    pub(super) fn text(&self, connection: &Connection) -> String {
-        match self {
-            Self::Kept(id) => id.to_str().unwrap_or_default().to_owned(),
-            Self::Made(number) => {
-                let mut digits = itoa::Buffer::new();
-                [&connection.name, "-", digits.format(*number)].concat()
-            }
-        }
-    }
-
-    pub(super) fn value(&self, connection: &Connection) -> HeaderValue {
-        match self {
-            Self::Kept(id) => id.clone(),
-            // hex digits, a hyphen and a number
-            Self::Made(_) => HeaderValue::try_from(self.text(connection))
-                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
-        }
-    }
-}
-
 /// A request's surroundings.
 pub(super) struct Asked<'a> {
     pub(super) connection: &'a Arc<Connection>,
@@ -148,15 +109,6 @@ pub(super) struct Asked<'a> {
     pub(super) gateway: &'a HttpGateway,
     pub(super) trust: Trust,
     pub(super) request_id: &'a RequestId,
-}
-
-/// An answer of the backend.
-struct Answered {
-    response: Response<Incoming>,
-    sender: Sender,
-    received: Arc<Received>,
-    /// The client's side of an upgrade that the backend agreed to.
-    client_upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
 /// A request that may go on.
@@ -182,7 +134,7 @@ fn judge<'c>(
     let invalid =
         |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
     let host = connection
-        .asked_host(gateway, request)
+        .asked_host_at(gateway, request)
         .map_err(|error| invalid(&error))?;
     if let Some(record) = &mut account.record {
         record.host.clone_from(&host.text);
@@ -239,19 +191,6 @@ fn judge<'c>(
     })
 }
 
-/// A transfer coding ends at this hop (RFC 9112 section 7): one that is not undone here would be
-/// lost, and its body handed on as something else.
-fn coded(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let chunked = |value: &HeaderValue| {
-        value
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked")
-    };
-    lines.next().is_some_and(|only| !chunked(only)) || lines.next().is_some()
-}
-
 /// The path as routes and backend are to see it.
 fn normalise(request: &mut Request<Incoming>) -> Result<(), Denied> {
     let uri = request.uri();
@@ -278,7 +217,7 @@ async fn forward(
     asked: &Asked<'_>,
     mut request: Request<Incoming>,
     account: &mut Account,
-) -> Result<Answered, Denied> {
+) -> Result<Answered<Sender>, Denied> {
     if asked.gateway.paths == PathNormalisation::Normalise {
         normalise(&mut request)?;
     }
@@ -316,106 +255,28 @@ async fn forward(
         parts.headers.insert(header::EXPECT, expect::EXPECTATION);
     }
     let mut request = Request::from_parts(parts, body);
-    expect::heed(&mut request, judged.runtime.metrics(), awaited);
+    let metrics = Arc::clone(judged.runtime.metrics());
+    expect::heed(&mut request, move || metrics.interim(), awaited);
     let counted = judged.runtime.metrics().under_way();
-    let sent = send(asked, &judged, request, &received).await;
+    let ways = PoolFor {
+        pool: judged.pool,
+        opening: asked.connection.opening(),
+    };
+    let patience = Patience {
+        limit: asked.gateway.limits.response_timeout,
+        activity: &asked.connection.activity,
+    };
+    let sent = send(&ways, patience, request, &received).await;
     drop(counted);
     let (sender, response) = sent?;
     if let Some(record) = &mut account.record {
         sender.acceptor().clone_into(&mut record.acceptor);
     }
-    if coded(response.headers()) {
-        return Err(Denied::new(
-            Denial::UpstreamBroken,
-            "a transfer coding other than chunked",
-        ));
-    }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS && client_upgrade.is_none() {
-        return Err(Denied::new(
-            Denial::UpstreamBroken,
-            "101 to a request that asked for no upgrade",
-        ));
-    }
-    Ok(Answered {
+    Answered {
         response,
         sender,
         received,
         client_upgrade,
-    })
-}
-
-impl Answered {
-    fn respond(self, connection: &Arc<Connection>, mut account: Account) -> Response<ResponseBody> {
-        let Self {
-            response,
-            sender,
-            received,
-            client_upgrade,
-        } = self;
-        let status = response.status();
-        account.status = status.as_u16();
-        if status == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(client) = client_upgrade
-        {
-            return switch(connection, response, sender, client, account);
-        }
-        let (mut parts, inner) = response.into_parts();
-        // chunks win over a length (RFC 9112 section 6.3): what was not counted is not told
-        if parts.headers.contains_key(header::TRANSFER_ENCODING) {
-            parts.headers.remove(header::CONTENT_LENGTH);
-        }
-        forwarded::strip_hop_by_hop(&mut parts.headers);
-        parts.headers.append(header::VIA, via(parts.version));
-        parts.extensions.clear();
-        Response::from_parts(
-            parts,
-            ResponseBody::Upstream {
-                inner,
-                sender: Some(sender),
-                received,
-                account,
-            },
-        )
     }
-}
-
-fn switch(
-    connection: &Arc<Connection>,
-    mut response: Response<Incoming>,
-    sender: Sender,
-    client: hyper::upgrade::OnUpgrade,
-    account: Account,
-) -> Response<ResponseBody> {
-    let upstream = hyper::upgrade::on(&mut response);
-    let protocol = response.headers().get(header::UPGRADE).cloned();
-    let mut headers = std::mem::take(response.headers_mut());
-    forwarded::strip_hop_by_hop(&mut headers);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    if let Some(protocol) = protocol {
-        headers.insert(header::UPGRADE, protocol);
-    }
-    let shown = Account {
-        record: None,
-        began: account.began,
-        metrics: Arc::clone(&account.metrics),
-        status: account.status,
-        bytes_out: 0,
-        complete: true,
-        under_way: None,
-        has_body: false,
-        received: None,
-        broken: None,
-    };
-    let carried = Arc::clone(connection);
-    let over_link = sender.supervision(&connection.rules);
-    let task = connection.upgrades.track_future(async move {
-        upgrade::carry(carried, client, upstream, over_link, account).await;
-        // the link connection lived as long as the bytes did
-        drop(sender);
-    });
-    connection.drain.spawn(task);
-    let mut answer = Response::new(ResponseBody::Own(None, shown));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *answer.headers_mut() = headers;
-    answer
+    .checked()
 }

@@ -1,21 +1,19 @@
 //! What a request looks like towards the backend: target, host, forwarding and identity headers.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri};
+use http::{HeaderMap, HeaderValue, Uri, Version, header, uri};
 
 use super::request::{Asked, Judged};
 use crate::{
     admit::{Denial, Denied},
     config::{ClientCertHeader, HostHeader, UnderscoreHeaders},
     gateway::routes,
+    serve::http::exchange::{REQUEST_ID, via},
     wire::{
         client_cert,
         forwarded::{self, Policy},
         trace,
     },
 };
-
-/// Names a request in our log and the backend's.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What we write, and a backend that turns headers into variables would merge with other spellings.
 const WRITTEN: [&str; 2] = ["content-length", "x-request-id"];
@@ -41,15 +39,6 @@ pub(super) fn with_authority(uri: Uri, headers: &mut HeaderMap) -> Result<Uri, D
     parts.scheme = Some(uri::Scheme::HTTPS);
     parts.authority = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
     Uri::from_parts(parts).map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))
-}
-
-/// Who received a message, and how it was spoken (RFC 9110 section 7.6.3).
-pub(super) fn via(received: Version) -> HeaderValue {
-    HeaderValue::from_static(match received {
-        Version::HTTP_2 => "2 portcullis",
-        Version::HTTP_10 => "1.0 portcullis",
-        _ => "1.1 portcullis",
-    })
 }
 
 pub(super) fn rewrite(

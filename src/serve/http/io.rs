@@ -21,7 +21,7 @@ const LINGER: Duration = Duration::from_secs(3);
 const LINGER_QUIET: Duration = Duration::from_millis(500);
 
 /// The client's TLS stream.
-pub(super) struct ClientIo {
+pub(crate) struct ClientIo {
     stream: ServerStream,
     activity: Arc<Activity>,
     /// While a closed connection's last bytes are read away.
@@ -36,7 +36,7 @@ struct Linger {
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: ServerStream, activity: Arc<Activity>) -> Self {
+    pub(crate) fn new(stream: ServerStream, activity: Arc<Activity>) -> Self {
         Self {
             stream,
             activity,
@@ -159,7 +159,7 @@ const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\
 
 impl ClientIo {
     /// Says 408 and closes.
-    pub(super) async fn say_late(mut self) {
+    pub(crate) async fn say_late(mut self) {
         let saying = async {
             self.write_all(LATE).await?;
             self.shutdown().await
@@ -179,7 +179,7 @@ fn breaks_http2(error: &hyper::Error) -> bool {
 }
 
 /// Why hyper gave a connection up.
-pub(super) fn denied_by(error: &hyper::Error) -> Denied {
+pub(crate) fn denied_by(error: &hyper::Error) -> Denied {
     let reason = if error.is_parse_too_large() {
         Denial::HeaderTooLarge
     } else if error.is_parse() || breaks_http2(error) {

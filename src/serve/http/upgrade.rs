@@ -7,16 +7,17 @@ use hyper_util::rt::TokioIo;
 
 use super::{Connection, body::Account};
 use crate::{
+    admit::Denied,
     net::{RelayOptions, relay},
-    serve::{LinkSupervision, link::denied_by},
+    serve::link::denied_by,
 };
 
 /// Carries an upgraded connection to its end.
-pub(super) async fn carry(
-    connection: Arc<Connection>,
+pub(super) async fn carry<C>(
+    connection: Arc<Connection<C>>,
     client: OnUpgrade,
     upstream: OnUpgrade,
-    mut over_link: LinkSupervision,
+    over: impl Future<Output = Denied>,
     mut account: Account,
 ) {
     let limits = &connection.limits;
@@ -38,7 +39,7 @@ pub(super) async fn carry(
         biased;
         () = force.cancelled() => return,
         () = connection.cut.cancelled() => return,
-        why = over_link.ended() => {
+        why = over => {
             account.broken = Some(why);
             return;
         }

@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{activity::UnderWay, expect::Held, pool::Sender};
+use super::{Upstream, activity::UnderWay, expect::Held};
 use crate::{
     admit::{Denial, Denied},
     config::Limits,
@@ -32,7 +32,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Why a body was cut.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     #[error("limits.body_bytes is exceeded")]
     TooLarge,
     #[error("slower than limits.body_min_rate")]
@@ -43,7 +43,7 @@ pub(super) enum BodyError {
 
 /// How far a request's body has come.
 #[derive(Default)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// The last frame has been handed on.
     done: AtomicBool,
     bytes: AtomicU64,
@@ -51,13 +51,13 @@ pub(super) struct Received {
 
 impl Received {
     /// Whether the last frame has been handed on.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
 }
 
 /// What a client sends: counted, bounded in size and slowness, trailers cleaned.
-pub(super) struct RequestBody {
+pub(crate) struct RequestBody {
     /// `None`: there is nothing to send.
     inner: Option<Incoming>,
     received: Arc<Received>,
@@ -74,7 +74,7 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(inner: Incoming, limits: &Limits) -> (Self, Arc<Received>) {
+    pub(crate) fn new(inner: Incoming, limits: &Limits) -> (Self, Arc<Received>) {
         let inner = Some(inner).filter(|body| !body.is_end_stream());
         let received = Arc::new(Received {
             done: AtomicBool::new(inner.is_none()),
@@ -100,7 +100,7 @@ impl RequestBody {
     }
 
     /// The same, held back.
-    pub(super) fn held(self, held: Held) -> Self {
+    pub(crate) fn held(self, held: Held) -> Self {
         Self {
             held: Some(Box::new(held)),
             ..self
@@ -108,7 +108,7 @@ impl RequestBody {
     }
 
     /// No body, where there was none.
-    pub(super) fn none(received: &Arc<Received>) -> Self {
+    pub(crate) fn none(received: &Arc<Received>) -> Self {
         Self {
             inner: None,
             received: Arc::clone(received),
@@ -213,20 +213,20 @@ impl Body for RequestBody {
 }
 
 /// What is written when an answer has passed, or was cut.
-pub(super) struct Account {
-    pub(super) record: Option<Box<Access>>,
-    pub(super) began: std::time::Instant,
-    pub(super) metrics: Arc<crate::telemetry::metrics::ListenerMetrics>,
-    pub(super) status: u16,
-    pub(super) bytes_out: u64,
-    pub(super) complete: bool,
-    pub(super) under_way: Option<UnderWay>,
+pub(crate) struct Account {
+    pub(crate) record: Option<Box<Access>>,
+    pub(crate) began: std::time::Instant,
+    pub(crate) metrics: Arc<crate::telemetry::metrics::ListenerMetrics>,
+    pub(crate) status: u16,
+    pub(crate) bytes_out: u64,
+    pub(crate) complete: bool,
+    pub(crate) under_way: Option<UnderWay>,
     /// The request has a body.
-    pub(super) has_body: bool,
+    pub(crate) has_body: bool,
     /// Why the answer did not pass whole, where that is the backend's fault.
-    pub(super) broken: Option<Denied>,
+    pub(crate) broken: Option<Denied>,
     /// The request's body, once it is on its way.
-    pub(super) received: Option<Arc<Received>>,
+    pub(crate) received: Option<Arc<Received>>,
 }
 
 impl Account {
@@ -282,14 +282,14 @@ impl Drop for Account {
 }
 
 /// An answer on its way to the client.
-pub(super) enum ResponseBody {
+pub(crate) enum ResponseBody<K: Upstream> {
     /// Our own words.
     Own(Option<Bytes>, Account),
     /// A backend's.
     Upstream {
         inner: Incoming,
-        /// The link connection; kept for others once the body has passed whole.
-        sender: Option<Sender>,
+        /// The connection that it comes over; kept for others once the body has passed whole.
+        sender: Option<K>,
         /// Whether the request's body was handed on whole: else its connection's framing is in
         /// doubt.
         received: Arc<Received>,
@@ -297,7 +297,7 @@ pub(super) enum ResponseBody {
     },
 }
 
-impl Body for ResponseBody {
+impl<K: Upstream> Body for ResponseBody<K> {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -366,7 +366,7 @@ impl Body for ResponseBody {
     }
 }
 
-fn finish(sender: &mut Option<Sender>, received: &Received, account: &mut Account) {
+fn finish<K: Upstream>(sender: &mut Option<K>, received: &Received, account: &mut Account) {
     account.complete = true;
     if let Some(sender) = sender.take()
         && received.is_done()
@@ -375,7 +375,7 @@ fn finish(sender: &mut Option<Sender>, received: &Received, account: &mut Accoun
     }
 }
 
-impl Drop for ResponseBody {
+impl<K: Upstream> Drop for ResponseBody<K> {
     /// Bodies that are empty from the start are never polled.
     fn drop(&mut self) {
         match self {

@@ -1,41 +1,67 @@
-//! Sends a request over a link and waits for its answer, once more where that is safe.
+//! Sends a request to the next hop and waits for its answer, once more where that is safe.
 
 use std::{
-    future::{Future as _, poll_fn},
+    future::{Future, poll_fn},
     sync::Arc,
     task::Poll,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
+    Upstream,
+    activity::Activity,
     body::{BodyError, Received, RequestBody},
-    pool::Sender,
-    request::{Asked, Judged},
 };
 use crate::{
     admit::{Denial, Denied},
     tls::alert::{self, Side},
 };
 
-pub(super) type Sent = (Sender, Response<Incoming>);
+/// Where connections to the next hop come from.
+pub(crate) trait Ways: Sync {
+    type Way: Upstream;
+
+    /// A kept connection, or a new one.
+    fn take(&self) -> impl Future<Output = Result<Self::Way, Denied>> + Send;
+
+    /// A new one.
+    fn open(&self) -> impl Future<Output = Result<Self::Way, Denied>> + Send;
+
+    /// A request is sent once more.
+    fn retried(&self);
+}
+
+/// An answer, and the connection that it comes over.
+pub(crate) type Sent<K> = (K, Response<Incoming>);
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience<'a> {
+    /// `limits.response_timeout`.
+    pub(crate) limit: Duration,
+    pub(crate) activity: &'a Activity,
+}
 
 /// Sends a request; once more on a new connection where the kept one had been closed meanwhile:
 /// not a byte of the request was sent, or it is one that may be sent twice (RFC 9110 section
 /// 9.2.2).
-pub(super) async fn send(
-    asked: &Asked<'_>,
-    judged: &Judged<'_>,
+pub(crate) async fn send<W: Ways>(
+    ways: &W,
+    patience: Patience<'_>,
     request: Request<RequestBody>,
     received: &Arc<Received>,
-) -> Result<Sent, Denied> {
-    let mut sender = judged.pool.take(asked.connection.opening()).await?;
-    let copy = sender.reused.then(|| copy(&request, received)).flatten();
-    let again = match respond_in_time(asked, &mut sender, request, received).await {
+) -> Result<Sent<W::Way>, Denied> {
+    let mut sender = ways.take().await?;
+    let copy = sender
+        .is_reused()
+        .then(|| copy(&request, received))
+        .flatten();
+    let again = match respond_in_time(patience, &mut sender, request, received).await {
         Ok(response) => return Ok((sender, response)),
-        Err(Failure::Unsent(request)) if sender.reused => *request,
+        Err(Failure::Unsent(request)) if sender.is_reused() => *request,
         Err(Failure::Denied(denied)) => match copy {
             Some(copy) if denied.reason == Denial::UpstreamBroken => copy,
             _ => return Err(denied),
@@ -43,18 +69,18 @@ pub(super) async fn send(
         Err(failure) => return Err(failure.denied()),
     };
     // boxed: the rare case keeps no room in every request
-    Box::pin(resend(asked, judged, again, received)).await
+    Box::pin(resend(ways, patience, again, received)).await
 }
 
-async fn resend(
-    asked: &Asked<'_>,
-    judged: &Judged<'_>,
+async fn resend<W: Ways>(
+    ways: &W,
+    patience: Patience<'_>,
     request: Request<RequestBody>,
     received: &Received,
-) -> Result<Sent, Denied> {
-    judged.runtime.metrics().retried();
-    let mut fresh = judged.pool.open(asked.connection.opening()).await?;
-    match respond_in_time(asked, &mut fresh, request, received).await {
+) -> Result<Sent<W::Way>, Denied> {
+    ways.retried();
+    let mut fresh = ways.open().await?;
+    match respond_in_time(patience, &mut fresh, request, received).await {
         Ok(response) => Ok((fresh, response)),
         Err(failure) => Err(failure.denied()),
     }
@@ -90,14 +116,14 @@ impl Failure {
 }
 
 async fn respond_in_time(
-    asked: &Asked<'_>,
-    sender: &mut Sender,
+    patience: Patience<'_>,
+    sender: &mut impl Upstream,
     request: Request<RequestBody>,
     received: &Received,
 ) -> Result<Response<Incoming>, Failure> {
-    let limit = asked.gateway.limits.response_timeout;
+    let limit = patience.limit;
     let mut sending = std::pin::pin!(sender.send(request));
-    let answered = if asked.connection.activity.is_http2() {
+    let answered = if patience.activity.is_http2() {
         loop {
             let was_done = received.is_done();
             match tokio::time::timeout(limit, sending.as_mut()).await {

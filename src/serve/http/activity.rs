@@ -26,7 +26,7 @@ const MANY_REQUESTS: usize = 500;
 
 /// What a connection is doing, for its deadlines. Times are milliseconds after its start, plus
 /// one: zero means "not".
-pub(super) struct Activity {
+pub(crate) struct Activity {
     began: Instant,
     /// HTTP/2 sends frames between requests that begin none.
     http2: bool,
@@ -56,7 +56,7 @@ pub(super) struct Activity {
 }
 
 /// What the deadlines ask for.
-pub(super) enum Wish {
+pub(crate) enum Wish {
     /// Finish and close.
     GoAway,
     /// Close now.
@@ -64,7 +64,7 @@ pub(super) enum Wish {
 }
 
 impl Activity {
-    pub(super) fn new(http2: bool) -> Arc<Self> {
+    pub(crate) fn new(http2: bool) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
             http2,
@@ -92,7 +92,7 @@ impl Activity {
     }
 
     /// A head is complete.
-    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
@@ -103,23 +103,23 @@ impl Activity {
         }
     }
 
-    pub(super) fn is_http2(&self) -> bool {
+    pub(crate) fn is_http2(&self) -> bool {
         self.http2
     }
 
     /// How long the connection has lived.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.began.elapsed()
     }
 
-    pub(super) fn bytes(&self) -> (u64, u64) {
+    pub(crate) fn bytes(&self) -> (u64, u64) {
         (
             self.bytes_in.load(Ordering::Relaxed),
             self.bytes_out.load(Ordering::Relaxed),
         )
     }
 
-    pub(super) fn read(&self, n: usize) {
+    pub(crate) fn read(&self, n: usize) {
         self.bytes_in
             .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
         if !self.http2
@@ -130,7 +130,7 @@ impl Activity {
         }
     }
 
-    pub(super) fn wrote(&self, n: usize) {
+    pub(crate) fn wrote(&self, n: usize) {
         self.bytes_out
             .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
         if self.stalled_since.load(Ordering::Relaxed) != 0 {
@@ -146,20 +146,20 @@ impl Activity {
     }
 
     /// Whether the client may still be sending what nobody will read.
-    pub(super) fn may_be_sending(&self) -> bool {
+    pub(crate) fn may_be_sending(&self) -> bool {
         // HTTP/2 tells a client to stop, stream by stream
         !self.http2
             && (self.unread.load(Ordering::Relaxed) || self.head_since.load(Ordering::Relaxed) != 0)
     }
 
-    pub(super) fn stalled(&self) {
+    pub(crate) fn stalled(&self) {
         if self.stalled_since.load(Ordering::Relaxed) == 0 {
             self.stalled_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
     /// The deadlines of this connection.
-    pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
+    pub(crate) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
         let (head, idle, write) = (
             limits.header_timeout,
             limits.keepalive_timeout,
@@ -186,7 +186,7 @@ impl Activity {
 }
 
 /// One timer for all deadlines of a connection, armed again only when it fires.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     activity: Arc<Activity>,
     head: Duration,
     idle: Duration,
@@ -198,7 +198,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Resolves when a deadline has passed; may be asked again. Nothing is lost when it is
     /// dropped before.
-    pub(super) async fn next(&mut self) -> Wish {
+    pub(crate) async fn next(&mut self) -> Wish {
         loop {
             tokio::select! {
                 biased;
@@ -218,7 +218,7 @@ impl Watch {
     }
 
     /// Notes why the connection ends, before what is under way learns that it does.
-    pub(super) fn ended(&self, why: &Denied) {
+    pub(crate) fn ended(&self, why: &Denied) {
         // the first reason is the one
         let _noted_before = self.activity.end.set(why.clone());
     }
@@ -260,7 +260,7 @@ impl Watch {
 }
 
 /// A request under way; over when dropped.
-pub(super) struct UnderWay {
+pub(crate) struct UnderWay {
     activity: Arc<Activity>,
     /// A frame of its answer was handed over and is not taken yet.
     owed: bool,
@@ -268,14 +268,14 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     /// Why the request did not end as it should.
-    pub(super) fn cause(&self) -> Denied {
+    pub(crate) fn cause(&self) -> Denied {
         let given_up = || Denied::new(Denial::PeerReset, "the client gave the request up");
         self.activity.end.get().cloned().unwrap_or_else(given_up)
     }
 
     /// A frame of the answer goes to hyper. In HTTP/2 it waits there for the client to open its
     /// window, which no write to the socket shows.
-    pub(super) fn handed(&mut self) {
+    pub(crate) fn handed(&mut self) {
         if self.activity.http2 && !std::mem::replace(&mut self.owed, true) {
             self.activity.owed.fetch_add(1, Ordering::Relaxed);
             self.activity.took();
@@ -283,7 +283,7 @@ impl UnderWay {
     }
 
     /// Hyper asks for the next one: the last has been taken.
-    pub(super) fn taken(&mut self) {
+    pub(crate) fn taken(&mut self) {
         if std::mem::take(&mut self.owed) {
             self.activity.owed.fetch_sub(1, Ordering::Relaxed);
             self.activity.took();
@@ -291,7 +291,7 @@ impl UnderWay {
     }
 
     /// The client took the request back as soon as it was made.
-    pub(super) fn taken_back(&self) {
+    pub(crate) fn taken_back(&self) {
         let activity = &self.activity;
         let back = activity.taken_back.fetch_add(1, Ordering::Relaxed);
         let begun = activity.begun.load(Ordering::Relaxed);
@@ -301,7 +301,7 @@ impl UnderWay {
     }
 
     /// The request's body was not read to its end: what is left of it may still come.
-    pub(super) fn left_unread(&self) {
+    pub(crate) fn left_unread(&self) {
         self.activity.unread.store(true, Ordering::Relaxed);
     }
 }

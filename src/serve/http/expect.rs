@@ -16,17 +16,15 @@ use futures_util::task::AtomicWaker;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use tokio::time::Sleep;
 
-use crate::telemetry::metrics::BackendMetrics;
-
 /// Backends of old know no expectation and wait for the body; so long they are waited for. Clients
 /// that can't be relied on to send it unasked wait longer than that, and no client must.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// What a request says that waits for a 100.
-pub(super) const EXPECTATION: HeaderValue = HeaderValue::from_static("100-continue");
+pub(crate) const EXPECTATION: HeaderValue = HeaderValue::from_static("100-continue");
 
 /// Whether a request waits for a 100.
-pub(super) fn is_expected(headers: &HeaderMap) -> bool {
+pub(crate) fn is_expected(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|value| {
         value
             .as_bytes()
@@ -36,7 +34,7 @@ pub(super) fn is_expected(headers: &HeaderMap) -> bool {
 
 /// Whether the backend has asked for the body.
 #[derive(Default)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     asked: AtomicBool,
     body: AtomicWaker,
 }
@@ -49,14 +47,14 @@ impl Asked {
 }
 
 /// A body that is held back.
-pub(super) struct Held {
+pub(crate) struct Held {
     asked: Arc<Asked>,
     grace: Pin<Box<Sleep>>,
 }
 
 impl Held {
     /// Resolves when the backend has asked for the body, or keeps silent for too long.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.asked.body.register(cx.waker());
         if self.asked.asked.load(Ordering::Acquire) {
             return Poll::Ready(());
@@ -66,14 +64,13 @@ impl Held {
 }
 
 /// Counts a backend's interim answers; the 100 among them releases a body that is held back.
-pub(super) fn heed<B>(
+pub(crate) fn heed<B>(
     request: &mut Request<B>,
-    metrics: &Arc<BackendMetrics>,
+    count: impl Fn() + Send + Sync + 'static,
     asked: Option<Arc<Asked>>,
 ) {
-    let metrics = Arc::clone(metrics);
     hyper::ext::on_informational(request, move |answer| {
-        metrics.interim();
+        count();
         if answer.status() == StatusCode::CONTINUE
             && let Some(asked) = &asked
         {
@@ -83,7 +80,7 @@ pub(super) fn heed<B>(
 }
 
 /// Holds a body back until the backend asks for it.
-pub(super) fn hold() -> (Held, Arc<Asked>) {
+pub(crate) fn hold() -> (Held, Arc<Asked>) {
     let asked = Arc::new(Asked::default());
     let held = Held {
         asked: Arc::clone(&asked),

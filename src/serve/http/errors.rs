@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::body::{Account, ResponseBody};
+use super::{
+    Answer, Upstream,
+    body::{Account, ResponseBody},
+};
 use crate::admit::{Blame, Denial, Denied};
 
 /// The methods of RFC 9110 and RFC 5789 that are passed on; what a backend makes of them, and of
@@ -11,12 +14,12 @@ use crate::admit::{Blame, Denial, Denied};
 const FORWARDED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The answer to a refused request; JSON where `Accept` asks for it.
-pub(super) fn refusal(
+pub(crate) fn refusal<K: Upstream>(
     denied: &Denied,
     accept: Option<&HeaderValue>,
     request_id: &str,
     mut account: Account,
-) -> Response<ResponseBody> {
+) -> Answer<K> {
     let status =
         StatusCode::from_u16(denied.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
     account.status = status.as_u16();

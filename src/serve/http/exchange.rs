@@ -1,0 +1,186 @@
+//! A request and its answer on their way through: how they are called, what is checked of both,
+//! and how an answer is passed on.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+
+use super::{
+    Answer, Client, Connection, Upstream,
+    body::{Account, Received, ResponseBody},
+    upgrade,
+};
+use crate::{
+    admit::{Denial, Denied},
+    wire::forwarded,
+};
+
+/// Names a request in our log and the backend's.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a request is called in our log and the backend's.
+pub(crate) enum RequestId {
+    /// By a trusted proxy.
+    Kept(HeaderValue),
+    /// By us: its number in the connection's name.
+    Made(u64),
+}
+
+impl RequestId {
+    /// `keep`: the one who sent the request may name it.
+    pub(crate) fn of<C>(headers: &HeaderMap, keep: bool, connection: &Connection<C>) -> Self {
+        let sent = keep.then(|| headers.get(REQUEST_ID));
+        match sent.flatten() {
+            Some(id) if (1..=128).contains(&id.len()) && id.to_str().is_ok() => {
+                Self::Kept(id.clone())
+            }
+            _ => Self::Made(connection.requests.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    pub(crate) fn text<C>(&self, connection: &Connection<C>) -> String {
+        match self {
+            Self::Kept(id) => id.to_str().unwrap_or_default().to_owned(),
+            Self::Made(number) => {
+                let mut digits = itoa::Buffer::new();
+                [&connection.name, "-", digits.format(*number)].concat()
+            }
+        }
+    }
+
+    pub(crate) fn value<C>(&self, connection: &Connection<C>) -> HeaderValue {
+        match self {
+            Self::Kept(id) => id.clone(),
+            // hex digits, a hyphen and a number
+            Self::Made(_) => HeaderValue::try_from(self.text(connection))
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+        }
+    }
+}
+
+/// An answer of the backend.
+pub(crate) struct Answered<K: Upstream> {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) sender: K,
+    pub(crate) received: Arc<Received>,
+    /// The client's side of an upgrade that the backend agreed to.
+    pub(crate) client_upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// Who received a message, and how it was spoken (RFC 9110 section 7.6.3).
+pub(crate) fn via(received: Version) -> HeaderValue {
+    HeaderValue::from_static(match received {
+        Version::HTTP_2 => "2 portcullis",
+        Version::HTTP_10 => "1.0 portcullis",
+        _ => "1.1 portcullis",
+    })
+}
+
+/// A transfer coding ends at this hop (RFC 9112 section 7): one that is not undone here would be
+/// lost, and its body handed on as something else.
+pub(crate) fn coded(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = |value: &HeaderValue| {
+        value
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    };
+    lines.next().is_some_and(|only| !chunked(only)) || lines.next().is_some()
+}
+
+impl<K: Upstream> Answered<K> {
+    /// Refuses answers whose end, or whose meaning, is in doubt.
+    pub(crate) fn checked(self) -> Result<Self, Denied> {
+        let wrong = if coded(self.response.headers()) {
+            "a transfer coding other than chunked"
+        } else if self.response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && self.client_upgrade.is_none()
+        {
+            "101 to a request that asked for no upgrade"
+        } else {
+            return Ok(self);
+        };
+        Err(Denied::new(Denial::UpstreamBroken, wrong))
+    }
+
+    /// Passes it on.
+    pub(crate) fn respond<C: Client>(
+        self,
+        connection: &Arc<Connection<C>>,
+        mut account: Account,
+    ) -> Answer<K> {
+        let Self {
+            response,
+            sender,
+            received,
+            client_upgrade,
+        } = self;
+        let status = response.status();
+        account.status = status.as_u16();
+        if status == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(client) = client_upgrade
+        {
+            return switch(connection, response, sender, client, account);
+        }
+        let (mut parts, inner) = response.into_parts();
+        // chunks win over a length (RFC 9112 section 6.3): what was not counted is not told
+        if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
+        forwarded::strip_hop_by_hop(&mut parts.headers);
+        parts.headers.append(header::VIA, via(parts.version));
+        parts.extensions.clear();
+        Response::from_parts(
+            parts,
+            ResponseBody::Upstream {
+                inner,
+                sender: Some(sender),
+                received,
+                account,
+            },
+        )
+    }
+}
+
+fn switch<C: Client, K: Upstream>(
+    connection: &Arc<Connection<C>>,
+    mut response: Response<Incoming>,
+    sender: K,
+    client: hyper::upgrade::OnUpgrade,
+    account: Account,
+) -> Answer<K> {
+    let upstream = hyper::upgrade::on(&mut response);
+    let protocol = response.headers().get(header::UPGRADE).cloned();
+    let mut headers = std::mem::take(response.headers_mut());
+    forwarded::strip_hop_by_hop(&mut headers);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        headers.insert(header::UPGRADE, protocol);
+    }
+    let shown = Account {
+        record: None,
+        began: account.began,
+        metrics: Arc::clone(&account.metrics),
+        status: account.status,
+        bytes_out: 0,
+        complete: true,
+        under_way: None,
+        has_body: false,
+        received: None,
+        broken: None,
+    };
+    let carried = Arc::clone(connection);
+    let over = sender.ended(&connection.rules);
+    let task = connection.upgrades.track_future(async move {
+        upgrade::carry(carried, client, upstream, over, account).await;
+        // the connection lived as long as the bytes did
+        drop(sender);
+    });
+    connection.drain.spawn(task);
+    let mut answer = Response::new(ResponseBody::Own(None, shown));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *answer.headers_mut() = headers;
+    answer
+}

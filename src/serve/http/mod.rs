@@ -1,0 +1,424 @@
+//! What both roles share of http mode: a connection with its deadlines, bodies with their limits,
+//! refusals, and how a request goes out and its answer comes back (RFC 9110, 9112 and 9113, by
+//! hyper). What a role decides for itself, where a request goes and what it looks like there, is
+//! in `gateway/http` and `acceptor/http`.
+
+pub(crate) mod activity;
+pub(crate) mod body;
+pub(crate) mod client;
+pub(crate) mod errors;
+pub(crate) mod exchange;
+pub(crate) mod expect;
+pub(crate) mod host;
+pub(crate) mod io;
+pub(crate) mod send;
+mod upgrade;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    hash::{BuildHasher as _, RandomState},
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::Service,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    activity::{Activity, Watch, Wish},
+    body::{RequestBody, ResponseBody},
+    client::SendFailed,
+    host::AskedHost,
+    io::ClientIo,
+};
+use super::{Aside, BoxFuture, Closed, ServerStream, Snapshot, Supervision};
+use crate::{
+    admit::{Denial, Denied, PeerFacts},
+    config::Limits,
+    drain::Drain,
+    identity::CertFacts,
+    telemetry::{access::Access, metrics::ListenerMetrics},
+    wire::{ConnectionId, trace},
+};
+
+/// Runs a connection beside its deadlines. A macro, since hyper's two kinds of connections have
+/// the same methods and no common trait.
+macro_rules! drive {
+    ($connection:expr, $watch:expr, $supervision:expr, $draining:expr) => {{
+        let mut connection = $connection;
+        let mut graceful = false;
+        loop {
+            let turn = {
+                let turned = pin!(turn(&mut $watch, $supervision, &$draining, graceful));
+                tokio::select! {
+                    biased;
+                    done = connection.as_mut() => {
+                        break done.err().map(|error| io::denied_by(&error));
+                    }
+                    turn = Aside::new(turned) => turn,
+                }
+            };
+            match turn {
+                Turn::Finish if graceful => {}
+                // an idle connection is told to go; what is under way is finished
+                Turn::Finish => {
+                    graceful = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                Turn::Cut(why) => {
+                    $watch.ended(&why);
+                    break Some(why);
+                }
+            }
+        }
+    }};
+}
+
+/// What a connection is told from outside.
+enum Turn {
+    Finish,
+    Cut(Denied),
+}
+
+/// Waits for whatever speaks first.
+async fn turn(
+    watch: &mut Watch,
+    supervision: &mut Supervision,
+    draining: &CancellationToken,
+    graceful: bool,
+) -> Turn {
+    tokio::select! {
+        biased;
+        why = supervision.ended() => Turn::Cut(why),
+        wish = watch.next() => match wish {
+            Wish::GoAway => Turn::Finish,
+            Wish::Cut(why) => Turn::Cut(why),
+        },
+        () = draining.cancelled(), if !graceful => Turn::Finish,
+    }
+}
+
+pub(crate) type Answer<K> = Response<ResponseBody<K>>;
+
+/// A connection to the next hop, taken for one request.
+pub(crate) trait Upstream: Send + Unpin + 'static {
+    /// It carried a request before.
+    fn is_reused(&self) -> bool;
+
+    /// Sends a request.
+    fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendFailed>> + Send;
+
+    /// Gives the connection back for the next request.
+    fn keep(self);
+
+    /// Resolves when the connection has to end, for bytes that are no longer hyper's.
+    fn ended(
+        &self,
+        rules: &watch::Receiver<Arc<Snapshot>>,
+    ) -> impl Future<Output = Denied> + Send + 'static;
+}
+
+/// What a role knows of the one who speaks to it.
+pub(crate) trait Client: Send + Sync + 'static {
+    /// The connection's name.
+    fn id(&self) -> ConnectionId;
+    /// The name that was asked for in the handshake.
+    fn sni(&self) -> Option<&str>;
+    /// Our own address on this connection; unspecified where it has none.
+    fn local(&self) -> IpAddr;
+}
+
+/// The process's secret for ids.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// What all requests of a connection share.
+pub(crate) struct Connection<C> {
+    /// What is in force at the listener: each request is answered by the rules of its moment.
+    pub(crate) rules: watch::Receiver<Arc<Snapshot>>,
+    /// What the connection began with, for its own life.
+    pub(crate) limits: Limits,
+    pub(crate) listener: Arc<str>,
+    pub(crate) metrics: Arc<ListenerMetrics>,
+    pub(crate) drain: Drain,
+    pub(crate) client: C,
+    /// The connection's id as text, for every request.
+    pub(crate) name: String,
+    /// The host that was asked for last.
+    host: Mutex<Option<Arc<AskedHost>>>,
+    /// Requests so far.
+    pub(crate) requests: AtomicU64,
+    /// Of those, the ones that began a trace.
+    traced: AtomicU64,
+    pub(crate) peer: Option<Arc<PeerFacts>>,
+    /// The peer's certificates, leaf first; empty without.
+    chain: Arc<[CertificateDer<'static>]>,
+    pub(crate) identity: String,
+    pub(crate) source: SocketAddr,
+    pub(crate) activity: Arc<Activity>,
+    /// Upgraded connections outlive hyper's; they end with this one all the same.
+    upgrades: TaskTracker,
+    /// Cancelled when the rules no longer admit the peer.
+    cut: CancellationToken,
+}
+
+/// What a connection begins with.
+pub(crate) struct Beginning<'a, C> {
+    pub(crate) id: ConnectionId,
+    pub(crate) http2: bool,
+    pub(crate) client: C,
+    pub(crate) peer: Option<Arc<PeerFacts>>,
+    pub(crate) identity: String,
+    pub(crate) source: SocketAddr,
+    pub(crate) supervision: &'a Supervision,
+    pub(crate) listener: &'a Arc<str>,
+    pub(crate) limits: &'a Limits,
+    pub(crate) metrics: &'a Arc<ListenerMetrics>,
+    pub(crate) drain: &'a Drain,
+}
+
+/// Tasks of HTTP/2 streams belong to the drain.
+#[derive(Clone)]
+pub(crate) struct Executor(pub(crate) Drain);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// A peer's verified certificate.
+pub(crate) struct Caller<'a> {
+    pub(crate) peer: &'a PeerFacts,
+    pub(crate) leaf: &'a [u8],
+    rest: &'a [CertificateDer<'static>],
+}
+
+impl<'a> Caller<'a> {
+    /// What it sent behind its leaf, without a root (RFC 9440 section 2.3).
+    pub(crate) fn issuers(&self) -> impl Iterator<Item = &'a [u8]> {
+        let is_root = |der: &&CertificateDer<'_>| {
+            CertFacts::read(der).is_ok_and(|facts| facts.subject == facts.issuer)
+        };
+        self.rest
+            .iter()
+            .filter(move |der| !is_root(der))
+            .map(|der| der.as_ref())
+    }
+}
+
+impl<C: Client> Connection<C> {
+    /// What the connection's requests share, and its stream.
+    pub(crate) fn begin(
+        stream: ServerStream,
+        beginning: Beginning<'_, C>,
+    ) -> (Arc<Self>, TokioIo<ClientIo>) {
+        let activity = Activity::new(beginning.http2);
+        let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&activity)));
+        let connection = Self {
+            rules: beginning.supervision.rules(),
+            limits: beginning.limits.clone(),
+            listener: Arc::clone(beginning.listener),
+            metrics: Arc::clone(beginning.metrics),
+            drain: beginning.drain.clone(),
+            name: beginning.id.to_string(),
+            host: Mutex::default(),
+            requests: AtomicU64::new(1),
+            traced: AtomicU64::new(0),
+            client: beginning.client,
+            peer: beginning.peer,
+            chain: beginning.supervision.chain(),
+            identity: beginning.identity,
+            source: beginning.source,
+            activity,
+            upgrades: TaskTracker::new(),
+            cut: CancellationToken::new(),
+        };
+        (Arc::new(connection), io)
+    }
+
+    /// Serves requests until the connection ends.
+    pub(crate) fn carry<S, K>(
+        self: Arc<Self>,
+        io: TokioIo<ClientIo>,
+        service: S,
+        mut supervision: Supervision,
+    ) -> BoxFuture<Closed>
+    where
+        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+        K: Upstream,
+    {
+        let watch = self.activity.watch(&self.limits);
+        Box::pin(async move {
+            let cause = if self.activity.is_http2() {
+                // boxed: HTTP/1.1 connections need not have room for it
+                Box::pin(self.http2(io, service, watch, &mut supervision)).await
+            } else {
+                self.http1(io, service, watch, &mut supervision).await
+            };
+            let cause = match cause {
+                Some(cause) => Some(cause),
+                None => self.outlast_upgrades(&mut supervision).await,
+            };
+            self.cut.cancel();
+            if let Some(cause) = &cause {
+                self.unanswered(cause);
+            }
+            let (bytes_in, bytes_out) = self.activity.bytes();
+            Closed {
+                cause,
+                bytes_in,
+                bytes_out,
+            }
+        })
+    }
+
+    /// Ids of a new trace: the connection's random id, and a keyed hash of it and a count. One
+    /// hash and no system call for each request.
+    pub(crate) fn trace_ids(&self) -> trace::Ids {
+        let traced = self.traced.fetch_add(1, Ordering::Relaxed);
+        let id = u128::from_be_bytes(self.client.id().0);
+        let hash = KEY.hash_one((id, traced));
+        let high = u64::try_from(id >> 64).unwrap_or(0);
+        [high, hash, hash.rotate_left(32) ^ high]
+    }
+
+    /// The peer, where it showed a certificate that was verified.
+    pub(crate) fn caller(&self) -> Option<Caller<'_>> {
+        let (leaf, rest) = self.chain.split_first()?;
+        Some(Caller {
+            peer: self.peer.as_deref()?,
+            leaf,
+            rest,
+        })
+    }
+
+    /// Waits for upgraded connections, which are supervised like any other.
+    async fn outlast_upgrades(&self, supervision: &mut Supervision) -> Option<Denied> {
+        self.upgrades.close();
+        tokio::select! {
+            biased;
+            () = self.upgrades.wait() => None,
+            why = supervision.ended() => Some(why),
+        }
+    }
+
+    /// The access line of a head that never became a request: hyper answered it itself, or it
+    /// did not come in time.
+    fn unanswered(&self, cause: &Denied) {
+        let answered = matches!(
+            cause.reason,
+            Denial::HeaderTooLarge | Denial::RequestInvalid
+        );
+        let late = matches!(cause.reason, Denial::RequestTimeout | Denial::IdleTimeout);
+        if !(answered || late) || !self.rules.borrow().rules.access {
+            return;
+        }
+        Access {
+            listener: self.listener.to_string(),
+            connection: self.name.clone(),
+            source: Some(self.source),
+            identity: self.identity.clone(),
+            sni: self.client.sni().unwrap_or_default().to_owned(),
+            status: if answered || self.is_told_late(cause) {
+                cause.reason.http_status()
+            } else {
+                0
+            },
+            total: self.activity.age(),
+            decision: if cause.reason == Denial::IdleTimeout {
+                "ended"
+            } else {
+                "refused"
+            },
+            reason: Some(cause.reason),
+            detail: cause.detail.clone(),
+            ..Access::default()
+        }
+        .emit();
+    }
+}
+
+impl<C: Client> Connection<C> {
+    async fn http1<S, K>(
+        &self,
+        io: TokioIo<ClientIo>,
+        service: S,
+        mut watch: Watch,
+        supervision: &mut Supervision,
+    ) -> Option<Denied>
+    where
+        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible>,
+        S::Future: Send + 'static,
+        K: Upstream,
+    {
+        let draining = self.drain.draining();
+        let mut builder = http1::Builder::new();
+        // up to 100 fields in a head: with a number of our own hyper would allocate their table
+        // for each request
+        builder
+            .half_close(false)
+            .max_buf_size(self.limits.header_bytes.max(8 << 10));
+        let mut held = builder.serve_connection(io, service).with_upgrades();
+        let cause = drive!(Pin::new(&mut held), watch, supervision, draining);
+        if cause.as_ref().is_some_and(|cause| self.is_told_late(cause))
+            && let Some(parts) = held.into_parts()
+        {
+            Box::pin(parts.io.into_inner().say_late()).await;
+        }
+        cause
+    }
+
+    /// Whether a head came too late whose sender hears that it did: bytes of it had come.
+    fn is_told_late(&self, cause: &Denied) -> bool {
+        cause.reason == Denial::RequestTimeout
+            && !self.activity.is_http2()
+            && self.activity.bytes().0 > 0
+    }
+
+    async fn http2<S, K>(
+        &self,
+        io: TokioIo<ClientIo>,
+        service: S,
+        mut watch: Watch,
+        supervision: &mut Supervision,
+    ) -> Option<Denied>
+    where
+        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible>,
+        S::Future: Send + 'static,
+        K: Upstream,
+    {
+        let draining = self.drain.draining();
+        let mut builder = http2::Builder::new(Executor(self.drain.clone()));
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.streams)
+            .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_frame_size(64 << 10)
+            .max_send_buf_size(256 << 10);
+        drive!(
+            pin!(builder.serve_connection(io, service)),
+            watch,
+            supervision,
+            draining
+        )
+    }
+}
