@@ -5,6 +5,7 @@
 pub mod client_cert;
 pub mod cursor;
 pub mod forwarded;
+pub mod frames;
 pub mod host;
 pub mod link;
 pub mod path;

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -35,8 +35,12 @@ pub(crate) struct Activity {
     /// Requests so far, and those of them that the client took back at once.
     begun: AtomicUsize,
     taken_back: AtomicUsize,
-    /// Cancelled when those are too many.
+    /// Cancelled when the client does what only does harm.
     abused: CancellationToken,
+    /// What that is.
+    abuse: OnceLock<&'static str>,
+    /// The error code of the last word to an HTTP/2 client that has to go, plus one.
+    parting: AtomicU32,
     /// Since when a head is awaited whose first byte has come.
     head_since: AtomicU64,
     /// Since when nothing is under way.
@@ -72,6 +76,8 @@ impl Activity {
             begun: AtomicUsize::new(0),
             taken_back: AtomicUsize::new(0),
             abused: CancellationToken::new(),
+            abuse: OnceLock::new(),
+            parting: AtomicU32::new(0),
             // the first head is awaited from the end of the handshake
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(0),
@@ -85,10 +91,37 @@ impl Activity {
         })
     }
 
+    /// Milliseconds after its start.
+    pub(crate) fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1)
+        self.millis().saturating_add(1)
+    }
+
+    /// The client has to go for this.
+    pub(crate) fn abused_by(&self, what: &'static str) {
+        // the first is the one
+        let _known_before = self.abuse.set(what);
+        self.abused.cancel();
+    }
+
+    /// Why the client has to go, if it has.
+    pub(crate) fn abuse(&self) -> Option<Denied> {
+        let what = self.abuse.get()?;
+        Some(Denied::new(Denial::RequestInvalid, *what))
+    }
+
+    /// From now on nothing is read of an HTTP/2 client, and the last word is GOAWAY with this code.
+    pub(crate) fn part(&self, code: u32) {
+        self.parting
+            .store(code.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The code of the last word, once it is due.
+    pub(crate) fn parting(&self) -> Option<u32> {
+        self.parting.load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// A head is complete.
@@ -147,9 +180,11 @@ impl Activity {
 
     /// Whether the client may still be sending what nobody will read.
     pub(crate) fn may_be_sending(&self) -> bool {
-        // HTTP/2 tells a client to stop, stream by stream
-        !self.http2
-            && (self.unread.load(Ordering::Relaxed) || self.head_since.load(Ordering::Relaxed) != 0)
+        if self.http2 {
+            // it is told to stop, stream by stream; one that has to go may not listen
+            return self.parting().is_some();
+        }
+        self.unread.load(Ordering::Relaxed) || self.head_since.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) fn stalled(&self) {
@@ -202,10 +237,10 @@ impl Watch {
         loop {
             tokio::select! {
                 biased;
-                () = self.activity.abused.cancelled() => return Wish::Cut(Denied::new(
-                    Denial::RequestInvalid,
-                    "most requests were taken back at once",
-                )),
+                () = self.activity.abused.cancelled() => {
+                    let unknown = || Denied::new(Denial::RequestInvalid, "");
+                    return Wish::Cut(self.activity.abuse().unwrap_or_else(unknown));
+                }
                 () = self.timer.as_mut() => {}
             }
             self.timer
@@ -296,7 +331,7 @@ impl UnderWay {
         let back = activity.taken_back.fetch_add(1, Ordering::Relaxed);
         let begun = activity.begun.load(Ordering::Relaxed);
         if begun > MANY_REQUESTS && back.saturating_mul(2) > begun {
-            activity.abused.cancel();
+            activity.abused_by("most requests were taken back at once");
         }
     }
 

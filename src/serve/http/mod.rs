@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod errors;
 pub(crate) mod exchange;
 pub(crate) mod expect;
+mod frames;
 pub(crate) mod host;
 pub(crate) mod io;
 pub(crate) mod send;
@@ -24,6 +25,7 @@ use std::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use hyper::{
@@ -41,6 +43,7 @@ use self::{
     activity::{Activity, Watch, Wish},
     body::{RequestBody, ResponseBody},
     client::SendFailed,
+    frames::FramedIo,
     host::AskedHost,
     io::ClientIo,
 };
@@ -51,11 +54,11 @@ use crate::{
     drain::Drain,
     identity::CertFacts,
     telemetry::{access::Access, metrics::ListenerMetrics},
-    wire::{ConnectionId, trace},
+    wire::{ConnectionId, frames as h2_frames, trace},
 };
 
-/// Runs a connection beside its deadlines. A macro, since hyper's two kinds of connections have
-/// the same methods and no common trait.
+/// Runs a connection beside its deadlines: why it ends, and whether it has ended by itself. A macro,
+/// since hyper's two kinds of connections have the same methods and no common trait.
 macro_rules! drive {
     ($connection:expr, $watch:expr, $supervision:expr, $draining:expr) => {{
         let mut connection = $connection;
@@ -66,7 +69,7 @@ macro_rules! drive {
                 tokio::select! {
                     biased;
                     done = connection.as_mut() => {
-                        break done.err().map(|error| io::denied_by(&error));
+                        break (done.err().map(|error| io::denied_by(&error)), true);
                     }
                     turn = Aside::new(turned) => turn,
                 }
@@ -80,11 +83,23 @@ macro_rules! drive {
                 }
                 Turn::Cut(why) => {
                     $watch.ended(&why);
-                    break Some(why);
+                    break (Some(why), false);
                 }
             }
         }
     }};
+}
+
+/// How long an HTTP/2 client that has to go may take to hear it.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// The error code that an HTTP/2 client hears when it has to go; `None`: nothing more is said.
+fn last_word(why: &Denied) -> Option<u32> {
+    if why.reason == Denial::RequestInvalid {
+        return Some(h2_frames::CALM);
+    }
+    let late = [Denial::RequestTimeout, Denial::IdleTimeout];
+    late.contains(&why.reason).then_some(h2_frames::NO_ERROR)
 }
 
 /// What a connection is told from outside.
@@ -376,7 +391,7 @@ impl<C: Client> Connection<C> {
             .half_close(false)
             .max_buf_size(self.limits.header_bytes.max(8 << 10));
         let mut held = builder.serve_connection(io, service).with_upgrades();
-        let cause = drive!(Pin::new(&mut held), watch, supervision, draining);
+        let (cause, _over) = drive!(Pin::new(&mut held), watch, supervision, draining);
         if cause.as_ref().is_some_and(|cause| self.is_told_late(cause))
             && let Some(parts) = held.into_parts()
         {
@@ -414,11 +429,14 @@ impl<C: Client> Connection<C> {
             .initial_connection_window_size(4 << 20)
             .max_frame_size(64 << 10)
             .max_send_buf_size(256 << 10);
-        drive!(
-            pin!(builder.serve_connection(io, service)),
-            watch,
-            supervision,
-            draining
-        )
+        let io = TokioIo::new(FramedIo::new(io.into_inner(), Arc::clone(&self.activity)));
+        let mut held = pin!(builder.serve_connection(io, service));
+        let (cause, over) = drive!(held.as_mut(), watch, supervision, draining);
+        if !over && let Some(code) = cause.as_ref().and_then(last_word) {
+            self.activity.part(code);
+            // hyper hears that the client has ended, and ends too
+            drop(tokio::time::timeout(PARTING, held).await);
+        }
+        self.activity.abuse().or(cause)
     }
 }

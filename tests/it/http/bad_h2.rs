@@ -15,7 +15,10 @@ use crate::world::{Backend, TlsStream, World, until};
 const SETTINGS: u8 = 4;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const PRIORITY: u8 = 2;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const DATA: u8 = 0;
 const END_STREAM: u8 = 1;
@@ -108,6 +111,42 @@ impl Attack {
         Ok(())
     }
 
+    /// Sends such bytes and reads what comes, until the gateway says GOAWAY, for so many seconds;
+    /// the error code.
+    fn told(
+        &self,
+        stream: &mut TlsStream,
+        seconds: u64,
+        mut bytes: impl FnMut(u32) -> Vec<u8>,
+    ) -> Option<u32> {
+        let began = Instant::now();
+        let quick = Some(Duration::from_millis(1));
+        stream.sock.set_read_timeout(quick).unwrap();
+        let (mut came, mut turn, mut open) = (Vec::new(), 0, true);
+        while began.elapsed() < Duration::from_secs(seconds) {
+            if open {
+                let more = bytes(turn);
+                // what can't be written now is lost, and with it the stream: then only read
+                open = stream
+                    .write_all(&more)
+                    .and_then(|()| stream.flush())
+                    .is_ok();
+                turn += 1;
+            }
+            let mut some = [0; 16 << 10];
+            match stream.read(&mut some) {
+                Ok(0) => return goaway(&came),
+                Ok(n) => came.extend(&some[..n]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return goaway(&came),
+            }
+            if let Some(code) = goaway(&came) {
+                return Some(code);
+            }
+        }
+        None
+    }
+
     /// What must hold after each.
     fn survived(&self) {
         let grown = resident(&self.chain).saturating_sub(self.before);
@@ -115,6 +154,22 @@ impl Attack {
         let answer = self.chain.raw().ask(&["GET /other"]);
         assert_eq!(answer.text(), "served");
     }
+}
+
+/// The error code of the last GOAWAY among these frames.
+fn goaway(mut frames: &[u8]) -> Option<u32> {
+    let mut code = None;
+    while let [a, b, c, kind, ..] = *frames {
+        let end = 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+        let Some(whole) = frames.get(..end) else {
+            break;
+        };
+        if kind == GOAWAY {
+            code = Some(u32::from_be_bytes(whole[13..17].try_into().unwrap()));
+        }
+        frames = &frames[end..];
+    }
+    code
 }
 
 fn resident(chain: &Chain) -> usize {
@@ -230,6 +285,167 @@ fn answers_that_nobody_reads(#[case] kind: u8, #[case] payload: &[u8]) {
     let ended = attack.flood(&mut stream, 1, |_| many.clone());
     drop(ended);
     attack.survived();
+}
+
+const PROTOCOL_ERROR: u32 = 1;
+const FLOW_CONTROL_ERROR: u32 = 3;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// The same from a client that reads them, and frames that mean nothing: who sends many and asks
+/// for nothing is told to calm down.
+#[rstest::rstest]
+#[case::pings(&frame(PING, 0, 0, &[0; 8]))]
+#[case::settings(&frame(SETTINGS, 0, 0, &[]))]
+#[case::priorities(&frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]))]
+#[case::unknown(&frame(0xbe, 0, 0, b"any"))]
+fn frames_of_no_use_end_with_a_goaway(#[case] one: &[u8]) {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    let many = one.repeat(50);
+    let code = attack.told(&mut stream, 20, |_| many.clone());
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM));
+    let line = attack.chain.gateway.refusal("request_invalid");
+    assert!(
+        line["detail"].as_str().unwrap().contains("frames"),
+        "{line}"
+    );
+    attack.survived();
+}
+
+/// Who asks for something may ping as often as that takes.
+#[test]
+fn frames_beside_work_are_welcome() {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    let mut sent = 0;
+    let code = attack.told(&mut stream, 4, |turn| {
+        sent += 10;
+        let request = frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            turn * 2 + 1,
+            &head(b"PUT"),
+        );
+        let mut bytes = frame(PING, 0, 0, &[0; 8]).repeat(2);
+        bytes.extend(request);
+        std::thread::sleep(Duration::from_millis(60));
+        bytes
+    });
+    assert_eq!(code, None, "after {sent} pings");
+    attack.survived();
+}
+
+#[test]
+fn each_attack_is_told_the_right_error() {
+    let attack = Attack::new();
+    let request = |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &head(b"GET"));
+    let mut stream = attack.connect();
+    let code = attack.told(&mut stream, 10, |turn| {
+        let mut bytes = Vec::new();
+        for n in 0..100 {
+            let id = (turn * 100 + n) * 2 + 1;
+            bytes.extend(request(id));
+            bytes.extend(frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
+        }
+        bytes
+    });
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM), "rapid reset");
+    let mut stream = attack.connect();
+    let code = attack.told(&mut stream, 15, |turn| {
+        std::thread::sleep(Duration::from_millis(2));
+        let mut bytes = request(turn * 2 + 1);
+        if let Some(before) = turn.checked_sub(1) {
+            let reset = 8_u32.to_be_bytes();
+            bytes.extend(frame(RST_STREAM, 0, before * 2 + 1, &reset));
+        }
+        bytes
+    });
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM), "slower resets");
+    for (what, first, many) in [
+        ("continuations", END_STREAM, frame(CONTINUATION, 0, 1, b"")),
+        ("a long head", END_STREAM, {
+            let mut field = vec![0, 1, b'x', 100];
+            field.extend([b'y'; 100]);
+            frame(CONTINUATION, 0, 1, &field.repeat(100))
+        }),
+    ] {
+        let mut stream = attack.connect();
+        let code = attack.told(&mut stream, 10, |turn| match turn {
+            0 => frame(HEADERS, first, 1, &head(b"GET")),
+            _ => many.clone(),
+        });
+        assert_eq!(code, Some(ENHANCE_YOUR_CALM), "{what}");
+    }
+    // windows: a zero step, and one too far
+    for (what, step, expected) in [
+        ("no step", 0_u32, PROTOCOL_ERROR),
+        ("a window too wide", 0x7fff_ffff, FLOW_CONTROL_ERROR),
+    ] {
+        let mut stream = attack.connect();
+        let code = attack.told(&mut stream, 10, |_| {
+            frame(WINDOW_UPDATE, 0, 0, &step.to_be_bytes())
+        });
+        assert_eq!(code, Some(expected), "{what}");
+    }
+    attack.survived();
+}
+
+/// An idle client is told to go before it is cut.
+#[test]
+fn who_says_nothing_is_told_goodbye() {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    let code = attack.told(&mut stream, 10, |_| {
+        std::thread::sleep(Duration::from_millis(50));
+        Vec::new()
+    });
+    assert_eq!(code, Some(0));
+}
+
+/// Streams beyond `limits.streams` are refused one by one, and those within are served.
+#[test]
+fn streams_have_a_limit_that_is_configured() {
+    use super::h2::{self, block};
+    let world = World::new();
+    let (backend, seen) = answering(world.address(), |_| {
+        std::thread::sleep(Duration::from_millis(300));
+        ok("served")
+    });
+    let limits = "[listener.limits]\nstreams = 3";
+    let chain = Chain::new(world, backend.address, limits, "");
+    let client = chain.world.client().alpn("h2");
+    let mut stream = client.connect(chain.edge, "site.test").unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    for n in 0..10 {
+        bytes.extend(frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            n * 2 + 1,
+            &head(b"GET"),
+        ));
+    }
+    stream.write_all(&bytes).unwrap();
+    stream.flush().unwrap();
+    until("three are under way", || {
+        (seen.all().len() == 3).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(seen.all().len(), 3, "the others were refused");
+    // a client that keeps to it waits its turn
+    block(async {
+        let sender = chain.h2().await;
+        let ask = |n: u32| {
+            let request = h2::request("GET", &format!("/{n}")).body(()).unwrap();
+            h2::ask(&sender, request)
+        };
+        // by then it knows the limit
+        assert_eq!(ask(9).await.unwrap().text(), "served");
+        let answers = futures_util::future::join_all((0..9).map(ask)).await;
+        for answer in answers {
+            assert_eq!(answer.unwrap().text(), "served");
+        }
+    });
 }
 
 /// Frames that carry nothing.
