@@ -6,6 +6,7 @@ pub mod client_cert;
 pub mod cursor;
 pub mod forwarded;
 pub mod frames;
+pub mod framing;
 pub mod host;
 pub mod link;
 pub mod path;

@@ -1,0 +1,140 @@
+//! A chunked body (RFC 9112 section 7.1): sizes, data and trailers.
+
+use super::{
+    Fault,
+    head::{field, without_line_end},
+};
+
+/// Longest chunk extension of one chunk. Nobody uses them but to hide something.
+pub(super) const MAX_EXTENSION: usize = 256;
+/// Extensions of one body together.
+const MAX_EXTENSIONS: usize = 16 << 10;
+/// Digits of a size.
+const MAX_DIGITS: usize = 16;
+/// Trailers of one body together.
+pub(super) const MAX_TRAILERS: usize = 8 << 10;
+
+/// A body as far as it has come.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    at: At,
+    extensions: usize,
+    trailers: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum At {
+    #[default]
+    Size,
+    Data(u64),
+    /// The CR LF behind data.
+    End,
+    Trailers,
+}
+
+/// How far a body has come.
+pub(super) enum Progress {
+    /// A line has to come to its end first.
+    More,
+    /// So many bytes pass.
+    Passed(usize),
+    /// So many bytes pass, and they were the last.
+    Ended(usize),
+}
+
+impl Chunks {
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Progress, Fault> {
+        match self.at {
+            At::Size => {
+                let Some(line) = line(bytes) else {
+                    return if bytes.len() > MAX_DIGITS.saturating_add(MAX_EXTENSION) {
+                        Err(Fault::ChunkExtension)
+                    } else {
+                        Ok(Progress::More)
+                    };
+                };
+                let size = self.size(without_line_end(line)?)?;
+                self.at = if size == 0 {
+                    At::Trailers
+                } else {
+                    At::Data(size)
+                };
+                Ok(Progress::Passed(line.len()))
+            }
+            At::Data(left) => {
+                let here = u64::try_from(bytes.len()).unwrap_or(u64::MAX).min(left);
+                let left = left.saturating_sub(here);
+                self.at = if left == 0 { At::End } else { At::Data(left) };
+                // no more than there are bytes
+                Ok(Progress::Passed(usize::try_from(here).unwrap_or(0)))
+            }
+            At::End => match bytes {
+                [b'\r', b'\n', ..] => {
+                    self.at = At::Size;
+                    Ok(Progress::Passed(2))
+                }
+                [b'\r'] => Ok(Progress::More),
+                _ => Err(Fault::ChunkEnd),
+            },
+            At::Trailers => {
+                let line = line(bytes);
+                let length = line.map_or(bytes.len(), <[u8]>::len);
+                if self.trailers.saturating_add(length) > MAX_TRAILERS {
+                    return Err(Fault::TrailersTooLarge);
+                }
+                let Some(line) = line else {
+                    return Ok(Progress::More);
+                };
+                self.trailers = self.trailers.saturating_add(length);
+                let content = without_line_end(line)?;
+                if content.is_empty() {
+                    return Ok(Progress::Ended(length));
+                }
+                let (name, _value) = field(content)?;
+                if FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one)) {
+                    return Err(Fault::Trailer);
+                }
+                Ok(Progress::Passed(length))
+            }
+        }
+    }
+
+    fn size(&mut self, line: &[u8]) -> Result<u64, Fault> {
+        let end = line.iter().position(|byte| !byte.is_ascii_hexdigit());
+        let (digits, extension) = line
+            .split_at_checked(end.unwrap_or(line.len()))
+            .ok_or(Fault::ChunkSize)?;
+        if digits.is_empty() || digits.len() > MAX_DIGITS {
+            return Err(Fault::ChunkSize);
+        }
+        match extension {
+            [] | [b';', ..] => {}
+            _ => return Err(Fault::ChunkSize),
+        }
+        self.extensions = self.extensions.saturating_add(extension.len());
+        let printable = extension
+            .iter()
+            .all(|byte| (0x20..0x7f).contains(byte) || *byte == b'\t');
+        if !printable || extension.len() > MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
+            return Err(Fault::ChunkExtension);
+        }
+        let text = str::from_utf8(digits).map_err(|_not_digits| Fault::ChunkSize)?;
+        u64::from_str_radix(text, 16).map_err(|_too_large| Fault::ChunkSize)
+    }
+}
+
+/// What may stand in no trailer: whoever merged it into the head would read another message.
+const FORBIDDEN: [&[u8]; 6] = [
+    b"content-length",
+    b"transfer-encoding",
+    b"host",
+    b"connection",
+    b"upgrade",
+    b"te",
+];
+
+/// The first line with its end.
+fn line(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    bytes.get(..=end)
+}
