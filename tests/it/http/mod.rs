@@ -6,6 +6,7 @@ mod bad_http;
 mod basics;
 mod expect;
 mod forwarding;
+mod grpc;
 mod h2;
 mod raw;
 mod semantics;
