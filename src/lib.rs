@@ -17,6 +17,7 @@
 //! | TLS versions, groups and suites | `tls/provider.rs` |
 //! | any default or timeout | `config/defaults.rs` |
 //! | which headers are removed and set | `wire/forwarded/` |
+//! | what proves us to a backend | `gateway/credentials/` |
 //! | order of checks on a socket | `serve/accept.rs` |
 //! | bytes from one side to the other | `net/relay/` |
 //! | what a reload keeps on failure | `app/reload.rs` |

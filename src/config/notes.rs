@@ -26,6 +26,7 @@ pub(super) struct Notes {
     problems: RefCell<Vec<Note>>,
     warnings: RefCell<Vec<String>>,
     named: RefCell<Vec<(PathBuf, Span)>>,
+    references: RefCell<Vec<(String, Span)>>,
     secrets: RefCell<Vec<Span>>,
 }
 
@@ -96,6 +97,11 @@ impl Notes {
         self.named.borrow_mut().push((path.to_owned(), span));
     }
 
+    /// A secret that is in no file of ours, as messages call it.
+    pub(super) fn refer(&self, name: String, span: Span) {
+        self.references.borrow_mut().push((name, span));
+    }
+
     /// A place whose text is never shown.
     pub(super) fn hide(&self, span: Span) {
         self.secrets.borrow_mut().push(span);
@@ -122,6 +128,7 @@ impl Notes {
             file: file.to_owned(),
             text: masked(text, &self.secrets.into_inner()),
             named: self.named.into_inner(),
+            references: self.references.into_inner(),
         };
         (source, list)
     }

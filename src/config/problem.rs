@@ -20,6 +20,8 @@ pub struct Source {
     pub text: String,
     /// Every file that is named, and where; in the order of reading.
     pub named: Vec<(PathBuf, Range<usize>)>,
+    /// Every secret that is in no file of ours, as messages call it, and where it is named.
+    pub references: Vec<(String, Range<usize>)>,
 }
 
 /// One problem.
@@ -97,7 +99,15 @@ impl Source {
         help: impl Into<String>,
     ) -> Problem {
         let named = self.named.iter().find(|(named, _)| named == path);
-        self.problem(named.map(|(_, span)| span.clone()), message, help)
+        let referred = || {
+            let found = self
+                .references
+                .iter()
+                .find(|(name, _)| Path::new(name) == path);
+            found.map(|(_, span)| span.clone())
+        };
+        let place = named.map(|(_, span)| span.clone()).or_else(referred);
+        self.problem(place, message, help)
     }
 }
 

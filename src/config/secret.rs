@@ -39,9 +39,14 @@ pub enum SecretError {
         /// Who may read it.
         who: &'static str,
     },
-    /// The environment or the credentials folder does not have it: which, and what to do.
-    #[error("{0}")]
-    Unset(String),
+    /// The environment or the credentials folder does not have it.
+    #[error("{place} {advice}")]
+    Unset {
+        /// What it is called.
+        place: String,
+        /// What is wrong, and what to do.
+        advice: &'static str,
+    },
     /// The value is no secret.
     #[error("{place}: {reason}")]
     Unfit {
@@ -53,14 +58,13 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// The file that it is about.
+    /// The file that it is about, or what the secret is called where it is in none.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::Read { file, .. } | Self::Exposed { file, .. } => Some(file),
             // a path, where the secret is in a file
-            Self::Unfit { place, .. } => Some(Path::new(place)),
-            Self::Unset(_) => None,
+            Self::Unfit { place, .. } | Self::Unset { place, .. } => Some(Path::new(place)),
         }
     }
 }
@@ -139,13 +143,26 @@ pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>,
         SecretRef::File(file) => read_private(file)?,
         SecretRef::Env(name) => from_environment(name)?,
         SecretRef::Credential(name) => {
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                SecretError::Unset(format!(
-                    "credential {name}: CREDENTIALS_DIRECTORY is not set: start it by the service \
-                     manager, with LoadCredential="
-                ))
-            })?;
-            read_file(&PathBuf::from(folder).join(name), Kept::ByFolder)?
+            let folder =
+                std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| SecretError::Unset {
+                    place: secret.to_string(),
+                    advice: "can't be had, CREDENTIALS_DIRECTORY is not set: start it by the \
+                             service manager, with LoadCredential=",
+                })?;
+            // what can't be read is told at the place that names it
+            read_file(&PathBuf::from(folder).join(name), Kept::ByFolder).map_err(|error| {
+                let place = secret.to_string();
+                match error {
+                    SecretError::Read { .. } => SecretError::Unset {
+                        place,
+                        advice: "can't be read from CREDENTIALS_DIRECTORY: add LoadCredential= \
+                                 to the service's unit",
+                    },
+                    other @ (SecretError::Exposed { .. }
+                    | SecretError::Unset { .. }
+                    | SecretError::Unfit { .. }) => other,
+                }
+            })?
         }
     };
     if value.last() == Some(&b'\n') {
@@ -171,10 +188,9 @@ pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>,
 
 fn from_environment(name: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     use std::os::unix::ffi::OsStringExt;
-    let value = std::env::var_os(name).ok_or_else(|| {
-        SecretError::Unset(format!(
-            "environment variable {name} is not set: set it in the service's environment"
-        ))
+    let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset {
+        place: SecretRef::Env(name.to_owned()).to_string(),
+        advice: "is not set: set it in the service's environment",
     })?;
     Ok(Zeroizing::new(value.into_vec()))
 }

@@ -430,6 +430,42 @@ pub enum ServerName {
     Ip(IpAddr),
 }
 
+/// `[backend.NAME.credentials]`: at least one, and no two write the same header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// `headers`.
+    pub headers: Vec<SecretHeader>,
+    /// `bearer`, `basic`: what writes `Authorization`.
+    pub authorization: Option<Authorization>,
+}
+
+/// An entry of `headers`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretHeader {
+    /// Its name.
+    pub name: http::HeaderName,
+    /// Its whole value.
+    pub value: SecretRef,
+}
+
+/// What writes `Authorization`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// `bearer`.
+    Bearer(SecretRef),
+    /// `basic`.
+    Basic(Login),
+}
+
+/// A user name and its password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Without a colon.
+    pub username: String,
+    /// The password.
+    pub password: SecretRef,
+}
+
 /// `[backend.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
@@ -461,6 +497,8 @@ pub struct Backend {
     pub host_header: HostHeader,
     /// The caller's certificate.
     pub client_cert_header: ClientCertHeader,
+    /// What the backend expects of us, in http mode.
+    pub credentials: Option<Credentials>,
     /// TLS with this backend's table merged; minimum 1.3 unless written.
     pub tls: TlsOptions,
 }

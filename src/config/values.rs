@@ -330,6 +330,9 @@ pub(super) fn secret(value: &Value<'_>, short: bool) -> Option<SecretRef> {
         })
     });
     let found = file.or(env).or(credential)?;
+    if !matches!(found, SecretRef::File(_)) {
+        value.notes.refer(found.to_string(), value.span.clone());
+    }
     if short {
         value.notes.warn(format!(
             "danger_short_secret: {found} may be shorter than 16 bytes"

@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::{
     ClientFacts,
+    credentials::Credentials,
     dial::{Dialled, Dialler, LinkStream},
     health::Verdict,
 };
@@ -37,6 +38,7 @@ pub struct BackendRuntime {
     turn: AtomicUsize,
     metrics: Arc<BackendMetrics>,
     generation: Arc<Generation>,
+    credentials: Option<Arc<Credentials>>,
 }
 
 /// What is known of one acceptor.
@@ -173,6 +175,7 @@ impl BackendRuntime {
         config: Arc<Backend>,
         diallers: Vec<Dialler>,
         generation: Arc<Generation>,
+        credentials: Option<Arc<Credentials>>,
         metrics: Arc<BackendMetrics>,
     ) -> Arc<Self> {
         let acceptors = diallers
@@ -187,6 +190,7 @@ impl BackendRuntime {
             turn: AtomicUsize::new(0),
             metrics,
             generation,
+            credentials,
         })
     }
 
@@ -206,6 +210,12 @@ impl BackendRuntime {
     #[must_use]
     pub fn generation(&self) -> &Arc<Generation> {
         &self.generation
+    }
+
+    /// What is added to requests, where the backend expects something.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.credentials.as_ref()
     }
 
     /// Its metrics.

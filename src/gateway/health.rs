@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -151,13 +151,21 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn ask(backend: &BackendRuntime, link: Link, path: &str) -> Result<(), Failure> {
     let io = TokioIo::new(link.stream);
     let host = backend.config.own_host();
+    // an acceptor or a backend that asks for proof asks everybody
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static("portcullis-health"),
+    );
+    if let Some(credentials) = backend.credentials() {
+        credentials.apply(&mut headers, false);
+    }
     let status = match backend.config.protocol {
         BackendProtocol::Http1 => {
             let (mut sender, connection) = http1::handshake(io).await?;
-            let request = Request::get(path)
-                .header(header::HOST, host)
-                .header(header::USER_AGENT, "portcullis-health")
-                .body(Empty::<Bytes>::new())?;
+            headers.insert(header::HOST, HeaderValue::try_from(host)?);
+            let mut request = Request::get(path).body(Empty::<Bytes>::new())?;
+            *request.headers_mut() = headers;
             let answer = sender.send_request(request);
             tokio::select! {
                 answer = answer => answer?.status(),
@@ -169,9 +177,9 @@ async fn ask(backend: &BackendRuntime, link: Link, path: &str) -> Result<(), Fai
         }
         BackendProtocol::Http2 => {
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-            let request = Request::get(format!("https://{host}{path}"))
-                .header(header::USER_AGENT, "portcullis-health")
-                .body(Empty::<Bytes>::new())?;
+            let mut request =
+                Request::get(format!("https://{host}{path}")).body(Empty::<Bytes>::new())?;
+            *request.headers_mut() = headers;
             let answer = sender.send_request(request);
             tokio::select! {
                 answer = answer => answer?.status(),

@@ -1,6 +1,7 @@
 //! The gateway: routes, the link to acceptors, and what is done with clients' bytes.
 
 pub mod backend;
+pub mod credentials;
 pub mod dial;
 pub mod health;
 pub mod http;

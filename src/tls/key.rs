@@ -99,7 +99,7 @@ fn unusable(file: &Path, error: SecretError) -> MaterialError {
             format!("mode {mode:04o} opens this secret to {who}"),
             "chmod 600, or 640 with the service's group",
         ),
-        other @ (SecretError::Unset(_) | SecretError::Unfit { .. }) => MaterialError::file(
+        other @ (SecretError::Unset { .. } | SecretError::Unfit { .. }) => MaterialError::file(
             file,
             format!("the passphrase of this key: {other}"),
             "see key_passphrase",

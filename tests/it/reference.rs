@@ -310,6 +310,7 @@ fn every_key_that_the_reader_asks_for_is_described() {
         include_str!("../../src/config/values.rs"),
         include_str!("../../src/config/gateway/mod.rs"),
         include_str!("../../src/config/gateway/backend.rs"),
+        include_str!("../../src/config/gateway/credentials.rs"),
         include_str!("../../src/config/gateway/listener.rs"),
         include_str!("../../src/config/gateway/route.rs"),
     ];

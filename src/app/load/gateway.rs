@@ -12,7 +12,7 @@ use crate::{
         Backend, ClientCert, Common, Config, DialAddress, GatewayConfig, GatewayListener, Mode,
     },
     drain::Drain,
-    gateway::{BackendRuntime, http::HttpGateway, tcp::TcpGateway},
+    gateway::{BackendRuntime, credentials::Credentials, http::HttpGateway, tcp::TcpGateway},
     serve::{ListenerRules, Role, Snapshot},
     telemetry::metrics::Metrics,
     tls::{ClientTls, EdgeMaterial, Generation, Judge, LinkRole, NameCheck, ServerTls, ShownNames},
@@ -213,10 +213,15 @@ fn backend_runtime(
             proxy_protocol: backend.proxy_protocol,
         });
     }
+    let credentials = match &backend.credentials {
+        None => None,
+        Some(expected) => Some(Arc::new(problems.keep_all(Credentials::load(expected))?)),
+    };
     Some(BackendRuntime::new(
         Arc::clone(backend),
         diallers,
         generation,
+        credentials,
         metrics.backend(&backend.name),
     ))
 }

@@ -12,6 +12,7 @@ use super::{
         reader::{Table, Value},
         values::{dial_address, duration, own_address, peer_names, server_name},
     },
+    credentials,
     route::Users,
 };
 use crate::identity::PeerNames;
@@ -38,7 +39,6 @@ pub(super) fn read(
             "expected 1 to 64 letters, digits, '-', '_' or '.'",
         );
     }
-    table.later(&["credentials"]);
     let list = table.need(
         "acceptors",
         "where the acceptor listens: [\"10.0.4.7:9443\"]",
@@ -76,6 +76,7 @@ pub(super) fn read(
         health: table.get("health").and_then(|v| read_health(&v)),
         identity,
         client_cert_header: read_client_cert_header(&table),
+        credentials: credentials::read(&table, name, users.http || !users.any),
         tls: tls_over(
             &head.tls,
             table.get("tls").as_ref(),

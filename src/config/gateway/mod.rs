@@ -1,6 +1,7 @@
 //! gateway.toml. Listeners, routes and backends are each in their own file.
 
 mod backend;
+mod credentials;
 mod listener;
 mod route;
 

@@ -247,6 +247,9 @@ async fn forward(
     parts.extensions.clear();
     let (mut body, received) = RequestBody::new(body, &asked.gateway.limits);
     account.received = Some(Arc::clone(&received));
+    if let Some(credentials) = judged.runtime.credentials() {
+        body = body.without(credentials.names());
+    }
     let mut awaited = None;
     if expects {
         let (held, asked) = expect::hold();

@@ -88,6 +88,9 @@ pub(super) fn rewrite(
         }
     }
     join_cookies(headers);
+    if let Some(credentials) = judged.runtime.credentials() {
+        credentials.apply(headers, policy.underscored);
+    }
     headers.insert(header::HOST, host);
     if policy.underscored {
         forwarded::remove_merged(headers, &WRITTEN);

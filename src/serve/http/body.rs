@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -71,6 +72,8 @@ pub(crate) struct RequestBody {
     timer: Option<Pin<Box<Sleep>>>,
     /// Until the backend asks for it.
     held: Option<Box<Held>>,
+    /// Names that we set ourselves: they have no place in trailers either.
+    ours: Option<Arc<[HeaderName]>>,
 }
 
 impl RequestBody {
@@ -95,6 +98,7 @@ impl RequestBody {
             waiting: None,
             timer: None,
             held: None,
+            ours: None,
         };
         (body, received)
     }
@@ -103,6 +107,14 @@ impl RequestBody {
     pub(crate) fn held(self, held: Held) -> Self {
         Self {
             held: Some(Box::new(held)),
+            ..self
+        }
+    }
+
+    /// The same, whose trailers may not have these names.
+    pub(crate) fn without(self, names: &Arc<[HeaderName]>) -> Self {
+        Self {
+            ours: Some(Arc::clone(names)),
             ..self
         }
     }
@@ -119,6 +131,7 @@ impl RequestBody {
             waiting: None,
             timer: None,
             held: None,
+            ours: None,
         }
     }
 
@@ -193,6 +206,9 @@ impl Body for RequestBody {
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     forwarded::strip_trailers(trailers);
+                    if let Some(ours) = &this.ours {
+                        forwarded::remove_all_spellings(trailers, ours);
+                    }
                 }
                 if last {
                     this.received.done.store(true, Ordering::Release);

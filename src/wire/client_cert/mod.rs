@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use http::{HeaderName, HeaderValue};
 
+use super::base64;
 use crate::identity::CertFacts;
 
 #[cfg(test)]
@@ -107,33 +108,5 @@ fn escape(text: &str, mark: char, plain: impl Fn(u8) -> bool) -> String {
 
 /// RFC 8941 section 3.3.5: base64 with padding, between colons.
 fn byte_sequence(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let sextet = |word: u32, shift: u32| {
-        let index = usize::try_from(word >> shift & 0x3f).unwrap_or_default();
-        ALPHABET
-            .get(index)
-            .map_or('=', |letter| char::from(*letter))
-    };
-    let mut text =
-        String::with_capacity(bytes.len().div_ceil(3).saturating_mul(4).saturating_add(2));
-    text.push(':');
-    for chunk in bytes.chunks(3) {
-        let mut octets = chunk.iter().copied();
-        let [a, b, c] = std::array::from_fn(|_| octets.next().unwrap_or(0));
-        let word = u32::from_be_bytes([0, a, b, c]);
-        text.push(sextet(word, 18));
-        text.push(sextet(word, 12));
-        text.push(if chunk.len() > 1 {
-            sextet(word, 6)
-        } else {
-            '='
-        });
-        text.push(if chunk.len() > 2 {
-            sextet(word, 0)
-        } else {
-            '='
-        });
-    }
-    text.push(':');
-    text
+    [":", &base64::encode(bytes), ":"].concat()
 }

@@ -249,6 +249,29 @@ pub fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
     remove_where(headers, |_, folded| folded == wanted);
 }
 
+/// Removes every spelling of names that we set ourselves, in one pass.
+pub fn remove_all_spellings(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let ours = |folded: &str| names.iter().any(|name| fold(name.as_str()) == folded);
+    remove_where(headers, |_, folded| ours(folded));
+}
+
+/// Whether a backend that turns headers into variables takes one name for the other.
+#[must_use]
+pub fn is_same_to_backends(one: &HeaderName, other: &HeaderName) -> bool {
+    fold(one.as_str()) == fold(other.as_str())
+}
+
+/// Whether a name has a meaning of its own on the way to a backend, so that it can't carry a
+/// credential: framing, routing, forwarding, and what the gateway writes for every request.
+#[must_use]
+pub fn is_written_by_us(name: &HeaderName) -> bool {
+    let folded = fold(name.as_str());
+    is_claim(&folded)
+        || names::is_override(&folded)
+        || HOP_BY_HOP.contains(&&*folded)
+        || names::WRITTEN.contains(&&*folded)
+}
+
 /// Removes the spellings with underscores of names that are in lower case with hyphens: a backend
 /// that turns headers into variables would merge them with the right ones.
 pub fn remove_merged(headers: &mut HeaderMap, names: &[&str]) {

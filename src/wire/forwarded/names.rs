@@ -81,6 +81,27 @@ pub(super) const HOP_BY_HOP: &[&str] = &[
     "http2-settings",
 ];
 
+/// Further names whose value is decided for each request, so that nothing else may write them.
+pub(super) const WRITTEN: &[&str] = &[
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "content-digest",
+    "date",
+    "expect",
+    "max-forwards",
+    "proxy",
+    "range",
+    "trailer",
+    "via",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "signature",
+    "signature-input",
+];
+
 /// End-to-end fields that a `Connection` list does not remove: a client could otherwise take away
 /// what a check in front of us or behind us relies on.
 pub(super) const NEVER_HOP_BY_HOP: &[&str] = &[

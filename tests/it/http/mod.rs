@@ -4,6 +4,7 @@ mod bad_backend;
 mod bad_h2;
 mod bad_http;
 mod basics;
+mod credentials;
 mod expect;
 mod forwarding;
 mod grpc;

@@ -1,0 +1,149 @@
+//! What a backend expects of whoever may speak to it, added to each request. Values are prepared
+//! once: a request pays for a look at its names and a reference count. Their octets are wiped when
+//! the last request that holds them is done.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{
+        self, Authorization, Login, SecretRef,
+        secret::{self, SecretError},
+    },
+    wire::{base64, forwarded},
+};
+
+/// A backend's credentials, loaded.
+pub struct Credentials {
+    /// The same with each request.
+    fixed: Box<[(HeaderName, HeaderValue)]>,
+    /// Every header that is ours to write.
+    names: Arc<[HeaderName]>,
+    /// One of them has an underscore: a backend may take other spellings for it.
+    underscored: bool,
+}
+
+impl fmt::Debug for Credentials {
+    /// Which headers, never what they say.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Loads what the configuration refers to.
+    ///
+    /// # Errors
+    /// Every secret that can't be had, or can't stand where it is to stand.
+    pub fn load(wanted: &config::Credentials) -> Result<Self, Vec<SecretError>> {
+        let mut problems = Vec::new();
+        let mut fixed = Vec::new();
+        let authorization = match &wanted.authorization {
+            None => None,
+            Some(Authorization::Bearer(token)) => Some(bearer(token)),
+            Some(Authorization::Basic(login)) => Some(basic(login)),
+        };
+        let headers = wanted
+            .headers
+            .iter()
+            .map(|header| (header.name.clone(), custom(&header.value)));
+        let authorization = authorization.map(|value| (header::AUTHORIZATION, value));
+        for (name, value) in headers.chain(authorization) {
+            match value {
+                Ok(value) => fixed.push((name, value)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let names: Arc<[HeaderName]> = fixed.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self {
+            fixed: fixed.into(),
+            underscored: names.iter().any(|name| name.as_str().contains('_')),
+            names,
+        })
+    }
+
+    /// Every header that is ours to write: nobody else may, in a head or in trailers.
+    #[must_use]
+    pub fn names(&self) -> &Arc<[HeaderName]> {
+        &self.names
+    }
+
+    /// Sets what is the same with each request, after whatever a client sent under these names is
+    /// gone. `spellings`: names with underscores are still there.
+    pub fn apply(&self, headers: &mut HeaderMap, spellings: bool) {
+        if spellings || self.underscored {
+            forwarded::remove_all_spellings(headers, &self.names);
+        }
+        for (name, value) in &self.fixed {
+            // replaces every line of this name
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+/// A token as RFC 6750 section 2.1 carries it.
+fn bearer(token: &SecretRef) -> Result<HeaderValue, SecretError> {
+    let secret = secret::load(token, false)?;
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    if !secret.iter().all(fits) {
+        return Err(unfit(
+            token,
+            "a bearer token has letters, digits and -._~+/= alone (RFC 6750)",
+        ));
+    }
+    value(token, joined(b"Bearer ", &secret))
+}
+
+/// Name and password as RFC 7617 section 2 carries them.
+fn basic(login: &Login) -> Result<HeaderValue, SecretError> {
+    let password = secret::load(&login.password, false)?;
+    let pair = joined(&[login.username.as_bytes(), b":"].concat(), &password);
+    let text = Zeroizing::new(base64::encode(&pair));
+    value(&login.password, joined(b"Basic ", text.as_bytes()))
+}
+
+fn custom(secret: &SecretRef) -> Result<HeaderValue, SecretError> {
+    let octets = secret::load(secret, false)?;
+    // a receiver would cut it off, and compare something else (RFC 9110 section 5.5)
+    if octets.first() == Some(&b' ') || octets.last() == Some(&b' ') {
+        return Err(unfit(
+            secret,
+            "a header's value begins and ends without a space",
+        ));
+    }
+    value(secret, octets)
+}
+
+fn joined(one: &[u8], two: &[u8]) -> Zeroizing<Vec<u8>> {
+    // with room for both, so that growing leaves no copy behind
+    let mut whole = Zeroizing::new(Vec::with_capacity(one.len().saturating_add(two.len())));
+    whole.extend_from_slice(one);
+    whole.extend_from_slice(two);
+    whole
+}
+
+/// A value that is wiped with its last copy, is never shown, and is no entry of a header table.
+fn value(secret: &SecretRef, octets: Zeroizing<Vec<u8>>) -> Result<HeaderValue, SecretError> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(octets))
+        .map_err(|_invalid| unfit(secret, "it can't stand in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn unfit(secret: &SecretRef, reason: &'static str) -> SecretError {
+    SecretError::Unfit {
+        place: secret.to_string(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! What the gateway adds for a backend, and what it lets nobody else say: against raw backends
+//! and against servers that ask for it in their own ways.
+
+use std::process::{Child, Command, Stdio};
+
+use super::{
+    Chain,
+    raw::{answering, ok},
+};
+use crate::world::{Running, World, run, until};
+
+const SECRET: &str = "correct-horse-battery";
+
+/// `[backend.legacy.credentials]` with `headers` under X-Backend-Secret, from the file `secret`.
+fn shared_secret(world: &World) -> String {
+    world.write("secret", &format!("{SECRET}\n"));
+    "credentials = { headers = [{ name = \"X-Backend-Secret\", value = { file = \"secret\" } }] }"
+        .to_owned()
+}
+
+#[test]
+fn what_a_client_says_under_our_names_never_arrives() {
+    let world = World::new();
+    let (backend, seen) = answering(world.address(), |_| ok("fine"));
+    world.write("secret", SECRET);
+    world.write("token", "mF_9.B5f-4.1JqM-long\n");
+    let more = "credentials = { bearer = { file = \"token\" }, headers = [\
+        { name = \"X-Backend-Secret\", value = { file = \"secret\" } }] }";
+    let chain = Chain::new(
+        world,
+        backend.address,
+        "underscore_headers = \"keep\"",
+        more,
+    );
+    let mut raw = chain.raw();
+    raw.request(&[
+        "POST /a",
+        "Authorization: Basic Z3Vlc3M6Z3Vlc3M=",
+        "X-Backend-Secret: guess",
+        "x-backend-secret: guess",
+        "X_Backend_Secret: guess",
+        "X-Backend_Secret: guess",
+        "X-Other: stays",
+        // a list of what ends here must not take away what is set here
+        "Connection: keep-alive, X-Backend-Secret, Authorization",
+        "TE: trailers",
+        "Trailer: X-Backend-Secret, X_Backend_Secret, X-Sum",
+        "Transfer-Encoding: chunked",
+    ]);
+    raw.send(
+        "2\r\nhi\r\n0\r\nX-Backend-Secret: guess\r\nX_Backend_Secret: guess\r\nX-Sum: 1\r\n\r\n",
+    );
+    assert_eq!(raw.answer().status(), 200);
+    let came = seen.last();
+    assert_eq!(came.one("x-backend-secret"), Some(SECRET));
+    assert_eq!(
+        came.one("authorization"),
+        Some("Bearer mF_9.B5f-4.1JqM-long")
+    );
+    assert_eq!(came.one("x-other"), Some("stays"));
+    let all = format!("{came:?}");
+    assert!(!all.contains("guess"), "{all}");
+    assert_eq!(came.trailers.len(), 1, "{all}");
+    // nobody is told: not the log, not the status, not the metrics
+    for page in ["/status.json", "/metrics", "/readyz?verbose"] {
+        let (_, said) = chain.gateway.admin(page).unwrap();
+        assert!(!said.contains(SECRET) && !said.contains("mF_9"), "{said}");
+    }
+    let log = chain.gateway.text();
+    assert!(log.contains("\"/a\""), "{log}");
+    assert!(!log.contains(SECRET) && !log.contains("mF_9"), "{log}");
+}
+
+#[test]
+fn a_changed_file_is_taken_and_a_bad_one_is_not() {
+    let world = World::new();
+    let (backend, seen) = answering(world.address(), |_| ok("fine"));
+    let more = shared_secret(&world);
+    let chain = Chain::new(world, backend.address, "", &more);
+    let mut raw = chain.raw();
+    let mut sent = || {
+        assert_eq!(raw.ask(&["GET /"]).status(), 200);
+        seen.last().one("x-backend-secret").unwrap().to_owned()
+    };
+    assert_eq!(sent(), SECRET);
+    chain.world.write("secret", "a-second-long-secret\n");
+    until("the new secret", || {
+        (sent() == "a-second-long-secret").then_some(())
+    });
+    for bad in ["", "short\n", "a-long-secret\twith-a-tab\n"] {
+        let refusals = || {
+            chain.gateway.count(|line| {
+                let message = line["message"].as_str().unwrap_or_default();
+                message.starts_with("reload refused") && line["level"] == "ERROR"
+            })
+        };
+        let before = refusals();
+        chain.world.write("secret", bad);
+        until("the refusal", || (refusals() > before).then_some(()));
+        assert_eq!(sent(), "a-second-long-secret");
+    }
+    let (status, said) = chain.gateway.admin("/readyz?verbose").unwrap();
+    assert!(said.contains("secret"), "{status} {said}");
+    assert!(!chain.gateway.text().contains("a-long-secret"));
+    chain.world.write("secret", "a-third-long-secret");
+    until("the next secret", || {
+        (sent() == "a-third-long-secret").then_some(())
+    });
+}
+
+#[test]
+fn a_secret_that_is_not_there_stops_the_start_at_its_place() {
+    let world = World::new();
+    let more = "[backend.legacy.credentials]\n\
+        bearer = { env = \"PORTCULLIS_NO_SUCH_VARIABLE\" }\n\
+        headers = [{ name = \"X-A\", value = { file = \"nowhere\" } }, \
+        { name = \"X-B\", value = { credential = \"nothing\" } }]\n";
+    let acceptor = world.address();
+    let config = world.common(portcullis::pki::Role::Gateway, "edge-1")
+        + &world.gateway_text("http", world.address(), acceptor, "", more);
+    let file = world.write("gateway.toml", &config);
+    let mut process = Running::launch("gateway", &file);
+    assert_eq!(process.ended().code(), Some(2));
+    let said = process.text();
+    for (place, key) in [
+        ("PORTCULLIS_NO_SUCH_VARIABLE is not set", "bearer ="),
+        ("nowhere", "headers"),
+        ("credential nothing", "headers"),
+    ] {
+        assert!(said.contains(place), "{place}: {said}");
+        let line = config
+            .lines()
+            .position(|line| line.starts_with(key))
+            .unwrap()
+            + 1;
+        assert!(
+            said.contains(&format!("gateway.toml:{line}:")),
+            "{key} in line {line}: {said}"
+        );
+    }
+}
+
+/// A server of somebody else's; killed when dropped.
+struct Server(Child);
+
+impl Server {
+    fn start(command: &mut Command, address: std::net::SocketAddr) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{command:?}: {error}: run scripts/test, it installs it")
+            });
+        let server = Self(child);
+        until("the server", || std::net::TcpStream::connect(address).ok());
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn nginx_auth_basic_admits_us_and_nobody_else() {
+    let world = World::new();
+    let address = world.address();
+    let (ok, hash) = run("openssl", &["passwd", "-apr1", "-salt", "saltsalt", SECRET]);
+    assert!(ok, "{hash}");
+    world.write("password", SECRET);
+    let folder = world.path("nginx");
+    std::fs::create_dir_all(&folder).unwrap();
+    world.write("nginx/users", &format!("svc:{hash}"));
+    world.write("nginx/x", "a page\n");
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("{kind}_temp_path {kind};\n"))
+        .collect();
+    world.write("nginx/nginx.conf", &format!(
+        "daemon off; master_process off; user root; pid nginx.pid; error_log error.log crit;\nevents {{}}\n\
+         http {{ access_log off; {temporary}\nserver {{ listen {address}; auth_basic \"legacy\";\n\
+         auth_basic_user_file users; root .; add_header X-User $remote_user; }} }}\n"
+    ));
+    let _nginx = Server::start(
+        Command::new("nginx")
+            .arg("-p")
+            .arg(&folder)
+            .args(["-c", "nginx.conf"]),
+        address,
+    );
+    // who asks nginx itself is asked who it is
+    let (_, refused) = run(
+        "curl",
+        &[
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            &format!("http://{address}/x"),
+        ],
+    );
+    assert_eq!(refused, "401");
+    let more =
+        "credentials = { basic = { username = \"svc\", password = { file = \"password\" } } }";
+    let chain = Chain::new(world, address, "", more);
+    for client in [&["-u", "root:guess"][..], &[][..]] {
+        let (ok, said) = chain.curl(&[client, &["-i"]].concat(), "/x");
+        assert!(
+            ok && said.contains("x-user: svc") && said.ends_with("a page\n"),
+            "{said}"
+        );
+    }
+    chain.world.write("password", "another-long-password");
+    until("the wrong password", || {
+        let (_, said) = chain.curl(&["-o", "/dev/null", "-w", "%{http_code}"], "/x");
+        (said == "401").then_some(())
+    });
+}
