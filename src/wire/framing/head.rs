@@ -97,7 +97,8 @@ impl Head {
         match name.len() {
             7 => self.upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                if self.length.replace(length(value)?).is_some() {
+                let before = self.length.replace(length(value)?);
+                if before.is_some() {
                     return Err(Fault::LengthRepeated);
                 }
             }
