@@ -22,6 +22,7 @@ use crate::{
         expect,
         host::AskedHost,
         send::{Patience, send},
+        upgrade::WebSocket,
     },
     telemetry::access::Access,
     wire::{
@@ -125,7 +126,8 @@ fn judge<'c>(
     account: &mut Account,
 ) -> Result<Judged<'c>, Denied> {
     let (connection, gateway) = (asked.connection, asked.gateway);
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+    let websocket = WebSocket::is_asked(request);
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) && !websocket {
         return Err(Denied::new(
             Denial::MethodNotAllowed,
             request.method().to_string(),
@@ -164,7 +166,13 @@ fn judge<'c>(
             format!("limits.body_bytes = {limit}"),
         ));
     }
-    let (path, method) = (request.uri().path(), request.method().as_str());
+    let path = request.uri().path();
+    // it becomes a GET
+    let method = if websocket {
+        "GET"
+    } else {
+        request.method().as_str()
+    };
     let route = routes::match_http(&gateway.routes, &gateway.listener, name, path, method)
         .ok_or_else(|| {
             Denied::new(
@@ -183,6 +191,15 @@ fn judge<'c>(
             format!("backend {} is not loaded", route.backend),
         )
     })?;
+    if websocket && runtime.config.protocol != BackendProtocol::Http1 {
+        return Err(Denied::new(
+            Denial::MethodNotAllowed,
+            format!(
+                "backend {} speaks h2, and WebSockets HTTP/1.1",
+                route.backend
+            ),
+        ));
+    }
     Ok(Judged {
         route,
         runtime,
@@ -225,6 +242,12 @@ async fn forward(
     let wanted = (request.version() == Version::HTTP_11)
         .then(|| forwarded::requested_upgrade(request.headers()))
         .flatten();
+    let in_stream = WebSocket::is_asked(&request);
+    let wanted = if in_stream {
+        Some(HeaderValue::from_static("websocket"))
+    } else {
+        wanted
+    };
     let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     // hyper tells nobody of an interim answer in HTTP/2: there the body is asked for at once
@@ -239,6 +262,7 @@ async fn forward(
             .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(header::UPGRADE, protocol);
     }
+    let websocket = in_stream.then(|| WebSocket::ask(&mut parts)).transpose()?;
     parts.uri = target(&parts.uri, &judged)?;
     if judged.runtime.config.protocol == BackendProtocol::Http2 {
         parts.uri = with_authority(parts.uri, &mut parts.headers)?;
@@ -271,7 +295,10 @@ async fn forward(
     };
     let sent = send(&ways, patience, request, &received).await;
     drop(counted);
-    let (sender, response) = sent?;
+    let (sender, mut response) = sent?;
+    if let Some(websocket) = websocket {
+        response.extensions_mut().insert(websocket);
+    }
     if let Some(record) = &mut account.record {
         sender.acceptor().clone_into(&mut record.acceptor);
     }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::{
     Answer, Client, Connection, Upstream,
     body::{Account, Received, ResponseBody},
-    upgrade,
+    upgrade::{self, WebSocket},
 };
 use crate::{
     admit::{Denial, Denied},
@@ -99,6 +99,13 @@ impl<K: Upstream> Answered<K> {
             && self.client_upgrade.is_none()
         {
             "101 to a request that asked for no upgrade"
+        } else if let Some(fault) = self
+            .response
+            .extensions()
+            .get::<WebSocket>()
+            .and_then(|asked| asked.fault(self.response.status(), self.response.headers()))
+        {
+            fault
         } else {
             return Ok(self);
         };
@@ -149,15 +156,22 @@ fn switch<C: Client, K: Upstream>(
     mut response: Response<Incoming>,
     sender: K,
     client: hyper::upgrade::OnUpgrade,
-    account: Account,
+    mut account: Account,
 ) -> Answer<K> {
     let upstream = hyper::upgrade::on(&mut response);
+    // HTTP/2 has no upgrades: a stream becomes a WebSocket by a plain success (RFC 8441 section 5)
+    let in_stream = response.extensions().get::<WebSocket>().is_some();
     let protocol = response.headers().get(header::UPGRADE).cloned();
     let mut headers = std::mem::take(response.headers_mut());
     forwarded::strip_hop_by_hop(&mut headers);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    if let Some(protocol) = protocol {
-        headers.insert(header::UPGRADE, protocol);
+    if in_stream {
+        headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        account.status = StatusCode::OK.as_u16();
+    } else {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = protocol {
+            headers.insert(header::UPGRADE, protocol);
+        }
     }
     let shown = Account {
         record: None,
@@ -180,7 +194,9 @@ fn switch<C: Client, K: Upstream>(
     });
     connection.drain.spawn(task);
     let mut answer = Response::new(ResponseBody::Own(None, shown));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    if !in_stream {
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    }
     *answer.headers_mut() = headers;
     answer
 }

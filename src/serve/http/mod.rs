@@ -13,7 +13,7 @@ mod frames;
 pub(crate) mod host;
 pub(crate) mod io;
 pub(crate) mod send;
-mod upgrade;
+pub(crate) mod upgrade;
 
 use std::{
     convert::Infallible,
@@ -428,7 +428,8 @@ impl<C: Client> Connection<C> {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .max_frame_size(64 << 10)
-            .max_send_buf_size(256 << 10);
+            .max_send_buf_size(256 << 10)
+            .enable_connect_protocol();
         let io = TokioIo::new(FramedIo::new(io.into_inner(), Arc::clone(&self.activity)));
         let mut held = pin!(builder.serve_connection(io, service));
         let (cause, over) = drive!(held.as_mut(), watch, supervision, draining);

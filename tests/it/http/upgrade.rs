@@ -78,7 +78,14 @@ fn upgrading(world: &World) -> (Backend, Seen) {
                 peer.send(ok("no"));
                 continue;
             };
-            let accept = accept(&request);
+            if request.target() == "/403" {
+                peer.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+                continue;
+            }
+            let mut accept = accept(&request);
+            if request.target() == "/forged" {
+                accept = "AAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned();
+            }
             let mut answer = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\
                  Sec-WebSocket-Accept: {accept}\r\n\r\n"
@@ -109,8 +116,11 @@ fn upgrading(world: &World) -> (Backend, Seen) {
 }
 
 fn accept(request: &Message) -> String {
+    use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
     let key = request.one("sec-websocket-key").unwrap_or_default();
-    format!("made of {key}")
+    let both = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, both.as_bytes());
+    portcullis::wire::base64::encode(hash.as_ref())
 }
 
 const WEBSOCKET: &[&str] = &[
@@ -144,7 +154,7 @@ fn a_websocket_talks_both_ways_until_it_closes() {
     );
     assert_eq!(
         answer.one("sec-websocket-accept"),
-        Some("made of dGhlIHNhbXBsZSBub25jZQ==")
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
     );
     let request = seen.last();
     assert_eq!(request.one("upgrade"), Some("websocket"));
@@ -277,4 +287,173 @@ fn connect_and_trace_are_refused() {
         assert_eq!(h2::ask(&sender, request).await.unwrap().status(), 405);
     });
     assert_eq!(backend.connections(), 0);
+}
+
+/// A request of RFC 8441.
+fn extended(path: &str, protocol: &'static str) -> http::Request<()> {
+    h2::request("CONNECT", path)
+        .extension(::h2::ext::Protocol::from_static(protocol))
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-protocol", "chat")
+        .header("origin", "https://site.test")
+        .body(())
+        .unwrap()
+}
+
+/// A WebSocket's stream of HTTP/2.
+struct Stream {
+    send: ::h2::SendStream<bytes::Bytes>,
+    receive: ::h2::RecvStream,
+    head: http::response::Parts,
+    came: Vec<u8>,
+}
+
+impl Stream {
+    async fn open(sender: &h2::Sender, request: http::Request<()>) -> Self {
+        let mut sender = sender.clone().ready().await.unwrap();
+        let (response, send) = sender.send_request(request, false).unwrap();
+        let (head, receive) = response.await.unwrap().into_parts();
+        Self {
+            send,
+            receive,
+            head,
+            came: Vec::new(),
+        }
+    }
+
+    fn write(&mut self, bytes: Vec<u8>, last: bool) {
+        self.send.send_data(bytes.into(), last).unwrap();
+    }
+
+    async fn read(&mut self, length: usize) -> Vec<u8> {
+        while self.came.len() < length {
+            let data = self.receive.data().await.expect("more").unwrap();
+            self.receive
+                .flow_control()
+                .release_capacity(data.len())
+                .unwrap();
+            self.came.extend_from_slice(&data);
+        }
+        self.came.drain(..length).collect()
+    }
+}
+
+#[test]
+fn a_websocket_in_a_stream_talks_both_ways_until_it_closes() {
+    let (chain, _backend, seen) = chain();
+    block(async {
+        let sender = chain.h2().await;
+        // by then the gateway's settings are here
+        let plain = h2::request("GET", "/plain").body(()).unwrap();
+        assert_eq!(h2::ask(&sender, plain).await.unwrap().text(), "no");
+        assert!(sender.is_extended_connect_protocol_enabled());
+        let mut stream = Stream::open(&sender, extended("/chat", "websocket")).await;
+        assert_eq!(stream.head.status, 200);
+        for name in ["sec-websocket-accept", "connection", "upgrade"] {
+            assert!(!stream.head.headers.contains_key(name), "{name}");
+        }
+        let request = seen.last();
+        assert_eq!(request.start, "GET /chat HTTP/1.1");
+        for (name, value) in [
+            ("host", "site.test"),
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-protocol", "chat"),
+            ("origin", "https://site.test"),
+            ("via", "2 portcullis"),
+        ] {
+            assert_eq!(request.one(name), Some(value), "{request:?}");
+        }
+        assert_eq!(request.one("sec-websocket-key").unwrap().len(), 24);
+        assert_eq!(stream.read(9).await, unmasked(1, b"welcome"));
+        for payload in [b"hello".to_vec(), vec![7; 60_000]] {
+            stream.write(frame(2, &payload), false);
+            let echo = unmasked(2, &payload);
+            assert_eq!(stream.read(echo.len()).await, echo);
+            // others use the connection meanwhile
+            let plain = h2::request("GET", "/plain").body(()).unwrap();
+            assert_eq!(h2::ask(&sender, plain).await.unwrap().text(), "no");
+        }
+        stream.write(frame(8, &[3, 232]), true);
+        assert_eq!(stream.read(4).await, unmasked(8, &[3, 232]));
+        assert!(h2::ended(&mut stream.receive).await);
+    });
+    let line = chain.line("/chat");
+    assert_eq!(line["status"], 200);
+    assert_eq!(line["decision"], "admitted");
+    assert_eq!(line["bytes_in"], 6 + 5 + 8 + 60_000 + 6 + 2);
+    assert_eq!(line["bytes_out"], 2 + 7 + 2 + 5 + 4 + 60_000 + 2 + 2);
+}
+
+#[test]
+fn a_websocket_in_a_stream_ends_when_its_client_goes() {
+    let (chain, _backend, seen) = chain();
+    block(async {
+        let sender = chain.h2().await;
+        let mut stream = Stream::open(&sender, extended("/chat", "websocket")).await;
+        stream.read(9).await;
+        stream.send.send_reset(h2::Reason::CANCEL);
+        while !seen.targets().contains(&"without".to_owned()) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let plain = h2::request("GET", "/plain").body(()).unwrap();
+        assert_eq!(h2::ask(&sender, plain).await.unwrap().text(), "no");
+    });
+}
+
+#[test]
+fn a_stream_becomes_no_websocket_unless_the_backend_agrees() {
+    let (chain, _backend, _seen) = chain();
+    block(async {
+        let sender = chain.h2().await;
+        for (path, protocol, status) in [
+            ("/403", "websocket", 403),
+            ("/no", "websocket", 502),
+            ("/forged", "websocket", 502),
+            ("/other", "custom/2", 405),
+            ("/h2c", "h2c", 405),
+        ] {
+            let stream = Stream::open(&sender, extended(path, protocol)).await;
+            assert_eq!(stream.head.status, status, "{path}");
+            // the connection is none the worse for it
+            let plain = h2::request("GET", "/plain").body(()).unwrap();
+            assert_eq!(h2::ask(&sender, plain).await.unwrap().text(), "no");
+        }
+    });
+    chain.refused("/no", 502, "upstream_broken");
+    chain.refused("/forged", 502, "upstream_broken");
+    chain.refused("/other", 405, "method_not_allowed");
+}
+
+/// An echo of many megabytes stands still while its client does not read, and comes whole.
+#[test]
+fn a_websocket_in_a_stream_waits_for_a_slow_reader() {
+    let (chain, _backend, _seen) = chain();
+    block(async {
+        let sender = chain.h2().await;
+        let mut stream = Stream::open(&sender, extended("/chat", "websocket")).await;
+        stream.read(9).await;
+        let payload = vec![9; 60_000];
+        for _ in 0..100 {
+            stream.write(frame(2, &payload), false);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let echo = unmasked(2, &payload);
+        for _ in 0..100 {
+            assert_eq!(stream.read(echo.len()).await, echo);
+        }
+    });
+}
+
+#[test]
+fn a_backend_of_http_2_is_asked_for_no_websocket() {
+    let world = World::new();
+    let (backend, _seen) = upgrading(&world);
+    let chain = Chain::new(world, backend.address, "", "protocol = \"h2\"");
+    block(async {
+        let sender = chain.h2().await;
+        let stream = Stream::open(&sender, extended("/chat", "websocket")).await;
+        assert_eq!(stream.head.status, 405);
+    });
 }
