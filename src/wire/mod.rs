@@ -12,6 +12,7 @@ pub mod host;
 pub mod link;
 pub mod path;
 pub mod proxy;
+pub mod signature;
 pub mod starttls;
 pub mod trace;
 
