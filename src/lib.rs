@@ -18,6 +18,7 @@
 //! | any default or timeout | `config/defaults.rs` |
 //! | which headers are removed and set | `wire/forwarded/` |
 //! | what proves us to a backend | `gateway/credentials/` |
+//! | what a request's signature covers | `wire/signature/` |
 //! | order of checks on a socket | `serve/accept.rs` |
 //! | bytes from one side to the other | `net/relay/` |
 //! | what a reload keeps on failure | `app/reload.rs` |

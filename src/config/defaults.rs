@@ -108,5 +108,8 @@ pub(super) const PATH_NORMALISATION: PathNormalisation = PathNormalisation::Refu
 /// `underscore_headers`: as nginx does, for the same reason.
 pub(super) const UNDERSCORE_HEADERS: UnderscoreHeaders = UnderscoreHeaders::Drop;
 
+/// `signature.body_bytes`: a body that is signed is kept whole for so long as it takes.
+pub(super) const SIGNED_BODY: usize = 1 << 20;
+
 /// `[log] level`.
 pub(super) const LOG_LEVEL: &str = "info";

@@ -138,8 +138,38 @@ fn in_group(gid: u32) -> bool {
 /// # Errors
 /// The secret can't be had, or is none.
 pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let mut value = match secret {
-        SecretRef::AllowShort(inner) => return load(inner, true),
+    if let SecretRef::AllowShort(inner) = secret {
+        return load(inner, true);
+    }
+    let mut value = load_document(secret)?;
+    if value.last() == Some(&b'\n') {
+        value.pop();
+    }
+    let unfit = |reason| {
+        Err(SecretError::Unfit {
+            place: secret.to_string(),
+            reason,
+        })
+    };
+    if value.is_empty() {
+        return unfit("the secret is empty");
+    }
+    if value.iter().any(u8::is_ascii_control) {
+        return unfit("the secret holds control characters: expected one line without any");
+    }
+    if value.len() < SHORTEST && !allow_short {
+        return unfit("shorter than 16 bytes: make it longer, or set danger_short_secret = true");
+    }
+    Ok(value)
+}
+
+/// Loads a secret that may have several lines, such as a private key in PEM, as it is.
+///
+/// # Errors
+/// It can't be had.
+pub fn load_document(secret: &SecretRef) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    Ok(match secret {
+        SecretRef::AllowShort(inner) => return load_document(inner),
         SecretRef::File(file) => read_private(file)?,
         SecretRef::Env(name) => from_environment(name)?,
         SecretRef::Credential(name) => {
@@ -164,26 +194,7 @@ pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>,
                 }
             })?
         }
-    };
-    if value.last() == Some(&b'\n') {
-        value.pop();
-    }
-    let unfit = |reason| {
-        Err(SecretError::Unfit {
-            place: secret.to_string(),
-            reason,
-        })
-    };
-    if value.is_empty() {
-        return unfit("the secret is empty");
-    }
-    if value.iter().any(u8::is_ascii_control) {
-        return unfit("the secret holds control characters: expected one line without any");
-    }
-    if value.len() < SHORTEST && !allow_short {
-        return unfit("shorter than 16 bytes: make it longer, or set danger_short_secret = true");
-    }
-    Ok(value)
+    })
 }
 
 fn from_environment(name: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {

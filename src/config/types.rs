@@ -10,7 +10,10 @@ use super::Source;
 use crate::{
     admit::DeniedList,
     identity::{DnsName, DnsPattern, PeerNames},
-    wire::path::PathPrefix,
+    wire::{
+        path::PathPrefix,
+        signature::{Algorithm, Component},
+    },
 };
 
 /// Either role's configuration.
@@ -437,6 +440,29 @@ pub struct Credentials {
     pub headers: Vec<SecretHeader>,
     /// `bearer`, `basic`: what writes `Authorization`.
     pub authorization: Option<Authorization>,
+    /// `signature`.
+    pub signature: Option<RequestSignature>,
+}
+
+/// `signature`: how requests are signed (RFC 9421).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestSignature {
+    /// Names the signature in its fields.
+    pub label: String,
+    /// `key_id`.
+    pub key_id: String,
+    /// `tag`.
+    pub tag: Option<String>,
+    /// `algorithm`.
+    pub algorithm: Algorithm,
+    /// `key`.
+    pub key: SecretRef,
+    /// `key_encoding = "base64"`: what the secret says is base64 of the key.
+    pub key_is_base64: bool,
+    /// `components`; at least one, none twice.
+    pub components: Vec<Component>,
+    /// `body_bytes`: how much of a body is kept for its hash.
+    pub body_bytes: usize,
 }
 
 /// An entry of `headers`.

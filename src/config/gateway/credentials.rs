@@ -3,14 +3,19 @@
 use http::HeaderName;
 
 use super::super::{
-    Authorization, Credentials, Login, SecretHeader, SecretRef,
+    Authorization, Credentials, Login, RequestSignature, SecretHeader, SecretRef, defaults,
     reader::{Table, Value},
-    values::secret,
+    values::{secret, size},
 };
-use crate::wire::forwarded;
+use crate::wire::{
+    forwarded,
+    signature::{Algorithm, Component},
+};
 
 /// More than any backend asks for.
 const MOST_HEADERS: usize = 16;
+/// Of a body, for its hash or to be sent again.
+const MOST_KEPT: u64 = 64 << 20;
 /// What writes `Authorization`.
 const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "oauth2"];
 
@@ -22,7 +27,7 @@ pub(super) fn read(backend: &Table<'_>, name: &str, has_http: bool) -> Option<Cr
         value.bad("`credentials` on a backend without http listeners", help);
     }
     let table = value.table(format!("[backend.{name}.credentials]"))?;
-    table.later(&["digest", "signature", "oauth2"]);
+    table.later(&["digest", "oauth2"]);
     let short = table.flag("danger_short_secret").is_some();
     let mut taken: Vec<(HeaderName, String)> = Vec::new();
     let authorization = read_authorization(&table, short);
@@ -35,14 +40,19 @@ pub(super) fn read(backend: &Table<'_>, name: &str, has_http: bool) -> Option<Cr
         .get("headers")
         .map(|value| read_headers(&value, short, &mut taken))
         .unwrap_or_default();
+    let signature = table
+        .get("signature")
+        .map(|value| read_signature(&value, short));
+    let none = taken.is_empty() && signature.is_none();
     let found = Credentials {
         headers,
         authorization,
+        signature: signature.flatten(),
     };
-    if found.headers.is_empty() && taken.is_empty() {
+    if none {
         value.bad(
             "`credentials` names none",
-            "add headers, bearer or basic, or leave the table out",
+            "add headers, bearer, basic or signature, or leave the table out",
         );
     }
     table.finish();
@@ -167,4 +177,115 @@ fn judge_name(text: &str) -> Result<HeaderName, String> {
         ));
     }
     Ok(name)
+}
+
+/// How requests are signed.
+fn read_signature(value: &Value<'_>, short: bool) -> Option<RequestSignature> {
+    let table = value.table("`signature`")?;
+    let short = table.flag("danger_short_secret").is_some() || short;
+    let printable = |text: &str| {
+        let fits = !text.is_empty() && text.len() <= 256;
+        (fits && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))).then(|| text.to_owned())
+    };
+    let expected = "1 to 256 printable ASCII characters";
+    let key_id = table
+        .need("key_id", "what the backend calls the key")
+        .and_then(|value| value.parsed(expected, printable));
+    let tag = table
+        .get("tag")
+        .and_then(|value| value.parsed(expected, printable));
+    let label = table.get("label").map_or_else(
+        || Some("sig1".to_owned()),
+        |value| value.parsed("lower-case letters, digits, '-' and '_'", label),
+    );
+    let words = [
+        (Algorithm::HmacSha256.as_str(), Algorithm::HmacSha256),
+        (Algorithm::Ed25519.as_str(), Algorithm::Ed25519),
+    ];
+    let algorithm = table
+        .need("algorithm", "\"hmac-sha256\" or \"ed25519\"")
+        .and_then(|value| value.word(&words, &[]));
+    let key = table
+        .need("key", "{ file = \"hmac.key\" }, or a private key in PEM")
+        .and_then(|value| secret(&value, short));
+    let encoding = table.get("key_encoding");
+    if let (Some(Algorithm::Ed25519), Some(encoding)) = (algorithm, &encoding) {
+        encoding.bad("an Ed25519 key is PEM", "remove `key_encoding`");
+    }
+    let encodings = [("text", false), ("base64", true)];
+    let key_is_base64 = encoding.and_then(|value| value.word(&encodings, &[]));
+    let components = table
+        .need(
+            "components",
+            "what is signed: [\"@method\", \"@path\", \"content-digest\"]",
+        )
+        .and_then(|value| read_components(&value));
+    let body_bytes = table
+        .get("body_bytes")
+        .and_then(|value| kept_size(&value))
+        .unwrap_or(defaults::SIGNED_BODY);
+    table.finish();
+    Some(RequestSignature {
+        label: label?,
+        key_id: key_id?,
+        tag,
+        algorithm: algorithm?,
+        key: key?,
+        key_is_base64: key_is_base64.unwrap_or(false),
+        components: components?,
+        body_bytes,
+    })
+}
+
+/// A key of a dictionary (RFC 8941 section 3.2).
+fn label(text: &str) -> Option<String> {
+    let first = text.bytes().next()?;
+    let fits =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    (first.is_ascii_lowercase() && text.len() <= 64 && text.bytes().all(fits))
+        .then(|| text.to_owned())
+}
+
+/// How much of a body is kept: bounded, because every request under way may keep as much.
+fn kept_size(value: &Value<'_>) -> Option<usize> {
+    let bytes = size(value)?;
+    if bytes > MOST_KEPT {
+        value.bad(
+            format!("`{}` is out of bounds", value.key),
+            "expected at most \"64MiB\": each request under way may keep as much",
+        );
+    }
+    usize::try_from(bytes).ok()
+}
+
+fn read_components(value: &Value<'_>) -> Option<Vec<Component>> {
+    let items = value.list()?;
+    if items.is_empty() {
+        value.bad(
+            "`components` is empty: the signature would prove nothing",
+            "expected such as [\"@method\", \"@path\", \"@authority\", \"content-digest\"]",
+        );
+        return None;
+    }
+    let mut components = Vec::new();
+    for item in items {
+        let read = item.judged("a component", |text| {
+            Component::parse(text).map_err(|error| error.to_string())
+        });
+        let Some(component) = read else { continue };
+        if let Component::Field(name) | Component::Octets(name) = &component
+            && forwarded::is_hop_by_hop(name)
+        {
+            item.bad(
+                format!("{name} ends at the next hop"),
+                "a signature covers what reaches the backend: leave it out",
+            );
+        }
+        if components.contains(&component) {
+            item.bad(format!("{component} stands here twice"), "remove one");
+        } else {
+            components.push(component);
+        }
+    }
+    Some(components)
 }

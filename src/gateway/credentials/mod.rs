@@ -5,15 +5,19 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts, uri::Authority};
 use zeroize::Zeroizing;
 
 use crate::{
     config::{
-        self, Authorization, Login, SecretRef,
+        self, Authorization, Login, RequestSignature, SecretRef,
         secret::{self, SecretError},
     },
-    wire::{base64, forwarded},
+    identity::UnixSeconds,
+    wire::{
+        base64, forwarded,
+        signature::{self, Algorithm, Message, SignatureError, Signer, SigningKey},
+    },
 };
 
 /// A backend's credentials, loaded.
@@ -22,8 +26,18 @@ pub struct Credentials {
     fixed: Box<[(HeaderName, HeaderValue)]>,
     /// Every header that is ours to write.
     names: Arc<[HeaderName]>,
+    /// Those that are written for each request anew.
+    varying: Box<[HeaderName]>,
     /// One of them has an underscore: a backend may take other spellings for it.
     underscored: bool,
+    signing: Option<Signing>,
+}
+
+/// How requests are signed.
+pub struct Signing {
+    signer: Signer,
+    /// How much of a body is kept for its hash.
+    pub(super) body_bytes: usize,
 }
 
 impl fmt::Debug for Credentials {
@@ -52,6 +66,18 @@ impl Credentials {
             .headers
             .iter()
             .map(|header| (header.name.clone(), custom(&header.value)));
+        let mut varying = Vec::new();
+        let signing = match wanted.signature.as_ref().map(Signing::load) {
+            None => None,
+            Some(Ok(signing)) => {
+                varying.extend([signature::SIGNATURE_INPUT, signature::SIGNATURE]);
+                Some(signing)
+            }
+            Some(Err(problem)) => {
+                problems.push(problem);
+                None
+            }
+        };
         let authorization = authorization.map(|value| (header::AUTHORIZATION, value));
         for (name, value) in headers.chain(authorization) {
             match value {
@@ -62,12 +88,27 @@ impl Credentials {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let names: Arc<[HeaderName]> = fixed.iter().map(|(name, _)| name.clone()).collect();
+        let names = fixed.iter().map(|(name, _)| name).chain(&varying);
+        let names: Arc<[HeaderName]> = names.cloned().collect();
         Ok(Self {
             fixed: fixed.into(),
             underscored: names.iter().any(|name| name.as_str().contains('_')),
             names,
+            varying: varying.into(),
+            signing,
         })
+    }
+
+    /// Whether something is made anew for each request.
+    #[must_use]
+    pub fn vary(&self) -> bool {
+        self.signing.is_some()
+    }
+
+    /// How requests are signed, where they are.
+    #[must_use]
+    pub fn signing(&self) -> Option<&Signing> {
+        self.signing.as_ref()
     }
 
     /// Every header that is ours to write: nobody else may, in a head or in trailers.
@@ -81,11 +122,76 @@ impl Credentials {
     pub fn apply(&self, headers: &mut HeaderMap, spellings: bool) {
         if spellings || self.underscored {
             forwarded::remove_all_spellings(headers, &self.names);
+            if self.signing.as_ref().is_some_and(Signing::covers_body) {
+                forwarded::remove_merged(headers, &["content-digest"]);
+            }
+        }
+        for name in &self.varying {
+            headers.remove(name);
         }
         for (name, value) in &self.fixed {
             // replaces every line of this name
             headers.insert(name, value.clone());
         }
+    }
+}
+
+impl Signing {
+    fn load(wanted: &RequestSignature) -> Result<Self, SecretError> {
+        let key = match wanted.algorithm {
+            Algorithm::HmacSha256 if wanted.key_is_base64 => {
+                let text = secret::load(&wanted.key, false)?;
+                let octets = base64::decode(&text).map(Zeroizing::new);
+                let octets = octets.ok_or_else(|| unfit(&wanted.key, "it is no base64"))?;
+                SigningKey::hmac_sha256(&octets)
+            }
+            Algorithm::HmacSha256 => SigningKey::hmac_sha256(&secret::load(&wanted.key, false)?),
+            Algorithm::Ed25519 => SigningKey::ed25519(&secret::load_document(&wanted.key)?)
+                .map_err(|_no_key| {
+                    let reason = "expected an Ed25519 private key: a PEM section PRIVATE KEY";
+                    unfit(&wanted.key, reason)
+                })?,
+        };
+        Ok(Self {
+            signer: Signer::new(
+                &wanted.label,
+                wanted.components.clone(),
+                &wanted.key_id,
+                wanted.tag.as_deref(),
+                key,
+            ),
+            body_bytes: wanted.body_bytes,
+        })
+    }
+
+    /// Whether the body's hash is covered.
+    #[must_use]
+    pub fn covers_body(&self) -> bool {
+        self.signer.covers_body()
+    }
+
+    /// Signs a request whose other fields are all there.
+    ///
+    /// # Errors
+    /// It can't be signed.
+    pub fn sign(&self, parts: &mut Parts, now: UnixSeconds) -> Result<(), SignatureError> {
+        let host = parts.headers.get(header::HOST);
+        let host = host.and_then(|value| value.to_str().ok());
+        let authority = host.or_else(|| parts.uri.authority().map(Authority::as_str));
+        let message = Message {
+            method: parts.method.as_str(),
+            scheme: "https",
+            authority: authority.unwrap_or_default(),
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            headers: &parts.headers,
+        };
+        let signed = self.signer.sign_what_is_there(&message, now)?;
+        parts
+            .headers
+            .insert(signature::SIGNATURE_INPUT, signed.input);
+        parts.headers.insert(signature::SIGNATURE, signed.signature);
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ fn headers(list: &[(&str, &SecretRef)]) -> config::Credentials {
             })
             .collect(),
         authorization: None,
+        signature: None,
     }
 }
 
@@ -27,6 +28,7 @@ fn authorization(authorization: Authorization) -> config::Credentials {
     config::Credentials {
         headers: Vec::new(),
         authorization: Some(authorization),
+        signature: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! between the TLS stream and hyper, in `serve/http/io`.
 
 mod pool;
+mod proven;
 mod request;
 mod rewrite;
 

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderValue, Method, Request, Uri, Version, header, uri};
+use http::{HeaderValue, Method, Request, Uri, Version, header, request::Parts, uri};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
     Connection, HttpGateway,
     pool::{Pool, PoolFor, Sender},
+    proven::Dispatch,
     rewrite::{rewrite, target, with_authority},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         exchange::{Answered, RequestId, coded},
         expect,
         host::AskedHost,
-        send::{Patience, send},
+        send::Patience,
         upgrade::WebSocket,
     },
     telemetry::access::Access,
@@ -230,6 +231,15 @@ fn normalise(request: &mut Request<Incoming>) -> Result<(), Denied> {
     Ok(())
 }
 
+/// Whether the backend is asked whether it wants the body. A body that is kept is asked for by us,
+/// and hyper tells nobody of an interim answer in HTTP/2: there it is asked for at once.
+fn passes_expectation(judged: &Judged<'_>, parts: &Parts, body: &Incoming) -> bool {
+    judged.runtime.config.protocol == BackendProtocol::Http1
+        && parts.version != Version::HTTP_10
+        && !body.is_end_stream()
+        && expect::is_expected(&parts.headers)
+}
+
 async fn forward(
     asked: &Asked<'_>,
     mut request: Request<Incoming>,
@@ -250,11 +260,8 @@ async fn forward(
     };
     let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
-    // hyper tells nobody of an interim answer in HTTP/2: there the body is asked for at once
-    let expects = judged.runtime.config.protocol == BackendProtocol::Http1
-        && parts.version != Version::HTTP_10
-        && !body.is_end_stream()
-        && expect::is_expected(&parts.headers);
+    let proof = judged.runtime.credentials().filter(|made| made.vary());
+    let expects = proof.is_none() && passes_expectation(&judged, &parts, &body);
     rewrite(&mut parts.headers, parts.version, asked, &judged)?;
     if let Some(protocol) = wanted {
         parts
@@ -269,7 +276,7 @@ async fn forward(
     }
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let (mut body, received) = RequestBody::new(body, &asked.gateway.limits);
+    let (mut body, mut received) = RequestBody::new(body, &asked.gateway.limits);
     account.received = Some(Arc::clone(&received));
     if let Some(credentials) = judged.runtime.credentials() {
         body = body.without(credentials.names());
@@ -293,7 +300,13 @@ async fn forward(
         limit: asked.gateway.limits.response_timeout,
         activity: &asked.connection.activity,
     };
-    let sent = send(&ways, patience, request, &received).await;
+    let dispatch = Dispatch {
+        proof,
+        ways: &ways,
+        patience,
+        upgrade: client_upgrade.is_some(),
+    };
+    let sent = dispatch.send(request, &mut received).await;
     drop(counted);
     let (sender, mut response) = sent?;
     if let Some(websocket) = websocket {

@@ -2,6 +2,7 @@
 //! until it has passed.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -22,7 +23,7 @@ use crate::{
     admit::{Denial, Denied},
     config::Limits,
     telemetry::access::Access,
-    wire::forwarded,
+    wire::{forwarded, signature::content_digest::Expected},
 };
 
 /// Over so long a client's rate is averaged.
@@ -38,8 +39,26 @@ pub(crate) enum BodyError {
     TooLarge,
     #[error("slower than limits.body_min_rate")]
     TooSlow,
+    #[error("the body is not what its Content-Digest says")]
+    OtherDigest,
     #[error("{0}")]
     Broken(#[from] hyper::Error),
+}
+
+impl BodyError {
+    /// Whose fault it is: the client's.
+    pub(crate) fn denied(&self) -> Denied {
+        let reason = match self {
+            Self::TooLarge => Denial::BodyTooLarge,
+            Self::TooSlow => Denial::RequestTooSlow,
+            Self::OtherDigest | Self::Broken(_) => Denial::RequestInvalid,
+        };
+        let detail = match self {
+            Self::Broken(error) => format!("the request's body broke: {error}"),
+            Self::TooLarge | Self::TooSlow | Self::OtherDigest => self.to_string(),
+        };
+        Denied::new(reason, detail)
+    }
 }
 
 /// How far a request's body has come.
@@ -74,6 +93,39 @@ pub(crate) struct RequestBody {
     held: Option<Box<Held>>,
     /// Names that we set ourselves: they have no place in trailers either.
     ours: Option<Arc<[HeaderName]>>,
+    /// What is sent in place of `inner`, or what it has to come to.
+    special: Option<Box<Special>>,
+}
+
+enum Special {
+    /// A body that was read whole before it is sent.
+    Kept(Kept),
+    /// Its hash has to be this in the end.
+    Hashed(Option<Expected>),
+}
+
+/// A whole body, which can be sent more than once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    data: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Kept {
+    /// How long it is.
+    pub(crate) fn len(&self) -> usize {
+        self.data.iter().map(Bytes::len).sum()
+    }
+
+    /// Its parts.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.data.iter().map(AsRef::as_ref)
+    }
+
+    /// Whether trailers follow it.
+    pub(crate) fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
 }
 
 impl RequestBody {
@@ -99,6 +151,7 @@ impl RequestBody {
             timer: None,
             held: None,
             ours: None,
+            special: None,
         };
         (body, received)
     }
@@ -119,6 +172,72 @@ impl RequestBody {
         }
     }
 
+    /// The same, which breaks in the end where its hash is another.
+    pub(crate) fn hashed(self, expected: Expected) -> Self {
+        Self {
+            special: Some(Box::new(Special::Hashed(Some(expected)))),
+            ..self
+        }
+    }
+
+    /// Reads all of it, where it is not longer than `limit`.
+    pub(crate) async fn keep(mut self, limit: usize) -> Result<Kept, BodyError> {
+        let mut kept = Kept::default();
+        let mut left = limit;
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            match frame?.into_data() {
+                Ok(data) => {
+                    left = left.checked_sub(data.len()).ok_or(BodyError::TooLarge)?;
+                    kept.data.push(data);
+                }
+                Err(frame) => kept.trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(kept)
+    }
+
+    /// A body that was kept, to be sent.
+    pub(crate) fn of(kept: &Kept) -> (Self, Arc<Received>) {
+        let received = Arc::new(Received::default());
+        let mut kept = kept.clone();
+        // the next part is the last of the list
+        kept.data.reverse();
+        let empty = kept.data.is_empty() && kept.trailers.is_none();
+        received.done.store(empty, Ordering::Release);
+        let body = Self {
+            special: (!empty).then(|| Box::new(Special::Kept(kept))),
+            ..Self::none(&received)
+        };
+        (body, received)
+    }
+
+    /// The next frame of a body that was kept.
+    fn next_kept(&mut self) -> Option<Frame<Bytes>> {
+        let Some(Special::Kept(kept)) = self.special.as_deref_mut() else {
+            return None;
+        };
+        let data = kept.data.pop().map(Frame::data);
+        let frame = data.or_else(|| kept.trailers.take().map(Frame::trailers));
+        if kept.data.is_empty() && kept.trailers.is_none() {
+            self.received.done.store(true, Ordering::Release);
+        }
+        frame
+    }
+
+    /// A part that is to be hashed; at the end, whether all of it was right.
+    fn hash(&mut self, part: Option<&[u8]>, last: bool) -> Result<(), BodyError> {
+        let Some(Special::Hashed(expected)) = self.special.as_deref_mut() else {
+            return Ok(());
+        };
+        if let (Some(part), Some(expected)) = (part, expected.as_mut()) {
+            expected.update(part);
+        }
+        if last && expected.take().is_some_and(|expected| !expected.fits()) {
+            return Err(BodyError::OtherDigest);
+        }
+        Ok(())
+    }
+
     /// No body, where there was none.
     pub(crate) fn none(received: &Arc<Received>) -> Self {
         Self {
@@ -132,6 +251,7 @@ impl RequestBody {
             timer: None,
             held: None,
             ours: None,
+            special: None,
         }
     }
 
@@ -177,7 +297,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else {
-            return Poll::Ready(None);
+            return Poll::Ready(this.next_kept().map(Ok));
         };
         if let Some(held) = &mut this.held {
             ready!(held.poll(cx));
@@ -189,6 +309,7 @@ impl Body for RequestBody {
                 Err(error) => Poll::Ready(Some(Err(error))),
             },
             Poll::Ready(None) => {
+                this.hash(None, true)?;
                 this.received.done.store(true, Ordering::Release);
                 Poll::Ready(None)
             }
@@ -210,6 +331,9 @@ impl Body for RequestBody {
                         forwarded::remove_all_spellings(trailers, ours);
                     }
                 }
+                if this.special.is_some() {
+                    this.hash(frame.data_ref().map(AsRef::as_ref), last)?;
+                }
                 if last {
                     this.received.done.store(true, Ordering::Release);
                 }
@@ -219,12 +343,23 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        match (&self.inner, self.special.as_deref()) {
+            (Some(inner), _) => inner.is_end_stream(),
+            (None, Some(Special::Kept(kept))) => kept.data.is_empty() && kept.trailers.is_none(),
+            (None, Some(Special::Hashed(_)) | None) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let none = || SizeHint::with_exact(0);
-        self.inner.as_ref().map_or_else(none, Body::size_hint)
+        match (&self.inner, self.special.as_deref()) {
+            (Some(inner), _) => inner.size_hint(),
+            // trailers need chunks
+            (None, Some(Special::Kept(kept))) if kept.has_trailers() => SizeHint::default(),
+            (None, Some(Special::Kept(kept))) => {
+                SizeHint::with_exact(u64::try_from(kept.len()).unwrap_or(u64::MAX))
+            }
+            (None, Some(Special::Hashed(_)) | None) => SizeHint::with_exact(0),
+        }
     }
 }
 

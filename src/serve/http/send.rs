@@ -169,20 +169,8 @@ fn broken(error: &hyper::Error) -> Denied {
     use std::error::Error as _;
     let mut cause = error.source();
     while let Some(inner) = cause {
-        match inner.downcast_ref::<BodyError>() {
-            Some(BodyError::TooLarge) => {
-                return Denied::new(Denial::BodyTooLarge, inner.to_string());
-            }
-            Some(BodyError::TooSlow) => {
-                return Denied::new(Denial::RequestTooSlow, inner.to_string());
-            }
-            Some(BodyError::Broken(error)) => {
-                return Denied::new(
-                    Denial::RequestInvalid,
-                    format!("the request's body broke: {error}"),
-                );
-            }
-            None => {}
+        if let Some(fault) = inner.downcast_ref::<BodyError>() {
+            return fault.denied();
         }
         // a foreign acceptor's refusal comes with the first read after its handshake
         if let Some(io) = inner.downcast_ref::<std::io::Error>()

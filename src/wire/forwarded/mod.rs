@@ -261,6 +261,12 @@ pub fn is_same_to_backends(one: &HeaderName, other: &HeaderName) -> bool {
     fold(one.as_str()) == fold(other.as_str())
 }
 
+/// Whether a field ends at the next hop.
+#[must_use]
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
+}
+
 /// Whether a name has a meaning of its own on the way to a backend, so that it can't carry a
 /// credential: framing, routing, forwarding, and what the gateway writes for every request.
 #[must_use]

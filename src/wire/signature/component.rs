@@ -63,7 +63,7 @@ impl Component {
             .split_once(';')
             .map_or((text, ""), |(name, rest)| (name, rest));
         let mut whole = String::new();
-        write_text(&mut whole, name);
+        write_text(&mut whole, &name.to_ascii_lowercase());
         if !parameters.is_empty() {
             whole.push(';');
             whole.push_str(parameters);
@@ -119,6 +119,24 @@ impl Component {
                 name.as_str().to_owned(),
                 vec![("bs".to_owned(), Item::Boolean(true))],
             ),
+        }
+    }
+
+    /// Whether a request has it.
+    #[must_use]
+    pub fn is_in(&self, message: &Message<'_>) -> bool {
+        match self {
+            Self::Field(name) | Self::Octets(name) => message.headers.contains_key(name),
+            Self::QueryParam(name) => {
+                query_param(message.query.unwrap_or_default(), name).is_some()
+            }
+            Self::Method
+            | Self::TargetUri
+            | Self::Authority
+            | Self::Scheme
+            | Self::RequestTarget
+            | Self::Path
+            | Self::Query => true,
         }
     }
 

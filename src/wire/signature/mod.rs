@@ -95,10 +95,6 @@ impl Signer {
         tag: Option<&str>,
         key: SigningKey,
     ) -> Self {
-        let list = InnerList {
-            items: components.iter().map(Component::identifier).collect(),
-            parameters: Vec::new(),
-        };
         let text = |text: &str| Item::Text(text.to_owned());
         let mut parameters = vec![
             ("keyid".to_owned(), text(key_id)),
@@ -109,8 +105,8 @@ impl Signer {
         structured::write_parameters(&mut after, &parameters);
         Self {
             label: label.to_owned(),
+            list: list_of(&components),
             components,
-            list: list.write(),
             after,
             key,
         }
@@ -128,9 +124,38 @@ impl Signer {
     /// # Errors
     /// A component is not in it.
     pub fn sign(&self, message: &Message<'_>, now: UnixSeconds) -> Result<Signed, SignatureError> {
+        self.sign_these(message, &self.components, &self.list, now)
+    }
+
+    /// Signs a request at this time; parts that it does not have are not covered, which whoever
+    /// verifies it sees.
+    ///
+    /// # Errors
+    /// It can't be signed.
+    pub fn sign_what_is_there(
+        &self,
+        message: &Message<'_>,
+        now: UnixSeconds,
+    ) -> Result<Signed, SignatureError> {
+        if self.components.iter().all(|part| part.is_in(message)) {
+            return self.sign(message, now);
+        }
+        let there = self.components.iter().filter(|part| part.is_in(message));
+        let components: Vec<Component> = there.cloned().collect();
+        let list = list_of(&components);
+        self.sign_these(message, &components, &list, now)
+    }
+
+    fn sign_these(
+        &self,
+        message: &Message<'_>,
+        components: &[Component],
+        list: &str,
+        now: UnixSeconds,
+    ) -> Result<Signed, SignatureError> {
         let mut digits = itoa::Buffer::new();
-        let input = [&self.list, ";created=", digits.format(now.0), &self.after].concat();
-        let base = base(message, &self.components, &input)?;
+        let input = [list, ";created=", digits.format(now.0), &self.after].concat();
+        let base = base(message, components, &input)?;
         let signature = byte_sequence(&self.key.sign(&base));
         let field = |value: &str| HeaderValue::try_from([&self.label, "=", value].concat());
         match (field(&input), field(&signature)) {
@@ -139,6 +164,14 @@ impl Signer {
             _ => Err(SignatureError::Parameter("keyid")),
         }
     }
+}
+
+fn list_of(components: &[Component]) -> String {
+    let list = InnerList {
+        items: components.iter().map(Component::identifier).collect(),
+        parameters: Vec::new(),
+    };
+    list.write()
 }
 
 /// What a signature has to be.

@@ -11,6 +11,7 @@ mod grpc;
 mod h2;
 mod raw;
 mod semantics;
+mod signed;
 mod streaming;
 mod upgrade;
 
