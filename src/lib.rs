@@ -19,6 +19,7 @@
 //! | which headers are removed and set | `wire/forwarded/` |
 //! | what proves us to a backend | `gateway/credentials/` |
 //! | what a request's signature covers | `wire/signature/` |
+//! | how a challenge is answered | `wire/digest/` |
 //! | order of checks on a socket | `serve/accept.rs` |
 //! | bytes from one side to the other | `net/relay/` |
 //! | what a reload keeps on failure | `app/reload.rs` |

@@ -111,5 +111,9 @@ pub(super) const UNDERSCORE_HEADERS: UnderscoreHeaders = UnderscoreHeaders::Drop
 /// `signature.body_bytes`: a body that is signed is kept whole for so long as it takes.
 pub(super) const SIGNED_BODY: usize = 1 << 20;
 
+/// `digest.body_bytes`: forms and messages, not files; those are sent once, after a nonce was
+/// asked for.
+pub(super) const REPEATED_BODY: usize = 64 << 10;
+
 /// `[log] level`.
 pub(super) const LOG_LEVEL: &str = "info";

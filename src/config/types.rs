@@ -438,7 +438,7 @@ pub enum ServerName {
 pub struct Credentials {
     /// `headers`.
     pub headers: Vec<SecretHeader>,
-    /// `bearer`, `basic`: what writes `Authorization`.
+    /// `bearer`, `basic`, `digest`: what writes `Authorization`.
     pub authorization: Option<Authorization>,
     /// `signature`.
     pub signature: Option<RequestSignature>,
@@ -481,6 +481,17 @@ pub enum Authorization {
     Bearer(SecretRef),
     /// `basic`.
     Basic(Login),
+    /// `digest`.
+    Digest(DigestLogin),
+}
+
+/// `digest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DigestLogin {
+    /// Name and password.
+    pub login: Login,
+    /// `body_bytes`: how much of a body is kept, to be sent once more.
+    pub body_bytes: usize,
 }
 
 /// A user name and its password.

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BackendRuntime, ClientFacts, Link, backend::AcceptorState};
 use crate::{
+    clock,
     config::{BackendProtocol, Health},
     drain::Drain,
+    wire::signature::content_digest::{self, CONTENT_DIGEST},
 };
 
 /// What active checks say of an acceptor; healthy until they say otherwise.
@@ -148,6 +150,24 @@ async fn check(
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Signed, where requests are.
+fn proven(
+    backend: &BackendRuntime,
+    request: Request<Empty<Bytes>>,
+) -> Result<Request<Empty<Bytes>>, Failure> {
+    let Some(signing) = backend.credentials().and_then(|made| made.signing()) else {
+        return Ok(request);
+    };
+    let (mut parts, body) = request.into_parts();
+    if signing.covers_body() {
+        parts
+            .headers
+            .insert(CONTENT_DIGEST, content_digest::of_body([]));
+    }
+    signing.sign(&mut parts, clock::now())?;
+    Ok(Request::from_parts(parts, body))
+}
+
 async fn ask(backend: &BackendRuntime, link: Link, path: &str) -> Result<(), Failure> {
     let io = TokioIo::new(link.stream);
     let host = backend.config.own_host();
@@ -166,6 +186,7 @@ async fn ask(backend: &BackendRuntime, link: Link, path: &str) -> Result<(), Fai
             headers.insert(header::HOST, HeaderValue::try_from(host)?);
             let mut request = Request::get(path).body(Empty::<Bytes>::new())?;
             *request.headers_mut() = headers;
+            let request = proven(backend, request)?;
             let answer = sender.send_request(request);
             tokio::select! {
                 answer = answer => answer?.status(),
@@ -180,6 +201,7 @@ async fn ask(backend: &BackendRuntime, link: Link, path: &str) -> Result<(), Fai
             let mut request =
                 Request::get(format!("https://{host}{path}")).body(Empty::<Bytes>::new())?;
             *request.headers_mut() = headers;
+            let request = proven(backend, request)?;
             let answer = sender.send_request(request);
             tokio::select! {
                 answer = answer => answer?.status(),
@@ -190,7 +212,12 @@ async fn ask(backend: &BackendRuntime, link: Link, path: &str) -> Result<(), Fai
             }
         }
     };
-    if status.is_success() || status.is_redirection() {
+    // who asks us for an answer to its challenge is there
+    let challenged = status == StatusCode::UNAUTHORIZED
+        && backend
+            .credentials()
+            .is_some_and(|made| made.digest().is_some());
+    if status.is_success() || status.is_redirection() || challenged {
         Ok(())
     } else {
         Err(format!("{path} answered {status}, expected 200 to 399").into())

@@ -5,6 +5,7 @@
 pub mod base64;
 pub mod client_cert;
 pub mod cursor;
+pub mod digest;
 pub mod forwarded;
 pub mod frames;
 pub mod framing;

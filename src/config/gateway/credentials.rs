@@ -3,7 +3,8 @@
 use http::HeaderName;
 
 use super::super::{
-    Authorization, Credentials, Login, RequestSignature, SecretHeader, SecretRef, defaults,
+    Authorization, Credentials, DigestLogin, Login, RequestSignature, SecretHeader, SecretRef,
+    defaults,
     reader::{Table, Value},
     values::{secret, size},
 };
@@ -27,7 +28,7 @@ pub(super) fn read(backend: &Table<'_>, name: &str, has_http: bool) -> Option<Cr
         value.bad("`credentials` on a backend without http listeners", help);
     }
     let table = value.table(format!("[backend.{name}.credentials]"))?;
-    table.later(&["digest", "oauth2"]);
+    table.later(&["oauth2"]);
     let short = table.flag("danger_short_secret").is_some();
     let mut taken: Vec<(HeaderName, String)> = Vec::new();
     let authorization = read_authorization(&table, short);
@@ -52,7 +53,7 @@ pub(super) fn read(backend: &Table<'_>, name: &str, has_http: bool) -> Option<Cr
     if none {
         value.bad(
             "`credentials` names none",
-            "add headers, bearer, basic or signature, or leave the table out",
+            "add headers, bearer, basic, digest or signature, or leave the table out",
         );
     }
     table.finish();
@@ -79,13 +80,34 @@ fn read_authorization(table: &Table<'_>, short: bool) -> Option<Authorization> {
         .map(Authorization::Bearer);
     let basic = table
         .get("basic")
-        .and_then(|value| read_login(&value, "basic", short))
+        .and_then(|value| read_login(&value, "basic", short, &mut |_| ()))
         .map(Authorization::Basic);
-    bearer.or(basic)
+    let digest = table.get("digest").and_then(|value| {
+        let mut body_bytes = None;
+        let login = read_login(&value, "digest", short, &mut |table| {
+            body_bytes = table.get("body_bytes").and_then(|value| kept_size(&value));
+        })?;
+        if !login.username.is_ascii() {
+            value.bad(
+                "`digest` with a user name that is not ASCII",
+                "ask the backend's owner for one in ASCII",
+            );
+        }
+        Some(Authorization::Digest(DigestLogin {
+            login,
+            body_bytes: body_bytes.unwrap_or(defaults::REPEATED_BODY),
+        }))
+    });
+    bearer.or(basic).or(digest)
 }
 
-/// `{ username = "…", password = <secret> }`.
-fn read_login(value: &Value<'_>, scheme: &str, short: bool) -> Option<Login> {
+/// `{ username = "…", password = <secret> }`, and what `more` reads of it.
+fn read_login(
+    value: &Value<'_>,
+    scheme: &str,
+    short: bool,
+    more: &mut dyn FnMut(&Table<'_>),
+) -> Option<Login> {
     let table = value.table(format!("`{scheme}`"))?;
     let short = table.flag("danger_short_secret").is_some() || short;
     let username = table
@@ -104,6 +126,7 @@ fn read_login(value: &Value<'_>, scheme: &str, short: bool) -> Option<Login> {
     let password = table
         .need("password", "{ file = \"password\" }")
         .and_then(|value| secret(&value, short));
+    more(&table);
     table.finish();
     Some(Login {
         username: username?,

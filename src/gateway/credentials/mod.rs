@@ -2,11 +2,15 @@
 //! once: a request pays for a look at its names and a reference count. Their octets are wiped when
 //! the last request that holds them is done.
 
+mod digest;
+
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts, uri::Authority};
 use zeroize::Zeroizing;
+
+pub(crate) use digest::Digest;
 
 use crate::{
     config::{
@@ -31,6 +35,7 @@ pub struct Credentials {
     /// One of them has an underscore: a backend may take other spellings for it.
     underscored: bool,
     signing: Option<Signing>,
+    digest: Option<Digest>,
 }
 
 /// How requests are signed.
@@ -61,6 +66,7 @@ impl Credentials {
             None => None,
             Some(Authorization::Bearer(token)) => Some(bearer(token)),
             Some(Authorization::Basic(login)) => Some(basic(login)),
+            Some(Authorization::Digest(_)) => None,
         };
         let headers = wanted
             .headers
@@ -77,6 +83,15 @@ impl Credentials {
                 problems.push(problem);
                 None
             }
+        };
+        let digest = match &wanted.authorization {
+            Some(Authorization::Digest(login)) => {
+                varying.push(header::AUTHORIZATION);
+                Digest::load(login)
+                    .map_err(|problem| problems.push(problem))
+                    .ok()
+            }
+            Some(Authorization::Bearer(_) | Authorization::Basic(_)) | None => None,
         };
         let authorization = authorization.map(|value| (header::AUTHORIZATION, value));
         for (name, value) in headers.chain(authorization) {
@@ -96,13 +111,19 @@ impl Credentials {
             names,
             varying: varying.into(),
             signing,
+            digest,
         })
     }
 
     /// Whether something is made anew for each request.
     #[must_use]
     pub fn vary(&self) -> bool {
-        self.signing.is_some()
+        self.signing.is_some() || self.digest.is_some()
+    }
+
+    /// Digest authentication, where it is asked for.
+    pub(crate) fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
     }
 
     /// How requests are signed, where they are.

@@ -5,6 +5,7 @@ mod bad_h2;
 mod bad_http;
 mod basics;
 mod credentials;
+mod digest;
 mod expect;
 mod forwarding;
 mod grpc;
