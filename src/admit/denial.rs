@@ -100,6 +100,7 @@ denials! {
     UpstreamUntrusted, "upstream_untrusted", 502, Upstream, Error, "the acceptor's certificate was not accepted", "the detail has the reason; see trust, crl, server_name and acceptor_ids";
     UpstreamBroken, "upstream_broken", 502, Upstream, Warn, "the next hop broke the connection", "look at the backend";
     BackendUnreachable, "backend_unreachable", 502, Upstream, Error, "the acceptor can't reach its backend", "start the backend, or mend backend in the acceptor's configuration";
+    CredentialUnavailable, "credential_unavailable", 502, Upstream, Error, "what the backend expects of us can't be had", "the detail says what the token endpoint answered";
     IdleTimeout, "idle_timeout", 0, Peer, Info, "no byte in either direction for limits.idle_timeout", "see limits.idle_timeout";
     WriteTimeout, "write_timeout", 0, Peer, Info, "a peer took no byte for limits.write_timeout", "look at the slow reader";
     PeerReset, "peer_reset", 0, Peer, Info, "the peer broke the connection", "nothing, unless it is often";

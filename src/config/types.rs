@@ -438,7 +438,7 @@ pub enum ServerName {
 pub struct Credentials {
     /// `headers`.
     pub headers: Vec<SecretHeader>,
-    /// `bearer`, `basic`, `digest`: what writes `Authorization`.
+    /// `bearer`, `basic`, `digest`, `oauth2`: what writes `Authorization`.
     pub authorization: Option<Authorization>,
     /// `signature`.
     pub signature: Option<RequestSignature>,
@@ -483,6 +483,42 @@ pub enum Authorization {
     Basic(Login),
     /// `digest`.
     Digest(DigestLogin),
+    /// `oauth2`.
+    OAuth2(Box<OAuth2>),
+}
+
+/// `oauth2`: where tokens come from (RFC 6749, client credentials).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuth2 {
+    /// Host and port of `token_url`, to connect to.
+    pub address: DialAddress,
+    /// What its certificate must carry: the host of `token_url`.
+    pub server_name: ServerName,
+    /// `Host`, as `token_url` has it.
+    pub host: String,
+    /// Path and query of `token_url`.
+    pub target: String,
+    /// `client_id`.
+    pub client_id: String,
+    /// `client_secret`.
+    pub client_secret: SecretRef,
+    /// `scopes`.
+    pub scopes: Vec<String>,
+    /// `client_authentication`.
+    pub authentication: ClientAuthentication,
+    /// `trust`: roots of the endpoint's certificate.
+    pub trust: PathBuf,
+    /// `[tls]`.
+    pub tls: TlsOptions,
+}
+
+/// Where a client's secret stands in a request for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuthentication {
+    /// In `Authorization`.
+    Basic,
+    /// In the form.
+    Post,
 }
 
 /// `digest`.

@@ -180,6 +180,10 @@ async fn ask(backend: &BackendRuntime, link: Link, path: &str) -> Result<(), Fai
     if let Some(credentials) = backend.credentials() {
         credentials.apply(&mut headers, false);
     }
+    if let Some(tokens) = backend.credentials().and_then(|made| made.tokens()) {
+        let token = tokens.get().await?;
+        headers.insert(header::AUTHORIZATION, token.value());
+    }
     let status = match backend.config.protocol {
         BackendProtocol::Http1 => {
             let (mut sender, connection) = http1::handshake(io).await?;

@@ -11,6 +11,7 @@ use rustls_pki_types::InvalidDnsNameError;
 use crate::{
     admit::{PeerRules, SourceRanges},
     config::{self, NetworkList, Source, networks::NetworksError, secret::SecretError},
+    gateway::credentials::CredentialError,
     identity::{PeerName, Sha256},
     tls::{MaterialError, SetupError, material},
 };
@@ -58,6 +59,15 @@ impl From<SecretError> for Fault {
             message: error.to_string(),
             file: error.file().map(Path::to_owned),
             help: String::new(),
+        }
+    }
+}
+
+impl From<CredentialError> for Fault {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::Secret(error) => error.into(),
+            CredentialError::Trust(error) => error.into(),
         }
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn read(
         health: table.get("health").and_then(|v| read_health(&v)),
         identity,
         client_cert_header: read_client_cert_header(&table),
-        credentials: credentials::read(&table, name, users.http || !users.any),
+        credentials: credentials::read(&table, name, head, users.http || !users.any),
         tls: tls_over(
             &head.tls,
             table.get("tls").as_ref(),

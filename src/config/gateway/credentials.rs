@@ -3,14 +3,19 @@
 use http::HeaderName;
 
 use super::super::{
-    Authorization, Credentials, DigestLogin, Login, RequestSignature, SecretHeader, SecretRef,
+    Authorization, ClientAuthentication, Credentials, DialAddress, DigestLogin, Login, OAuth2,
+    RequestSignature, SecretHeader, SecretRef, ServerName, TlsOptions,
+    common::Head,
     defaults,
     reader::{Table, Value},
     values::{secret, size},
 };
-use crate::wire::{
-    forwarded,
-    signature::{Algorithm, Component},
+use crate::{
+    identity::DnsName,
+    wire::{
+        forwarded,
+        signature::{Algorithm, Component},
+    },
 };
 
 /// More than any backend asks for.
@@ -21,17 +26,21 @@ const MOST_KEPT: u64 = 64 << 20;
 const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "oauth2"];
 
 /// Reads the table; `None`: there is none, or it has problems.
-pub(super) fn read(backend: &Table<'_>, name: &str, has_http: bool) -> Option<Credentials> {
+pub(super) fn read(
+    backend: &Table<'_>,
+    name: &str,
+    head: &Head,
+    has_http: bool,
+) -> Option<Credentials> {
     let value = backend.get("credentials")?;
     if !has_http {
         let help = "they are headers: route to this backend from a listener with mode = \"http\"";
         value.bad("`credentials` on a backend without http listeners", help);
     }
     let table = value.table(format!("[backend.{name}.credentials]"))?;
-    table.later(&["oauth2"]);
     let short = table.flag("danger_short_secret").is_some();
     let mut taken: Vec<(HeaderName, String)> = Vec::new();
-    let authorization = read_authorization(&table, short);
+    let authorization = read_authorization(&table, short, &head.tls);
     for scheme in SCHEMES {
         if table.get(scheme).is_some() {
             taken.push((http::header::AUTHORIZATION, format!("`{scheme}`")));
@@ -53,14 +62,14 @@ pub(super) fn read(backend: &Table<'_>, name: &str, has_http: bool) -> Option<Cr
     if none {
         value.bad(
             "`credentials` names none",
-            "add headers, bearer, basic, digest or signature, or leave the table out",
+            "add headers, bearer, basic, digest, signature or oauth2, or leave the table out",
         );
     }
     table.finish();
     Some(found)
 }
 
-fn read_authorization(table: &Table<'_>, short: bool) -> Option<Authorization> {
+fn read_authorization(table: &Table<'_>, short: bool, tls: &TlsOptions) -> Option<Authorization> {
     let mut first: Option<&str> = None;
     for scheme in SCHEMES {
         let Some(value) = table.get(scheme) else {
@@ -98,7 +107,11 @@ fn read_authorization(table: &Table<'_>, short: bool) -> Option<Authorization> {
             body_bytes: body_bytes.unwrap_or(defaults::REPEATED_BODY),
         }))
     });
-    bearer.or(basic).or(digest)
+    let oauth2 = table
+        .get("oauth2")
+        .and_then(|value| read_oauth2(&value, short, tls))
+        .map(|oauth2| Authorization::OAuth2(Box::new(oauth2)));
+    bearer.or(basic).or(digest).or(oauth2)
 }
 
 /// `{ username = "…", password = <secret> }`, and what `more` reads of it.
@@ -311,4 +324,101 @@ fn read_components(value: &Value<'_>) -> Option<Vec<Component>> {
         }
     }
     Some(components)
+}
+
+/// Where tokens come from.
+fn read_oauth2(value: &Value<'_>, short: bool, tls: &TlsOptions) -> Option<OAuth2> {
+    let table = value.table("`oauth2`")?;
+    let short = table.flag("danger_short_secret").is_some() || short;
+    let endpoint = table
+        .need("token_url", "\"https://ids.example/token\"")
+        .and_then(|value| value.judged("an https:// URL", judge_endpoint));
+    let client_id = table
+        .need("client_id", "what the token endpoint calls us")
+        .and_then(|value| {
+            value.parsed("a name without control characters", |text| {
+                let fits = !text.is_empty() && !text.chars().any(char::is_control);
+                fits.then(|| text.to_owned())
+            })
+        });
+    let client_secret = table
+        .need("client_secret", "{ file = \"client-secret\" }")
+        .and_then(|value| secret(&value, short));
+    let trust = table
+        .need("trust", "roots of the token endpoint's certificate, in PEM")
+        .and_then(|value| value.path());
+    // RFC 6749 section 3.3
+    let scope = |byte: u8| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~');
+    let scopes = table.get("scopes").and_then(|value| value.list());
+    let scopes = scopes.unwrap_or_default();
+    let scopes = scopes.iter().filter_map(|value| {
+        value.parsed("a scope: printable ASCII without a space", |text| {
+            (!text.is_empty() && text.bytes().all(scope)).then(|| text.to_owned())
+        })
+    });
+    let scopes = scopes.collect();
+    let words = [
+        ("basic", ClientAuthentication::Basic),
+        ("post", ClientAuthentication::Post),
+    ];
+    let authentication = table
+        .get("client_authentication")
+        .and_then(|value| value.word(&words, &[]))
+        .unwrap_or(ClientAuthentication::Basic);
+    table.finish();
+    let (address, server_name, host, target) = endpoint?;
+    Some(OAuth2 {
+        address,
+        server_name,
+        host,
+        target,
+        client_id: client_id?,
+        client_secret: client_secret?,
+        scopes,
+        authentication,
+        trust: trust?,
+        tls: tls.clone(),
+    })
+}
+
+/// Where to connect, what its certificate must carry, `Host`, and the target.
+type Endpoint = (DialAddress, ServerName, String, String);
+
+fn judge_endpoint(text: &str) -> Result<Endpoint, String> {
+    let uri: http::Uri = text
+        .parse()
+        .map_err(|_invalid| "expected such as \"https://ids.example/token\"".to_owned())?;
+    if uri.scheme_str() != Some("https") {
+        return Err("a secret goes there: expected https://".to_owned());
+    }
+    let authority = uri
+        .authority()
+        .filter(|authority| !authority.as_str().contains('@'))
+        .ok_or("expected a host, and no user name")?;
+    if text.contains('#') {
+        return Err("expected no fragment (RFC 6749 section 3.2)".to_owned());
+    }
+    let port = match (authority.port_u16(), authority.port()) {
+        (Some(0), _) | (None, Some(_)) => return Err("expected a port from 1 to 65535".to_owned()),
+        (port, _) => port.unwrap_or(443),
+    };
+    let host = authority.host();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let (address, name) = if let Ok(ip) = bare.parse::<std::net::IpAddr>() {
+        (
+            DialAddress::Ip((ip, port).into()),
+            ServerName::Ip(ip.to_canonical()),
+        )
+    } else {
+        let name = DnsName::parse(host).ok_or("expected a DNS name or an IP address")?;
+        let address = DialAddress::Host(name.as_str().to_owned(), port);
+        (address, ServerName::Dns(name))
+    };
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    Ok((
+        address,
+        name,
+        authority.as_str().to_owned(),
+        target.to_owned(),
+    ))
 }

@@ -3,6 +3,7 @@
 //! the last request that holds them is done.
 
 mod digest;
+mod oauth2;
 
 use std::{fmt, sync::Arc};
 
@@ -11,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts, uri::Auth
 use zeroize::Zeroizing;
 
 pub(crate) use digest::Digest;
+pub(crate) use oauth2::Tokens;
 
 use crate::{
     config::{
@@ -18,6 +20,7 @@ use crate::{
         secret::{self, SecretError},
     },
     identity::UnixSeconds,
+    tls::MaterialError,
     wire::{
         base64, forwarded,
         signature::{self, Algorithm, Message, SignatureError, Signer, SigningKey},
@@ -36,6 +39,18 @@ pub struct Credentials {
     underscored: bool,
     signing: Option<Signing>,
     digest: Option<Digest>,
+    tokens: Option<Tokens>,
+}
+
+/// What can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The roots of a token endpoint.
+    #[error(transparent)]
+    Trust(#[from] MaterialError),
 }
 
 /// How requests are signed.
@@ -59,14 +74,14 @@ impl Credentials {
     ///
     /// # Errors
     /// Every secret that can't be had, or can't stand where it is to stand.
-    pub fn load(wanted: &config::Credentials) -> Result<Self, Vec<SecretError>> {
-        let mut problems = Vec::new();
+    pub fn load(wanted: &config::Credentials) -> Result<Self, Vec<CredentialError>> {
+        let mut problems: Vec<CredentialError> = Vec::new();
         let mut fixed = Vec::new();
         let authorization = match &wanted.authorization {
             None => None,
             Some(Authorization::Bearer(token)) => Some(bearer(token)),
             Some(Authorization::Basic(login)) => Some(basic(login)),
-            Some(Authorization::Digest(_)) => None,
+            Some(Authorization::Digest(_) | Authorization::OAuth2(_)) => None,
         };
         let headers = wanted
             .headers
@@ -80,7 +95,7 @@ impl Credentials {
                 Some(signing)
             }
             Some(Err(problem)) => {
-                problems.push(problem);
+                problems.push(problem.into());
                 None
             }
         };
@@ -88,16 +103,27 @@ impl Credentials {
             Some(Authorization::Digest(login)) => {
                 varying.push(header::AUTHORIZATION);
                 Digest::load(login)
-                    .map_err(|problem| problems.push(problem))
+                    .map_err(|problem| problems.push(problem.into()))
                     .ok()
             }
-            Some(Authorization::Bearer(_) | Authorization::Basic(_)) | None => None,
+            Some(Authorization::Bearer(_) | Authorization::Basic(_) | Authorization::OAuth2(_))
+            | None => None,
+        };
+        let tokens = match &wanted.authorization {
+            Some(Authorization::OAuth2(endpoint)) => {
+                varying.push(header::AUTHORIZATION);
+                Tokens::load(endpoint)
+                    .map_err(|found| problems.extend(found))
+                    .ok()
+            }
+            Some(Authorization::Bearer(_) | Authorization::Basic(_) | Authorization::Digest(_))
+            | None => None,
         };
         let authorization = authorization.map(|value| (header::AUTHORIZATION, value));
         for (name, value) in headers.chain(authorization) {
             match value {
                 Ok(value) => fixed.push((name, value)),
-                Err(problem) => problems.push(problem),
+                Err(problem) => problems.push(problem.into()),
             }
         }
         if !problems.is_empty() {
@@ -112,13 +138,19 @@ impl Credentials {
             varying: varying.into(),
             signing,
             digest,
+            tokens,
         })
     }
 
     /// Whether something is made anew for each request.
     #[must_use]
     pub fn vary(&self) -> bool {
-        self.signing.is_some() || self.digest.is_some()
+        self.signing.is_some() || self.digest.is_some() || self.tokens.is_some()
+    }
+
+    /// A token endpoint's tokens, where they are asked for.
+    pub(crate) fn tokens(&self) -> Option<&Tokens> {
+        self.tokens.as_ref()
     }
 
     /// Digest authentication, where it is asked for.
@@ -226,7 +258,7 @@ fn bearer(token: &SecretRef) -> Result<HeaderValue, SecretError> {
             "a bearer token has letters, digits and -._~+/= alone (RFC 6750)",
         ));
     }
-    value(token, joined(b"Bearer ", &secret))
+    value_of(token, joined(b"Bearer ", &secret))
 }
 
 /// Name and password as RFC 7617 section 2 carries them.
@@ -234,7 +266,7 @@ fn basic(login: &Login) -> Result<HeaderValue, SecretError> {
     let password = secret::load(&login.password, false)?;
     let pair = joined(&[login.username.as_bytes(), b":"].concat(), &password);
     let text = Zeroizing::new(base64::encode(&pair));
-    value(&login.password, joined(b"Basic ", text.as_bytes()))
+    value_of(&login.password, joined(b"Basic ", text.as_bytes()))
 }
 
 fn custom(secret: &SecretRef) -> Result<HeaderValue, SecretError> {
@@ -246,7 +278,7 @@ fn custom(secret: &SecretRef) -> Result<HeaderValue, SecretError> {
             "a header's value begins and ends without a space",
         ));
     }
-    value(secret, octets)
+    value_of(secret, octets)
 }
 
 fn joined(one: &[u8], two: &[u8]) -> Zeroizing<Vec<u8>> {
@@ -258,7 +290,7 @@ fn joined(one: &[u8], two: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// A value that is wiped with its last copy, is never shown, and is no entry of a header table.
-fn value(secret: &SecretRef, octets: Zeroizing<Vec<u8>>) -> Result<HeaderValue, SecretError> {
+fn value_of(secret: &SecretRef, octets: Zeroizing<Vec<u8>>) -> Result<HeaderValue, SecretError> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(octets))
         .map_err(|_invalid| unfit(secret, "it can't stand in a header"))?;
     value.set_sensitive(true);

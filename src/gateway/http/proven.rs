@@ -1,9 +1,9 @@
-//! Requests whose proof is made anew each time: an answer to a challenge, a signature over head
-//! and body.
+//! Requests whose proof is made anew each time: a token, an answer to a challenge, a signature
+//! over head and body.
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, Request, header, request::Parts};
+use http::{Method, Request, StatusCode, header, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
@@ -14,7 +14,8 @@ use crate::{
     gateway::credentials::{Credentials, Digest},
     serve::http::{
         Upstream as _,
-        body::{Kept, Received, RequestBody},
+        body::{Received, RequestBody},
+        kept::Kept,
         send::{Patience, Sent, send},
     },
     wire::signature::content_digest::{self, CONTENT_DIGEST, Expected, NoDigest},
@@ -78,6 +79,15 @@ impl Proven<'_> {
     ) -> Result<(Sent<Sender>, Arc<Received>), Denied> {
         let (mut parts, body) = request.into_parts();
         let mut body = self.hash_body(&mut parts, body, received).await?;
+        if let Some(tokens) = self.credentials.tokens() {
+            let token = tokens.get().await?;
+            parts.headers.insert(header::AUTHORIZATION, token.value());
+            let (sent, received) = self.attempt(parts, body).await?;
+            if sent.1.status() == StatusCode::UNAUTHORIZED {
+                tokens.refused(&token);
+            }
+            return Ok((sent, received));
+        }
         let Some(digest) = self.credentials.digest() else {
             return self.attempt(parts, body).await;
         };

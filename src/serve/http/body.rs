@@ -2,7 +2,6 @@
 //! until it has passed.
 
 use std::{
-    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -13,17 +12,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{Upstream, activity::UnderWay, expect::Held};
+use super::{Upstream, activity::UnderWay, expect::Held, kept::Special};
 use crate::{
     admit::{Denial, Denied},
     config::Limits,
     telemetry::access::Access,
-    wire::{forwarded, signature::content_digest::Expected},
+    wire::forwarded,
 };
 
 /// Over so long a client's rate is averaged.
@@ -65,7 +64,7 @@ impl BodyError {
 #[derive(Default)]
 pub(crate) struct Received {
     /// The last frame has been handed on.
-    done: AtomicBool,
+    pub(super) done: AtomicBool,
     bytes: AtomicU64,
 }
 
@@ -80,7 +79,7 @@ impl Received {
 pub(crate) struct RequestBody {
     /// `None`: there is nothing to send.
     inner: Option<Incoming>,
-    received: Arc<Received>,
+    pub(super) received: Arc<Received>,
     left: u64,
     rate: u64,
     window_bytes: u64,
@@ -94,38 +93,7 @@ pub(crate) struct RequestBody {
     /// Names that we set ourselves: they have no place in trailers either.
     ours: Option<Arc<[HeaderName]>>,
     /// What is sent in place of `inner`, or what it has to come to.
-    special: Option<Box<Special>>,
-}
-
-enum Special {
-    /// A body that was read whole before it is sent.
-    Kept(Kept),
-    /// Its hash has to be this in the end.
-    Hashed(Option<Expected>),
-}
-
-/// A whole body, which can be sent more than once.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Kept {
-    data: Vec<Bytes>,
-    trailers: Option<HeaderMap>,
-}
-
-impl Kept {
-    /// How long it is.
-    pub(crate) fn len(&self) -> usize {
-        self.data.iter().map(Bytes::len).sum()
-    }
-
-    /// Its parts.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.data.iter().map(AsRef::as_ref)
-    }
-
-    /// Whether trailers follow it.
-    pub(crate) fn has_trailers(&self) -> bool {
-        self.trailers.is_some()
-    }
+    pub(super) special: Option<Box<Special>>,
 }
 
 impl RequestBody {
@@ -170,72 +138,6 @@ impl RequestBody {
             ours: Some(Arc::clone(names)),
             ..self
         }
-    }
-
-    /// The same, which breaks in the end where its hash is another.
-    pub(crate) fn hashed(self, expected: Expected) -> Self {
-        Self {
-            special: Some(Box::new(Special::Hashed(Some(expected)))),
-            ..self
-        }
-    }
-
-    /// Reads all of it, where it is not longer than `limit`.
-    pub(crate) async fn keep(mut self, limit: usize) -> Result<Kept, BodyError> {
-        let mut kept = Kept::default();
-        let mut left = limit;
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
-            match frame?.into_data() {
-                Ok(data) => {
-                    left = left.checked_sub(data.len()).ok_or(BodyError::TooLarge)?;
-                    kept.data.push(data);
-                }
-                Err(frame) => kept.trailers = frame.into_trailers().ok(),
-            }
-        }
-        Ok(kept)
-    }
-
-    /// A body that was kept, to be sent.
-    pub(crate) fn of(kept: &Kept) -> (Self, Arc<Received>) {
-        let received = Arc::new(Received::default());
-        let mut kept = kept.clone();
-        // the next part is the last of the list
-        kept.data.reverse();
-        let empty = kept.data.is_empty() && kept.trailers.is_none();
-        received.done.store(empty, Ordering::Release);
-        let body = Self {
-            special: (!empty).then(|| Box::new(Special::Kept(kept))),
-            ..Self::none(&received)
-        };
-        (body, received)
-    }
-
-    /// The next frame of a body that was kept.
-    fn next_kept(&mut self) -> Option<Frame<Bytes>> {
-        let Some(Special::Kept(kept)) = self.special.as_deref_mut() else {
-            return None;
-        };
-        let data = kept.data.pop().map(Frame::data);
-        let frame = data.or_else(|| kept.trailers.take().map(Frame::trailers));
-        if kept.data.is_empty() && kept.trailers.is_none() {
-            self.received.done.store(true, Ordering::Release);
-        }
-        frame
-    }
-
-    /// A part that is to be hashed; at the end, whether all of it was right.
-    fn hash(&mut self, part: Option<&[u8]>, last: bool) -> Result<(), BodyError> {
-        let Some(Special::Hashed(expected)) = self.special.as_deref_mut() else {
-            return Ok(());
-        };
-        if let (Some(part), Some(expected)) = (part, expected.as_mut()) {
-            expected.update(part);
-        }
-        if last && expected.take().is_some_and(|expected| !expected.fits()) {
-            return Err(BodyError::OtherDigest);
-        }
-        Ok(())
     }
 
     /// No body, where there was none.
@@ -345,7 +247,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match (&self.inner, self.special.as_deref()) {
             (Some(inner), _) => inner.is_end_stream(),
-            (None, Some(Special::Kept(kept))) => kept.data.is_empty() && kept.trailers.is_none(),
+            (None, Some(Special::Kept(kept))) => kept.is_empty(),
             (None, Some(Special::Hashed(_)) | None) => true,
         }
     }

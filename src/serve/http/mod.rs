@@ -12,6 +12,7 @@ pub(crate) mod expect;
 mod frames;
 pub(crate) mod host;
 pub(crate) mod io;
+pub(crate) mod kept;
 pub(crate) mod send;
 pub(crate) mod upgrade;
 

@@ -10,6 +10,7 @@ mod expect;
 mod forwarding;
 mod grpc;
 mod h2;
+mod oauth2;
 mod raw;
 mod semantics;
 mod signed;
