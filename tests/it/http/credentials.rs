@@ -220,3 +220,93 @@ fn nginx_auth_basic_admits_us_and_nobody_else() {
         (said == "401").then_some(())
     });
 }
+
+/// A server with a shared secret, in the way of its framework.
+fn server_with_secret(world: &World, kind: &str, address: std::net::SocketAddr) -> Server {
+    const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/http/");
+    let mut command = match kind {
+        "tornado" => {
+            let mut python = Command::new("/usr/bin/python3");
+            python.arg(format!("{HERE}secret_tornado.py"));
+            python
+        }
+        "express" => {
+            let mut node = Command::new("node");
+            // where Debian's packages are, whichever node it is
+            node.env("NODE_PATH", "/usr/share/nodejs:/usr/lib/nodejs");
+            node.arg(format!("{HERE}secret_express.js"));
+            node
+        }
+        _ => {
+            let program = world.path("server");
+            let built = Command::new("go")
+                .args(["build", "-o"])
+                .arg(&program)
+                .arg(format!("{HERE}secret_server.go"))
+                .env("GO111MODULE", "off")
+                .env(
+                    "GOCACHE",
+                    concat!(env!("CARGO_MANIFEST_DIR"), "/target/go-cache"),
+                )
+                .output()
+                .expect("go: run scripts/test, it installs it");
+            assert!(
+                built.status.success(),
+                "{}",
+                String::from_utf8_lossy(&built.stderr)
+            );
+            Command::new(program)
+        }
+    };
+    Server::start(command.arg(address.to_string()).arg(SECRET), address)
+}
+
+#[rstest::rstest]
+#[case("tornado")]
+#[case("express")]
+#[case("go")]
+fn a_shared_secret_opens_the_servers_that_ask_for_one(#[case] kind: &str) {
+    let world = World::new();
+    let address = world.address();
+    let _server = server_with_secret(&world, kind, address);
+    // who comes by another way has no secret
+    let direct = format!("http://{address}/");
+    let status = [
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--max-time",
+        "20",
+    ];
+    for guess in ["X-Other: x", "X-Backend-Secret: guess", "X-Backend-Secret;"] {
+        let (_, refused) = run("curl", &[&status[..], &["-H", guess, &direct]].concat());
+        assert_eq!(refused, "403", "{guess}");
+    }
+    let more = shared_secret(&world);
+    let chain = Chain::new(world, address, "", &more);
+    for (arguments, wanted) in [
+        (&[][..], format!("{kind}\n")),
+        (&["-H", "X-Backend-Secret: guess"], format!("{kind}\n")),
+        (&["--http1.1", "-d", "hello"], format!("{kind} 5\n")),
+        (
+            &[
+                "-H",
+                "Transfer-Encoding: chunked",
+                "--http1.1",
+                "-d",
+                "hello",
+            ],
+            format!("{kind} 5\n"),
+        ),
+    ] {
+        let (done, said) = chain.curl(arguments, "/a/b");
+        assert!(done && said == wanted, "{said}");
+    }
+    // a wrong secret is the backend's to refuse, and the client hears so
+    chain.world.write("secret", "not-the-right-secret");
+    chain.gateway.reload();
+    let (_, refused) = chain.curl(&["-o", "/dev/null", "-w", "%{http_code}"], "/");
+    assert_eq!(refused, "403");
+}
