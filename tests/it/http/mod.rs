@@ -11,6 +11,7 @@ mod forwarding;
 mod grpc;
 mod h2;
 mod oauth2;
+mod malformed_h2;
 mod raw;
 mod semantics;
 mod signed;
