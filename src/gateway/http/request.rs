@@ -155,9 +155,6 @@ fn judge<'c>(
             "the header name {name} has an underscore: underscore_headers = \"refuse\""
         )));
     }
-    if request.uri().scheme_str() == Some("") {
-        return Err(invalid(&"an empty :scheme"));
-    }
     path::check(request.uri().path()).map_err(|error| invalid(&error))?;
     if request.uri().path() == "*" && request.method() != Method::OPTIONS {
         return Err(invalid(&"\"*\" is a target of OPTIONS alone"));

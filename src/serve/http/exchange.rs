@@ -90,11 +90,25 @@ pub(crate) fn coded(headers: &HeaderMap) -> bool {
     lines.next().is_some_and(|only| !chunked(only)) || lines.next().is_some()
 }
 
+/// Why an answer's end is in doubt. Hyper takes lengths that repeat each other, and lets chunks win
+/// over a length.
+fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next()?;
+    if lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
+        return Some("a Content-Length that is not one number");
+    }
+    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    chunked.then_some("Content-Length beside Transfer-Encoding")
+}
+
 impl<K: Upstream> Answered<K> {
     /// Refuses answers whose end, or whose meaning, is in doubt.
     pub(crate) fn checked(self) -> Result<Self, Denied> {
         let wrong = if coded(self.response.headers()) {
             "a transfer coding other than chunked"
+        } else if let Some(doubt) = ambiguous(self.response.headers()) {
+            doubt
         } else if self.response.status() == StatusCode::SWITCHING_PROTOCOLS
             && self.client_upgrade.is_none()
         {
@@ -132,10 +146,6 @@ impl<K: Upstream> Answered<K> {
             return switch(connection, response, sender, client, account);
         }
         let (mut parts, inner) = response.into_parts();
-        // chunks win over a length (RFC 9112 section 6.3): what was not counted is not told
-        if parts.headers.contains_key(header::TRANSFER_ENCODING) {
-            parts.headers.remove(header::CONTENT_LENGTH);
-        }
         forwarded::strip_hop_by_hop(&mut parts.headers);
         parts.headers.append(header::VIA, via(parts.version));
         parts.extensions.clear();

@@ -48,6 +48,9 @@ pub enum HostError {
     /// A user and password stand before the host.
     #[error("the host carries user information before an \"@\", expected host[:port]")]
     UserInfo,
+    /// RFC 9113 section 8.3.1.
+    #[error("the scheme is empty")]
+    Scheme,
     /// Not a name or address.
     #[error("the host is not a DNS name, an IPv4 address or a bracketed IPv6 address")]
     Malformed,
@@ -157,6 +160,9 @@ pub fn effective_host(
     headers: &HeaderMap,
     scheme: &uri::Scheme,
 ) -> Result<Option<Authority>, HostError> {
+    if target.scheme_str() == Some("") {
+        return Err(HostError::Scheme);
+    }
     let lines = headers.get_all(HOST).iter().count();
     if lines > 1 {
         return Err(HostError::Repeated(lines));

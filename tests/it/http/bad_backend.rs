@@ -40,6 +40,22 @@ fn saying(
     "GET",
     "HTTP/1.1 304 Not Modified\r\nContent-Length: 40\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 )]
+#[case::behind_chunks(
+    "GET",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+)]
+#[case::behind_trailers(
+    "GET",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+)]
+#[case::behind_bare_line_feeds(
+    "GET",
+    "HTTP/1.1 200 OK\nContent-Length: 2\n\nokHTTP/1.1 200 OK\nContent-Length: 4\n\nevil"
+)]
+#[case::behind_an_interim_answer(
+    "GET",
+    "HTTP/1.1 103 Early Hints\r\nContent-Length: 44\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+)]
 fn what_follows_an_answer_is_nobodys(#[case] method: &str, #[case] first: &'static str) {
     let world = World::new();
     let (backend, seen) = saying(&world, move |request| match request.target() {
@@ -66,6 +82,17 @@ fn what_follows_an_answer_is_nobodys(#[case] method: &str, #[case] first: &'stat
 #[rstest::rstest]
 #[case::two_lengths("Content-Length: 2\r\nContent-Length: 4\r\n\r\nokok")]
 #[case::listed_lengths("Content-Length: 2, 4\r\n\r\nokok")]
+#[case::equal_lengths("Content-Length: 2\r\nContent-Length: 2\r\n\r\nok")]
+#[case::equal_listed_lengths("Content-Length: 2, 2\r\n\r\nok")]
+#[case::signed_length("Content-Length: +2\r\n\r\nok")]
+#[case::a_length_and_chunks(
+    "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+)]
+#[case::chunks_and_a_length(
+    "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+)]
+#[case::folded("X-Folded: a\r\n b\r\nContent-Length: 2\r\n\r\nok")]
+#[case::chunked_not_last("Transfer-Encoding: chunked, gzip\r\n\r\nok")]
 #[case::no_number("Content-Length: two\r\n\r\nok")]
 #[case::unknown_coding("Transfer-Encoding: gzip, unknown\r\n\r\nok")]
 #[case::a_coding_more("Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")]
@@ -90,23 +117,64 @@ fn a_head_that_can_be_read_in_two_ways(#[case] rest: &'static str) {
     chain.refused("/", 502, "upstream_broken");
 }
 
-/// Where both stand, the chunks count, and only they are passed on.
+/// An answer that nobody asked for ends the connection, and is not the next one's.
 #[test]
-fn chunks_win_over_a_length() {
+fn what_comes_unasked_is_nobodys() {
     let world = World::new();
-    let (backend, _seen) = saying(&world, |_| {
-        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-            .to_vec()
+    let backend = Backend::serve(world.address(), |stream| {
+        let mut peer = Peer::new(stream);
+        while let Some(request) = peer.head() {
+            if request.target() != "/first" {
+                peer.send(ok("mine"));
+                continue;
+            }
+            peer.send(ok("first"));
+            std::thread::sleep(Duration::from_millis(50));
+            peer.send(ok("evil"));
+        }
     });
-    let chain = Chain::new(world, backend.address, "", "");
-    let answer = chain.raw().ask(&["GET /"]);
-    assert_eq!(answer.text(), "hello");
-    assert_eq!(answer.one("content-length"), None);
-    block(async {
-        let sender = chain.h2().await;
-        let answer = h2::ask(&sender, h2::request("GET", "/").body(()).unwrap()).await;
-        assert_eq!(answer.unwrap().text(), "hello");
+    let chain = Chain::new(world, backend.address, "", "pool = { ready = 0 }");
+    for _ in 0..5 {
+        assert_eq!(chain.raw().ask(&["GET /first"]).text(), "first");
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(chain.raw().ask(&["GET /next"]).text(), "mine");
+    }
+}
+
+/// An answer before the request's end, and what the backend then says of the rest.
+#[test]
+fn what_answers_half_a_request_is_not_reused() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |stream| {
+        let mut peer = Peer::new(stream);
+        while let Some(mut request) = peer.head() {
+            if request.target() == "/early" {
+                peer.send(ok("early"));
+                let _rest = peer.body(&mut request);
+                peer.send(ok("evil"));
+            } else {
+                peer.send(ok("mine"));
+            }
+        }
     });
+    let chain = Chain::new(world, backend.address, "", "pool = { ready = 0 }");
+    for _ in 0..5 {
+        let mut raw = chain.raw();
+        raw.request(&["POST /early", "Content-Length: 10"]);
+        raw.send("12345");
+        assert_eq!(raw.answer().text(), "early");
+        assert_eq!(chain.raw().ask(&["GET /next"]).text(), "mine");
+        let _sent = raw.try_send("67890");
+        assert_eq!(chain.raw().ask(&["GET /next"]).text(), "mine");
+        // his own next is his, or none
+        let own = "GET /own HTTP/1.1\r\nHost: site.test\r\n\r\n";
+        if raw.try_send(own).is_ok()
+            && let Ok(answer) = raw.try_answer(false)
+        {
+            assert_eq!(answer.text(), "mine");
+        }
+        assert_eq!(chain.raw().ask(&["GET /next"]).text(), "mine");
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ mod expect;
 mod forwarding;
 mod grpc;
 mod h2;
-mod oauth2;
 mod malformed_h2;
+mod oauth2;
+
 mod raw;
 mod semantics;
 mod signed;
