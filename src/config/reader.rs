@@ -170,8 +170,9 @@ impl<'a> Value<'a> {
     /// its line, and logs are read by many.
     pub(super) fn hide_secrets(&self) {
         const WORDS: [&str; 5] = ["pass", "secret", "token", "bearer", "credential"];
-        // `credential` alone names one, in the service manager's folder
-        let suspect = self.key != "credential" && WORDS.iter().any(|word| self.key.contains(word));
+        // `credential` alone names one, in the service manager's folder; a URL is an address
+        let suspect = !matches!(self.key, "credential" | "token_url")
+            && WORDS.iter().any(|word| self.key.contains(word));
         match self.value {
             DeValue::String(_) if suspect => self.hide(),
             DeValue::Array(array) => array.iter().for_each(|item| self.item(item).hide_secrets()),

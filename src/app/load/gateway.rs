@@ -215,7 +215,14 @@ fn backend_runtime(
     }
     let credentials = match &backend.credentials {
         None => None,
-        Some(expected) => Some(Arc::new(problems.keep_all(Credentials::load(expected))?)),
+        Some(expected) => {
+            let made = problems.keep_all(Credentials::load(expected))?;
+            let before = previous.and_then(|loaded| loaded.backends.get(&backend.name));
+            if let Some(before) = before.and_then(|runtime| runtime.credentials()) {
+                made.take_over(before);
+            }
+            Some(Arc::new(made))
+        }
     };
     Some(BackendRuntime::new(
         Arc::clone(backend),

@@ -142,6 +142,16 @@ impl Credentials {
         })
     }
 
+    /// Goes on with the nonce or token of what was in force before, where it still fits.
+    pub fn take_over(&self, before: &Self) {
+        if let (Some(now), Some(before)) = (&self.digest, &before.digest) {
+            now.take_over(before);
+        }
+        if let (Some(now), Some(before)) = (&self.tokens, &before.tokens) {
+            now.take_over(before);
+        }
+    }
+
     /// Whether something is made anew for each request.
     #[must_use]
     pub fn vary(&self) -> bool {

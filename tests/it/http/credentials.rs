@@ -1,7 +1,13 @@
 //! What the gateway adds for a backend, and what it lets nobody else say: against raw backends
 //! and against servers that ask for it in their own ways.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use super::{
     Chain,
@@ -309,4 +315,71 @@ fn a_shared_secret_opens_the_servers_that_ask_for_one(#[case] kind: &str) {
     chain.gateway.reload();
     let (_, refused) = chain.curl(&["-o", "/dev/null", "-w", "%{http_code}"], "/");
     assert_eq!(refused, "403");
+}
+
+/// What docs/operate/rotate-a-secret.md says, with traffic all the while.
+#[test]
+fn a_rotated_secret_costs_no_request() {
+    let world = World::new();
+    let accepted = Arc::new(Mutex::new(vec![SECRET.to_owned()]));
+    let asked = Arc::clone(&accepted);
+    let (backend, seen) = answering(world.address(), move |request| {
+        let sent = request
+            .one("x-backend-secret")
+            .unwrap_or_default()
+            .to_owned();
+        if asked.lock().unwrap().contains(&sent) {
+            ok("fine")
+        } else {
+            b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_vec()
+        }
+    });
+    let more = shared_secret(&world);
+    let chain = Chain::new(world, backend.address, "", &more);
+    let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, sent) = (&stop, &sent);
+    let statuses = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let mut raw = chain.raw();
+                scope.spawn(move || {
+                    let mut statuses = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        statuses.push(raw.ask(&["GET /"]).status());
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                    statuses
+                })
+            })
+            .collect();
+        let some = || {
+            let before = sent.load(Ordering::Relaxed);
+            until("traffic", || {
+                (sent.load(Ordering::Relaxed) > before + 100).then_some(())
+            });
+        };
+        some();
+        // both are taken, then the gateway's file changes, then the old one goes
+        accepted
+            .lock()
+            .unwrap()
+            .push("the-next-long-secret".to_owned());
+        some();
+        chain.world.write("secret", "the-next-long-secret\n");
+        until("the next secret", || {
+            (seen.last().one("x-backend-secret") == Some("the-next-long-secret")).then_some(())
+        });
+        // those that were under way
+        some();
+        accepted.lock().unwrap().remove(0);
+        some();
+        stop.store(true, Ordering::Relaxed);
+        let all = clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap());
+        all.collect::<Vec<_>>()
+    });
+    assert!(statuses.len() > 400);
+    let wrong = statuses.iter().filter(|status| **status != 200).count();
+    assert_eq!(wrong, 0, "of {}", statuses.len());
 }
