@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::SecretRef;
 
 /// Fewer octets than this are guessed.
-const SHORTEST: usize = 16;
+pub const SHORTEST: usize = 16;
 /// No key, token or password is longer.
 const LONGEST: u64 = 64 << 10;
 

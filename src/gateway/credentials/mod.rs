@@ -206,6 +206,12 @@ impl Signing {
                 let text = secret::load(&wanted.key, false)?;
                 let octets = base64::decode(&text).map(Zeroizing::new);
                 let octets = octets.ok_or_else(|| unfit(&wanted.key, "it is no base64"))?;
+                let allowed = matches!(wanted.key, SecretRef::AllowShort(_));
+                if octets.is_empty() || octets.len() < secret::SHORTEST && !allowed {
+                    let reason = "fewer than 16 bytes of key: make it longer, or set \
+                                  danger_short_secret = true";
+                    return Err(unfit(&wanted.key, reason));
+                }
                 SigningKey::hmac_sha256(&octets)
             }
             Algorithm::HmacSha256 => SigningKey::hmac_sha256(&secret::load(&wanted.key, false)?),

@@ -126,3 +126,81 @@ fn nobody_is_shown_a_secret() {
     assert!(!shown.contains("0123"), "{shown}");
     assert!(result["x-a"].is_sensitive());
 }
+
+#[test]
+fn a_request_is_signed_as_the_backend_sees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = config::Credentials {
+        headers: Vec::new(),
+        authorization: None,
+        signature: Some(RequestSignature {
+            label: "sig1".into(),
+            key_id: "edge".into(),
+            tag: None,
+            algorithm: Algorithm::HmacSha256,
+            key: secret(folder.path(), "key", "MDEyMzQ1Njc4OWFiY2RlZg==\n"),
+            key_is_base64: true,
+            components: ["@method", "@authority", "@path", "content-type"]
+                .map(|text| signature::Component::parse(text).unwrap())
+                .to_vec(),
+            body_bytes: 1,
+        }),
+    };
+    let credentials = Credentials::load(&wanted).unwrap();
+    assert!(credentials.vary());
+    let demand = signature::Demand {
+        keys: vec![(
+            "edge".into(),
+            signature::VerifyingKey::hmac_sha256(b"0123456789abcdef"),
+        )],
+        components: vec![signature::Component::Authority],
+        max_age: 60,
+        tag: None,
+    };
+    // the host stands in the target with HTTP/2, in a field with HTTP/1.1
+    for (target, host) in [("https://a.test:8443/x", None), ("/x", Some("a.test:8443"))] {
+        let mut request = http::Request::get(target);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let (mut parts, ()) = request
+            .header("signature", "sig9=:AAAA:")
+            .body(())
+            .unwrap()
+            .into_parts();
+        credentials.apply(&mut parts.headers, false);
+        assert!(!parts.headers.contains_key(signature::SIGNATURE));
+        let now = UnixSeconds(1_000_000);
+        credentials
+            .signing()
+            .unwrap()
+            .sign(&mut parts, now)
+            .unwrap();
+        let verified = |authority| {
+            let message = Message {
+                method: "GET",
+                scheme: "https",
+                authority,
+                path: "/x",
+                query: None,
+                headers: &parts.headers,
+            };
+            signature::verify(&message, &demand, now)
+        };
+        // it has no content-type: that is not covered
+        assert_eq!(verified("a.test:8443").unwrap().components.len(), 3);
+        verified("b.test:8443").unwrap_err();
+    }
+    // no base64: no key
+    for (key, reason) in [
+        ("not base64 at all, and long", "base64"),
+        ("MDEyMzQ1Njc4OWE=", "fewer than 16 bytes"),
+    ] {
+        let mut wrong = wanted.clone();
+        if let Some(signature) = &mut wrong.signature {
+            signature.key = secret(folder.path(), "key", key);
+        }
+        let problems = Credentials::load(&wrong).unwrap_err();
+        assert!(problems[0].to_string().contains(reason), "{problems:?}");
+    }
+}

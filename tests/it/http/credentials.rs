@@ -170,8 +170,10 @@ impl Drop for Server {
     }
 }
 
-#[test]
-fn nginx_auth_basic_admits_us_and_nobody_else() {
+#[rstest::rstest]
+#[case("http/1.1", "")]
+#[case("h2", "http2")]
+fn nginx_auth_basic_admits_us_and_nobody_else(#[case] protocol: &str, #[case] listen: &str) {
     let world = World::new();
     let address = world.address();
     let (ok, hash) = run("openssl", &["passwd", "-apr1", "-salt", "saltsalt", SECRET]);
@@ -187,7 +189,7 @@ fn nginx_auth_basic_admits_us_and_nobody_else() {
         .collect();
     world.write("nginx/nginx.conf", &format!(
         "daemon off; master_process off; user root; pid nginx.pid; error_log error.log crit;\nevents {{}}\n\
-         http {{ access_log off; {temporary}\nserver {{ listen {address}; auth_basic \"legacy\";\n\
+         http {{ access_log off; {temporary}\nserver {{ listen {address} {listen}; auth_basic \"legacy\";\n\
          auth_basic_user_file users; root .; add_header X-User $remote_user; }} }}\n"
     ));
     let _nginx = Server::start(
@@ -206,13 +208,20 @@ fn nginx_auth_basic_admits_us_and_nobody_else() {
             "/dev/null",
             "-w",
             "%{http_code}",
+            if listen.is_empty() {
+                "--http1.1"
+            } else {
+                "--http2-prior-knowledge"
+            },
             &format!("http://{address}/x"),
         ],
     );
     assert_eq!(refused, "401");
-    let more =
-        "credentials = { basic = { username = \"svc\", password = { file = \"password\" } } }";
-    let chain = Chain::new(world, address, "", more);
+    let more = format!(
+        "protocol = {protocol:?}\n\
+         credentials = {{ basic = {{ username = \"svc\", password = {{ file = \"password\" }} }} }}"
+    );
+    let chain = Chain::new(world, address, "", &more);
     for client in [&["-u", "root:guess"][..], &[][..]] {
         let (ok, said) = chain.curl(&[client, &["-i"]].concat(), "/x");
         assert!(

@@ -221,3 +221,57 @@ fn a_wrong_password_is_not_tried_again_and_again() {
     assert_eq!(raw.ask(&["GET /"]).status(), 200);
     assert!(!chain.gateway.text().contains(PASSWORD));
 }
+
+/// httpbin's server, which knows SHA-256 too; killed when dropped.
+struct Httpbin(Child);
+
+impl Drop for Httpbin {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn httpbin_believes_either_hash() {
+    const PYTHON: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/target/tests-python/bin/python"
+    );
+    let world = World::new();
+    let address = world.address();
+    let script = format!(
+        "from httpbin import app; app.run(host={:?}, port={})",
+        address.ip().to_string(),
+        address.port()
+    );
+    let child = Command::new(PYTHON)
+        .args(["-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{PYTHON}: {error}: run scripts/test, it installs it"));
+    let _server = Httpbin(child);
+    until("httpbin", || std::net::TcpStream::connect(address).ok());
+    world.write("password", PASSWORD);
+    let more =
+        "credentials = { digest = { username = \"svc\", password = { file = \"password\" } } }";
+    let chain = Chain::new(world, address, "", more);
+    for algorithm in ["MD5", "SHA-256"] {
+        let path = format!("/digest-auth/auth/svc/{PASSWORD}/{algorithm}");
+        for _ in 0..2 {
+            let (done, said) = chain.curl(&["-w", " %{http_code}"], &path);
+            assert!(
+                done && said.ends_with(" 200") && said.contains("\"user\": \"svc\""),
+                "{algorithm}: {said}"
+            );
+        }
+    }
+    // one that we do not know is the client's to hear of
+    let (_, said) = chain.curl(
+        &["-o", "/dev/null", "-w", "%{http_code}"],
+        "/digest-auth/auth-int/svc/x/SHA-256",
+    );
+    assert_eq!(said, "401");
+}
