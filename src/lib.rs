@@ -27,6 +27,7 @@
 //! | exit codes | `cli/report.rs` |
 //! | metric names | `telemetry/metrics.rs` |
 //! | which acceptor is tried next | `gateway/backend.rs` |
+//! | how often requests are sent again | `gateway/retries.rs` |
 //! | what a certificate of ours may hold | `pki/profile.rs`, `pki/profiles/` |
 
 // L0: pure rules. No tokio, files, sockets or clock; time is an argument.

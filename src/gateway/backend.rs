@@ -15,6 +15,7 @@ use super::{
     credentials::Credentials,
     dial::{Dialled, Dialler, LinkStream},
     health::Verdict,
+    retries::RetryBudget,
 };
 use crate::{
     admit::{Blame, Denial, Denied},
@@ -39,6 +40,7 @@ pub struct BackendRuntime {
     metrics: Arc<BackendMetrics>,
     generation: Arc<Generation>,
     credentials: Option<Arc<Credentials>>,
+    retries: RetryBudget,
 }
 
 /// What is known of one acceptor.
@@ -191,6 +193,7 @@ impl BackendRuntime {
             metrics,
             generation,
             credentials,
+            retries: RetryBudget::new(Instant::now()),
         })
     }
 
@@ -216,6 +219,11 @@ impl BackendRuntime {
     #[must_use]
     pub fn credentials(&self) -> Option<&Arc<Credentials>> {
         self.credentials.as_ref()
+    }
+
+    /// Whether one more request may be sent again.
+    pub(super) fn may_retry(&self) -> bool {
+        self.retries.take(Instant::now())
     }
 
     /// Its metrics.

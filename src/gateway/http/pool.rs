@@ -103,6 +103,10 @@ impl Ways for PoolFor<'_> {
         self.pool.open(self.opening)
     }
 
+    fn may_retry(&self) -> bool {
+        self.pool.shared.backend.may_retry()
+    }
+
     fn retried(&self) {
         self.pool.shared.backend.metrics().retried();
     }

@@ -30,6 +30,11 @@ pub(crate) trait Ways: Sync {
     /// A new one.
     fn open(&self) -> impl Future<Output = Result<Self::Way, Denied>> + Send;
 
+    /// Whether there is room for one more request that is sent again.
+    fn may_retry(&self) -> bool {
+        true
+    }
+
     /// A request is sent once more.
     fn retried(&self);
 }
@@ -59,11 +64,12 @@ pub(crate) async fn send<W: Ways>(
         .is_reused()
         .then(|| copy(&request, received))
         .flatten();
-    let again = match respond_in_time(patience, &mut sender, request, received).await {
+    let answered = respond_in_time(patience, &mut sender, request, received).await;
+    let again = match answered {
         Ok(response) => return Ok((sender, response)),
-        Err(Failure::Unsent(request)) if sender.is_reused() => *request,
+        Err(Failure::Unsent(request)) if sender.is_reused() && ways.may_retry() => *request,
         Err(Failure::Denied(denied)) => match copy {
-            Some(copy) if denied.reason == Denial::UpstreamBroken => copy,
+            Some(copy) if denied.reason == Denial::UpstreamBroken && ways.may_retry() => copy,
             _ => return Err(denied),
         },
         Err(failure) => return Err(failure.denied()),

@@ -240,6 +240,30 @@ fn a_request_that_may_be_done_once_is_sent_once() {
     }
 }
 
+/// A backend that breaks every kept connection does not get twice as many requests for ever.
+#[test]
+fn requests_are_sent_again_within_a_budget() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |stream| {
+        let mut peer = Peer::new(stream);
+        // the first request of a connection is answered, the second breaks it
+        if peer.head().is_some() && peer.send(ok("first")) && peer.head().is_some() {
+            peer.reset();
+        }
+    });
+    let chain = Chain::new(world, backend.address, "", "pool = { ready = 0 }");
+    let mut raw = chain.raw();
+    let began = std::time::Instant::now();
+    let statuses: Vec<_> = (0..600).map(|_| raw.ask(&["GET /"]).status()).collect();
+    let refused = statuses.iter().filter(|status| **status == 502).count();
+    let retries = chain.gateway.metric("portcullis_backend_retries_total{");
+    // 128 at once, 10 a second from then on
+    let most = 130.0 + 10.0 * began.elapsed().as_secs_f64();
+    assert!(retries >= 128.0 && retries <= most, "{retries} of {most}");
+    assert!(refused > 0 && statuses.iter().all(|status| matches!(status, 200 | 502)));
+    assert!(statuses.iter().take(128).all(|status| *status == 200));
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let world = World::new();
