@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
+    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -217,4 +218,68 @@ fn an_endpoint_of_another_ca_gets_no_secret() {
     assert_eq!(chain.raw().ask(&["GET /a"]).status(), 502);
     chain.refused("/a", 502, "credential_unavailable");
     assert!(endpoint.asked().is_empty());
+}
+
+/// A server of oauthlib's; killed when dropped.
+struct OAuthlib(Child);
+
+impl Drop for OAuthlib {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[rstest::rstest]
+#[case("basic")]
+#[case("post")]
+fn oauthlib_gives_us_tokens_and_believes_them(#[case] kind: &str) {
+    const PYTHON: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/target/tests-python/bin/python"
+    );
+    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/http/token_server.py");
+    let world = World::new();
+    let address = world.address();
+    let leaf = world.issue(Role::Server, "ids", &[&address.ip().to_string()]);
+    let child = Command::new(PYTHON)
+        .args([SCRIPT, &address.to_string()])
+        .args([&leaf.certificate, &leaf.key])
+        .arg(SECRET)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{PYTHON}: {error}: run scripts/test, it installs it"));
+    let _server = OAuthlib(child);
+    until("the server", || {
+        // a byte, so that the server does not wait for one
+        let mut stream = std::net::TcpStream::connect(address).ok()?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()
+    });
+    world.write("client-secret", SECRET);
+    let more = format!(
+        "credentials = {{ oauth2 = {{ token_url = \"https://{address}/token\", client_id = \"edge 1\", \
+         client_secret = {{ file = \"client-secret\" }}, trust = {:?}, scopes = [\"read\", \"write\"], \
+         client_authentication = {kind:?} }} }}",
+        world.authority.trust(),
+    );
+    let chain = Chain::new(world, address, "", &more);
+    let mut raw = chain.raw();
+    for _ in 0..2 {
+        let answer = raw.ask(&["GET /a"]);
+        assert_eq!(
+            (answer.status(), answer.text().as_str()),
+            (200, "read write"),
+            "{}",
+            chain.gateway.text()
+        );
+    }
+    chain.world.write("client-secret", "another-long-secret");
+    chain.gateway.reload();
+    assert_eq!(raw.ask(&["GET /b"]).status(), 502);
+    let line = chain.refused("/b", 502, "credential_unavailable");
+    assert!(
+        line["detail"].as_str().unwrap().ends_with("invalid_client"),
+        "{line}"
+    );
 }
