@@ -92,6 +92,7 @@ denials! {
     RequestTimeout, "request_timeout", 408, Peer, Info, "the request head did not arrive in time", "see limits.header_timeout";
     RequestTooSlow, "request_too_slow", 408, Peer, Info, "the request body arrived slower than limits.body_min_rate", "see limits.body_min_rate";
     HeaderTooLarge, "header_too_large", 431, Peer, Info, "the request head is larger than limits.header_bytes", "see limits.header_bytes";
+    TargetTooLarge, "target_too_large", 414, Peer, Info, "the request target is longer than 65534 bytes", "no server has to take a longer one";
     BodyTooLarge, "body_too_large", 413, Peer, Info, "the request body is larger than limits.body_bytes", "see limits.body_bytes";
     MethodNotAllowed, "method_not_allowed", 405, Peer, Info, "this method is never forwarded", "TRACE and CONNECT are refused";
     UpstreamUnreachable, "upstream_unreachable", 502, Upstream, Error, "no acceptor could be reached", "run portcullis doctor at the gateway";

@@ -51,6 +51,8 @@ pub(crate) struct Activity {
     owed: AtomicUsize,
     /// When the client last took something of those.
     took_at: AtomicU64,
+    /// The bytes are no longer HTTP/1.
+    upgraded: AtomicBool,
     /// A request's body was not read to its end.
     unread: AtomicBool,
     bytes_in: AtomicU64,
@@ -84,6 +86,7 @@ impl Activity {
             stalled_since: AtomicU64::new(0),
             owed: AtomicUsize::new(0),
             took_at: AtomicU64::new(0),
+            upgraded: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -134,6 +137,42 @@ impl Activity {
             activity: Arc::clone(self),
             owed: false,
         }
+    }
+
+    /// Whether a request is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// So many requests have begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// The client takes no bytes at the moment.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled_since.load(Ordering::Relaxed) != 0
+    }
+
+    /// From now on the bytes are another protocol's.
+    pub(crate) fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// The connection ends for what the client sent, the rest of which nobody reads.
+    pub(crate) fn refused(&self, why: &Denied) {
+        // the first reason is the one
+        let _noted_before = self.end.set(why.clone());
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Why the connection ended, where that is known before hyper says.
+    pub(crate) fn end(&self) -> Option<Denied> {
+        self.end.get().cloned()
     }
 
     pub(crate) fn is_http2(&self) -> bool {

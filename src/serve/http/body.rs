@@ -22,7 +22,7 @@ use crate::{
     admit::{Denial, Denied},
     config::Limits,
     telemetry::access::Access,
-    wire::forwarded,
+    wire::{forwarded, framing::Fault},
 };
 
 /// Over so long a client's rate is averaged.
@@ -53,11 +53,21 @@ impl BodyError {
             Self::OtherDigest | Self::Broken(_) => Denial::RequestInvalid,
         };
         let detail = match self {
-            Self::Broken(error) => format!("the request's body broke: {error}"),
+            Self::Broken(error) => match framing(error) {
+                Some(fault) => fault.to_string(),
+                None => format!("the request's body broke: {error}"),
+            },
             Self::TooLarge | Self::TooSlow | Self::OtherDigest => self.to_string(),
         };
         Denied::new(reason, detail)
     }
+}
+
+/// The rule of framing that a request's body broke.
+fn framing(error: &hyper::Error) -> Option<Fault> {
+    use std::error::Error as _;
+    let io = error.source()?.downcast_ref::<std::io::Error>()?;
+    io.get_ref()?.downcast_ref::<Fault>().copied()
 }
 
 /// How far a request's body has come.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use time::{OffsetDateTime, macros::format_description};
 
 use super::{
     Answer, Upstream,
@@ -54,6 +55,24 @@ pub(crate) fn refusal<K: Upstream>(
             .insert(header::ALLOW, HeaderValue::from_static(FORWARDED));
     }
     response
+}
+
+/// The answer to a head that no parser saw: its detail speaks of the caller's own bytes alone.
+pub(crate) fn head_refusal(denied: &Denied) -> Bytes {
+    let status =
+        StatusCode::from_u16(denied.reason.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let text = format!("{}: {}\n", denied.reason.code(), denied.detail);
+    // RFC 9110 section 5.6.7
+    let date = format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    let date = OffsetDateTime::now_utc().format(date).unwrap_or_default();
+    Bytes::from(format!(
+        "HTTP/1.1 {status}\r\nDate: {date}\r\nConnection: close\r\n\
+         Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\
+         Content-Length: {}\r\n\r\n{text}",
+        text.len()
+    ))
 }
 
 fn common(headers: &mut HeaderMap, kind: &'static str) {

@@ -195,6 +195,7 @@ fn switch<C: Client, K: Upstream>(
         received: None,
         broken: None,
     };
+    connection.activity.upgrade();
     let carried = Arc::clone(connection);
     let over = sender.ended(&connection.rules);
     let task = connection.upgrades.track_future(async move {

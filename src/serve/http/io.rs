@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use super::activity::Activity;
+use super::{activity::Activity, errors, guarded::Guarded};
 use crate::{
     admit::{Denial, Denied},
     serve::ServerStream,
@@ -24,8 +25,13 @@ const LINGER_QUIET: Duration = Duration::from_millis(500);
 pub(crate) struct ClientIo {
     stream: ServerStream,
     activity: Arc<Activity>,
+    /// Judges HTTP/1; HTTP/2 has frames.
+    guarded: Option<Guarded>,
+    /// The last word before the close, where there is one.
+    last: Option<Bytes>,
     /// While a closed connection's last bytes are read away.
     linger: Option<Box<Linger>>,
+    closed: bool,
 }
 
 /// Reading away what a client still sends: a close with unread bytes is a reset, which would take
@@ -36,11 +42,15 @@ struct Linger {
 }
 
 impl ClientIo {
-    pub(crate) fn new(stream: ServerStream, activity: Arc<Activity>) -> Self {
+    /// Heads of more than `header_bytes` are refused.
+    pub(crate) fn new(stream: ServerStream, activity: Arc<Activity>, header_bytes: usize) -> Self {
         Self {
             stream,
+            guarded: (!activity.is_http2()).then(|| Guarded::new(header_bytes)),
             activity,
+            last: None,
             linger: None,
+            closed: false,
         }
     }
 }
@@ -52,6 +62,14 @@ impl AsyncRead for ClientIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
+        if let Some(guarded) = &mut this.guarded {
+            ready!(guarded.poll_read(cx, Pin::new(&mut this.stream), &this.activity, buf))?;
+            // hyper closes nothing where an upgrade had been asked for in vain
+            return match guarded.refusal() {
+                Some(_) => this.poll_close(cx),
+                None => Poll::Ready(Ok(())),
+            };
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         let n = buf.filled().len().saturating_sub(before);
@@ -78,24 +96,18 @@ impl AsyncWrite for ClientIo {
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         match &flushed {
             Poll::Pending => this.activity.stalled(),
-            Poll::Ready(_) => this.activity.wrote(0),
+            Poll::Ready(_) => {
+                this.activity.wrote(0);
+                if let Some(guarded) = &mut this.guarded {
+                    guarded.flushed();
+                }
+            }
         }
         flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            if !this.activity.may_be_sending() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        this.read_away(cx);
-        if this.linger.is_some() {
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
+        self.get_mut().poll_close(cx)
     }
 
     fn poll_write_vectored(
@@ -114,6 +126,49 @@ impl AsyncWrite for ClientIo {
 }
 
 impl ClientIo {
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        if self.linger.is_none() {
+            ready!(self.poll_last_word(cx))?;
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        if self.linger.is_some() || self.activity.may_be_sending() {
+            self.read_away(cx);
+            if self.linger.is_some() {
+                return Poll::Pending;
+            }
+        }
+        self.closed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Answers the head that hyper never saw.
+    fn poll_last_word(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let Some(refused) = self.guarded.as_ref().and_then(Guarded::refusal) else {
+            return Poll::Ready(Ok(()));
+        };
+        let last = self
+            .last
+            .get_or_insert_with(|| errors::head_refusal(&refused));
+        while !last.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, last);
+            match written {
+                Poll::Pending => {
+                    self.activity.stalled();
+                    return Poll::Pending;
+                }
+                Poll::Ready(written) => {
+                    let n = written?;
+                    self.activity.wrote(n);
+                    last.advance(n);
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Clears `linger` when the client has ended, or long enough has been waited.
     fn read_away(&mut self, cx: &mut Context<'_>) {
         let linger = self.linger.get_or_insert_with(|| {
@@ -152,16 +207,16 @@ impl ClientIo {
     }
 }
 
-/// The answer to a head that does not come to its end, where hyper would say nothing.
-const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\
-    Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nContent-Length: 57\r\n\r\n\
-    request_timeout: the request head did not arrive in time\n";
-
 impl ClientIo {
     /// Says 408 and closes.
     pub(crate) async fn say_late(mut self) {
+        let late = Denied::new(
+            Denial::RequestTimeout,
+            "the request head did not arrive in time",
+        );
+        let answer = errors::head_refusal(&late);
         let saying = async {
-            self.write_all(LATE).await?;
+            self.stream.write_all(&answer).await?;
             self.shutdown().await
         };
         // who does not read it in time misses it

@@ -10,6 +10,7 @@ pub(crate) mod errors;
 pub(crate) mod exchange;
 pub(crate) mod expect;
 mod frames;
+mod guarded;
 pub(crate) mod host;
 pub(crate) mod io;
 pub(crate) mod kept;
@@ -245,7 +246,11 @@ impl<C: Client> Connection<C> {
         beginning: Beginning<'_, C>,
     ) -> (Arc<Self>, TokioIo<ClientIo>) {
         let activity = Activity::new(beginning.http2);
-        let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&activity)));
+        let io = TokioIo::new(ClientIo::new(
+            stream,
+            Arc::clone(&activity),
+            beginning.limits.header_bytes,
+        ));
         let connection = Self {
             rules: beginning.supervision.rules(),
             limits: beginning.limits.clone(),
@@ -340,7 +345,7 @@ impl<C: Client> Connection<C> {
     fn unanswered(&self, cause: &Denied) {
         let answered = matches!(
             cause.reason,
-            Denial::HeaderTooLarge | Denial::RequestInvalid
+            Denial::HeaderTooLarge | Denial::TargetTooLarge | Denial::RequestInvalid
         );
         let late = matches!(cause.reason, Denial::RequestTimeout | Denial::IdleTimeout);
         if !(answered || late) || !self.rules.borrow().rules.access {
@@ -390,7 +395,8 @@ impl<C: Client> Connection<C> {
         // for each request
         builder
             .half_close(false)
-            .max_buf_size(self.limits.header_bytes.max(8 << 10));
+            // the guard has judged the length
+            .max_buf_size(self.limits.header_bytes.saturating_add(8 << 10));
         let mut held = builder.serve_connection(io, service).with_upgrades();
         let (cause, _over) = drive!(Pin::new(&mut held), watch, supervision, draining);
         if cause.as_ref().is_some_and(|cause| self.is_told_late(cause))
@@ -398,7 +404,7 @@ impl<C: Client> Connection<C> {
         {
             Box::pin(parts.io.into_inner().say_late()).await;
         }
-        cause
+        self.activity.end().or(cause)
     }
 
     /// Whether a head came too late whose sender hears that it did: bytes of it had come.

@@ -126,6 +126,7 @@ pub struct Guard {
     /// The request under way asks for an upgrade.
     upgrade: bool,
     header_bytes: usize,
+    heads: usize,
 }
 
 impl Guard {
@@ -136,7 +137,14 @@ impl Guard {
             phase: Phase::Head(Head::default()),
             upgrade: false,
             header_bytes,
+            heads: 0,
         }
+    }
+
+    /// So many heads have passed.
+    #[must_use]
+    pub fn heads(&self) -> usize {
+        self.heads
     }
 
     /// Whether nothing of a request has come since the last one ended.
@@ -188,6 +196,7 @@ impl Guard {
                     Length::Sized(length) => Phase::Sized(length),
                     Length::Chunked => Phase::Chunked(Chunks::default()),
                 };
+                self.heads = self.heads.wrapping_add(1);
                 Ok(Some(end))
             }
             Phase::Sized(left) => {
