@@ -16,6 +16,7 @@
 //! | revoked or stale | `tls/revocation.rs` |
 //! | TLS versions, groups and suites | `tls/provider.rs` |
 //! | any default or timeout | `config/defaults.rs` |
+//! | where a request ends | `wire/framing/` |
 //! | which headers are removed and set | `wire/forwarded/` |
 //! | what proves us to a backend | `gateway/credentials/` |
 //! | what a request's signature covers | `wire/signature/` |
