@@ -8,6 +8,7 @@ mod credentials;
 mod digest;
 mod expect;
 mod forwarding;
+mod framing;
 mod grpc;
 mod h2;
 mod malformed_h2;
