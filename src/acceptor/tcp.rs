@@ -64,7 +64,7 @@ impl TcpAcceptor {
             Ok(backend) => backend,
             Err(denied) => {
                 if ours {
-                    refuse(&mut admitted.stream, denied.reason).await;
+                    super::refuse(&mut admitted.stream, denied.reason).await;
                 }
                 return Closed::refused(denied);
             }
@@ -137,13 +137,6 @@ impl TcpAcceptor {
         }
         Ok(Client::default())
     }
-}
-
-/// Tells a gateway of ours why, in one word.
-async fn refuse(stream: &mut ServerStream, reason: Denial) {
-    let telling = link::write_refused(stream, reason);
-    // a gateway that does not read is not waited for
-    drop(tokio::time::timeout(super::BACKEND_CONNECT_TIMEOUT, telling).await);
 }
 
 /// No PROXY header has fewer octets: `PROXY UNKNOWN` and CR LF; version 2 has 16.

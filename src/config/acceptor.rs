@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    AcceptorConfig, AcceptorListener, AcceptorRule, BackendTls, DialAddress, ListenAddress, Mode,
-    ProxyVersion, ServerName, TlsOptions,
+    AcceptorConfig, AcceptorListener, AcceptorRule, BackendProtocol, BackendTls, ClientCertHeader,
+    DialAddress, ListenAddress, Mode, ProxyVersion, ServerName, TlsOptions,
     bound::{Bound, check_bound, read_bound, read_proxy_from},
     common::{Head, head, limits_over, tls_keys, tls_over},
     defaults,
@@ -53,20 +53,13 @@ pub(super) fn read(root: Table<'_>) -> Option<AcceptorConfig> {
 fn read_listener(table: Table<'_>, bound: &Bound<'_>, head: &Head) -> Option<AcceptorListener> {
     let label = bound.name.clone().unwrap_or_else(|| "?".to_owned());
     let mode = table
-        .need("mode", "\"tcp\": bytes pass as they are")
-        .and_then(|value| {
-            let later = &["http"];
-            value.word(&[("tcp", Mode::Tcp)], later)
-        });
+        .need(
+            "mode",
+            "\"tcp\": bytes pass as they are; \"http\": requests are parsed, checked and stamped",
+        )
+        .and_then(|value| value.word(&[("tcp", Mode::Tcp), ("http", Mode::Http)], &[]));
     table.later(&["require"]);
-    if let Some(value) = table.get("client_cert_header")
-        && value.string().is_some_and(|text| text != "off")
-    {
-        value.bad(
-            "`client_cert_header` is not supported yet",
-            "tcp mode passes bytes as they are",
-        );
-    }
+    let http = HttpKeys::read(&table, mode);
     let tls = tls_over(&head.tls, table.get("tls").as_ref(), "[listener.tls]");
     let limits = limits_over(
         &head.limits,
@@ -98,26 +91,74 @@ fn read_listener(table: Table<'_>, bound: &Bound<'_>, head: &Head) -> Option<Acc
         .and_then(|v| networks(&v))
         .unwrap_or_default();
     let proxy_from = read_proxy_from(&table);
-    let expect_proxy = table.flag("expect_proxy").is_some();
+    let expect_proxy = table.flag("expect_proxy");
+    if let (Some(value), Some(Mode::Http)) = (&expect_proxy, mode) {
+        value.bad(
+            "`expect_proxy` is for mode = \"tcp\"",
+            "in http mode a gateway says whom it speaks for in X-Forwarded-For",
+        );
+    }
     let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
     let send_proxy = table.get("send_proxy").and_then(|v| v.word(&versions, &[]));
     let rules = read_rules(&table, &head.pinned(), &label);
     table.finish();
-    mode?;
     Some(AcceptorListener {
         name: bound.name.as_deref()?.into(),
         address: bound.address.clone()?,
+        mode: mode?,
+        protocol: http.protocol,
+        client_cert_header: http.client_cert_header,
         backend: backend?,
         backend_tls,
         source_address,
         rules: rules?,
         untrusted_ips,
         proxy_from,
-        expect_proxy,
+        expect_proxy: expect_proxy.is_some(),
         send_proxy,
         tls,
         limits,
     })
+}
+
+/// What a listener has in http mode alone.
+struct HttpKeys {
+    protocol: BackendProtocol,
+    client_cert_header: ClientCertHeader,
+}
+
+impl HttpKeys {
+    fn read(table: &Table<'_>, mode: Option<Mode>) -> Self {
+        let protocol = table.get("protocol");
+        let header = table.get("client_cert_header");
+        if mode == Some(Mode::Tcp) {
+            let unless_off = |value: &&Value<'_>| value.string() != Some("off");
+            let refused = [protocol.as_ref(), header.as_ref().filter(unless_off)];
+            for value in refused.into_iter().flatten() {
+                value.bad(
+                    format!("`{}` is for mode = \"http\"", value.key),
+                    "tcp mode passes bytes as they are",
+                );
+            }
+        }
+        let protocols = [
+            ("http/1.1", BackendProtocol::Http1),
+            ("h2", BackendProtocol::Http2),
+        ];
+        let headers = [
+            ("xfcc", ClientCertHeader::Xfcc),
+            ("rfc9440", ClientCertHeader::Rfc9440),
+            ("off", ClientCertHeader::Off),
+        ];
+        Self {
+            protocol: protocol
+                .and_then(|value| value.word(&protocols, &[]))
+                .unwrap_or(BackendProtocol::Http1),
+            client_cert_header: header
+                .and_then(|value| value.word(&headers, &[]))
+                .unwrap_or(ClientCertHeader::Xfcc),
+        }
+    }
 }
 
 fn read_backend(table: &Table<'_>, label: &str) -> Option<DialAddress> {

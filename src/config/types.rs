@@ -620,6 +620,12 @@ pub struct AcceptorListener {
     pub name: Arc<str>,
     /// Address.
     pub address: ListenAddress,
+    /// Mode.
+    pub mode: Mode,
+    /// What the backend speaks, in http mode.
+    pub protocol: BackendProtocol,
+    /// The gateway's certificate for the backend; off in tcp mode.
+    pub client_cert_header: ClientCertHeader,
     /// The backend.
     pub backend: DialAddress,
     /// The backend speaks TLS.

@@ -15,13 +15,13 @@ use super::{
     credentials::Credentials,
     dial::{Dialled, Dialler, LinkStream},
     health::Verdict,
-    retries::RetryBudget,
 };
 use crate::{
     admit::{Blame, Denial, Denied},
     clock,
     config::{Backend, Balance},
     identity::UnixSeconds,
+    serve::http::retries::RetryBudget,
     telemetry::metrics::BackendMetrics,
     tls::{Generation, Usage},
 };

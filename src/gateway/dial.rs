@@ -114,5 +114,6 @@ fn open(client: &ClientFacts) -> Open {
         destination,
         authority: client.sni.clone(),
         identity: client.identity.clone(),
+        http: client.http,
     }
 }

@@ -5,7 +5,6 @@ pub mod credentials;
 pub mod dial;
 pub mod health;
 pub mod http;
-mod retries;
 pub mod routes;
 pub mod tcp;
 
@@ -28,6 +27,8 @@ pub struct ClientFacts {
     pub sni: Option<String>,
     /// Its certificate's name.
     pub identity: Option<String>,
+    /// We speak http ourselves for it, in place of passing its bytes on.
+    pub http: bool,
 }
 
 impl ClientFacts {
@@ -41,6 +42,7 @@ impl ClientFacts {
             destination: nobody,
             sni: None,
             identity: None,
+            http: true,
         }
     }
 

@@ -152,6 +152,7 @@ impl TcpGateway {
                 .peer
                 .as_ref()
                 .map(|_| admitted.permit.grant().identity.clone()),
+            http: false,
         };
         self.route(&client, admitted.peer.as_deref(), record).await
     }
@@ -187,6 +188,7 @@ impl TcpGateway {
             destination: request.local,
             sni: None,
             identity: None,
+            http: false,
         };
         let mut link = self.route(&client, None, record).await?;
         record.connect = Some(link.connect);

@@ -208,7 +208,7 @@ impl Metrics {
         );
         r.register(
             "backend_interim_answers",
-            "Interim answers (1xx but 101) of a backend, which end at the gateway",
+            "Interim answers (1xx but 101) of a backend, which go no further",
             m.interim.clone(),
         );
         r.register(
@@ -310,11 +310,22 @@ impl Metrics {
         Arc::new(BackendMetrics {
             connect: self.connect.get_or_create_owned(&by),
             failed: Denial::ALL.iter().map(of).collect(),
+            requests: self.requests_to(name),
+            healthy: self.healthy.clone(),
+            name: backend(),
+        })
+    }
+
+    /// The metrics of the requests to a backend: at an acceptor it is called as its listener.
+    #[must_use]
+    pub fn requests_to(&self, name: &str) -> Arc<RequestMetrics> {
+        let by = ByBackend {
+            backend: name.to_owned(),
+        };
+        Arc::new(RequestMetrics {
             active: self.backend_active.get_or_create_owned(&by),
             retries: self.retries.get_or_create_owned(&by),
             interim: self.interim.get_or_create_owned(&by),
-            healthy: self.healthy.clone(),
-            name: backend(),
         })
     }
 
@@ -463,9 +474,7 @@ impl ListenerMetrics {
 pub struct BackendMetrics {
     connect: Histogram,
     failed: Vec<Counter>,
-    active: Gauge,
-    retries: Counter,
-    interim: Counter,
+    requests: Arc<RequestMetrics>,
     healthy: Family<ByAcceptor, Gauge>,
     name: String,
 }
@@ -490,6 +499,22 @@ impl BackendMetrics {
         of(&self.failed, reason).map(Counter::inc);
     }
 
+    /// Those of its requests.
+    #[must_use]
+    pub fn requests(&self) -> &Arc<RequestMetrics> {
+        &self.requests
+    }
+}
+
+/// The metrics of the requests to one backend.
+#[derive(Debug)]
+pub struct RequestMetrics {
+    active: Gauge,
+    retries: Counter,
+    interim: Counter,
+}
+
+impl RequestMetrics {
     /// A request is under way until this is dropped.
     #[must_use]
     pub fn under_way(&self) -> UnderWay<'_> {

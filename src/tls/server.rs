@@ -144,6 +144,19 @@ impl ServerTls {
         })
     }
 
+    /// The same where http is spoken: gateways of other makes may agree on its version, and one
+    /// that offers nothing we know is answered without.
+    #[must_use]
+    pub fn with_http(self) -> Self {
+        let mut config = ServerConfig::clone(&self.with_alpn);
+        let spoken = [LINK_ALPN, b"h2", b"http/1.1"];
+        config.alpn_protocols = spoken.map(<[u8]>::to_vec).to_vec();
+        Self {
+            with_alpn: Arc::new(config),
+            ..self
+        }
+    }
+
     /// A gateway's client-facing listener.
     ///
     /// # Errors

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Loaded, LoadedListener, identity, problems::Problems, tls_name, whole};
 use crate::{
-    acceptor::{BackendDial, TcpAcceptor},
+    acceptor::{BackendDial, HttpAcceptor, TcpAcceptor},
     admit::{OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
-    config::{self, AcceptorConfig, AcceptorListener, Common, Config},
+    config::{self, AcceptorConfig, AcceptorListener, BackendProtocol, Common, Config, Mode},
+    drain::Drain,
     serve::{ListenerRules, Role, Snapshot},
     telemetry::metrics::Metrics,
     tls::{ClientTls, Generation, LinkRole, ServerTls},
@@ -16,6 +17,7 @@ use crate::{
 pub(super) fn parts(
     config: AcceptorConfig,
     metrics: &Arc<Metrics>,
+    drain: &Drain,
     previous: Option<&Loaded>,
     problems: &mut Problems,
 ) -> Option<Loaded> {
@@ -27,13 +29,27 @@ pub(super) fn parts(
         let rules = rules(&config.common, listener, identity.as_deref(), problems);
         let dial = backend_dial(listener, problems);
         if let (Some(rules), Some(backend)) = (rules, dial) {
-            let role: Arc<dyn Role> = Arc::new(TcpAcceptor {
-                listener: Arc::clone(&name),
-                backend: Arc::new(backend),
-                expect_proxy: listener.expect_proxy,
-                limits: listener.limits.clone(),
-                access: config.common.log.access,
-            });
+            let access = config.common.log.access;
+            let role: Arc<dyn Role> = match listener.mode {
+                Mode::Tcp => Arc::new(TcpAcceptor {
+                    listener: Arc::clone(&name),
+                    backend: Arc::new(backend),
+                    expect_proxy: listener.expect_proxy,
+                    limits: listener.limits.clone(),
+                    access,
+                }),
+                Mode::Http => {
+                    let own = identity.as_ref().and_then(|own| own.leaf.uris.first());
+                    Arc::new(HttpAcceptor::new(
+                        listener,
+                        backend,
+                        own.cloned(),
+                        metrics,
+                        drain.clone(),
+                        access,
+                    ))
+                }
+            };
             let snapshot = Arc::new(Snapshot { rules, role });
             listeners.push(LoadedListener {
                 name,
@@ -101,7 +117,7 @@ fn rules(
             denied,
         },
         proxy_from,
-        tls: Arc::new(problems.keep(ServerTls::link(identity, &listener.tls))?),
+        tls: Arc::new(server_tls(listener, identity, problems)?),
         verification: Some(Arc::clone(&identity.verification)),
         peers,
         limits: listener.limits.clone(),
@@ -110,11 +126,28 @@ fn rules(
     })
 }
 
+fn server_tls(
+    listener: &AcceptorListener,
+    identity: &Generation,
+    problems: &mut Problems,
+) -> Option<ServerTls> {
+    let tls = problems.keep(ServerTls::link(identity, &listener.tls))?;
+    Some(match listener.mode {
+        Mode::Tcp => tls,
+        Mode::Http => tls.with_http(),
+    })
+}
+
 fn backend_dial(listener: &AcceptorListener, problems: &mut Problems) -> Option<BackendDial> {
     let tls = match &listener.backend_tls {
         None => None,
         Some(tls) => {
             let client = problems.keep_all(ClientTls::backend(tls))?;
+            // servers of old know no ALPN, and none of them speaks HTTP/2
+            let client = match listener.protocol {
+                BackendProtocol::Http1 => client,
+                BackendProtocol::Http2 => client.with_alpn(vec![b"h2".to_vec()]),
+            };
             Some((client, tls_name(&tls.server_name, problems)?))
         }
     };

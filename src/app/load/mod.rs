@@ -76,7 +76,9 @@ pub fn load(
         Config::Gateway(gateway) => {
             gateway::parts(gateway, metrics, drain, previous, &mut problems)
         }
-        Config::Acceptor(acceptor) => acceptor::parts(acceptor, metrics, previous, &mut problems),
+        Config::Acceptor(acceptor) => {
+            acceptor::parts(acceptor, metrics, drain, previous, &mut problems)
+        }
     };
     match loaded {
         Some(loaded) if problems.is_empty() => Ok(loaded),

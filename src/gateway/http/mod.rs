@@ -227,6 +227,7 @@ impl HttpGateway {
             destination: local,
             sni,
             identity: peer.as_ref().map(|_| identity.clone()),
+            http: true,
         };
         let beginning = Beginning {
             id,

@@ -108,7 +108,7 @@ impl Ways for PoolFor<'_> {
     }
 
     fn retried(&self) {
-        self.pool.shared.backend.metrics().retried();
+        self.pool.shared.backend.metrics().requests().retried();
     }
 }
 

@@ -289,9 +289,9 @@ async fn forward(
         parts.headers.insert(header::EXPECT, expect::EXPECTATION);
     }
     let mut request = Request::from_parts(parts, body);
-    let metrics = Arc::clone(judged.runtime.metrics());
+    let metrics = Arc::clone(judged.runtime.metrics().requests());
     expect::heed(&mut request, move || metrics.interim(), awaited);
-    let counted = judged.runtime.metrics().under_way();
+    let counted = judged.runtime.metrics().requests().under_way();
     let ways = PoolFor {
         pool: judged.pool,
         opening: asked.connection.opening(),

@@ -7,7 +7,7 @@ use crate::{
     admit::{Denial, Denied},
     config::{ClientCertHeader, HostHeader, UnderscoreHeaders},
     gateway::routes,
-    serve::http::exchange::{REQUEST_ID, via},
+    serve::http::exchange::{REQUEST_ID, join_cookies, via},
     wire::{
         client_cert,
         forwarded::{self, Policy},
@@ -99,19 +99,4 @@ pub(super) fn rewrite(
     headers.insert(REQUEST_ID, asked.request_id.value(connection));
     headers.append(header::VIA, via(received));
     Ok(())
-}
-
-/// HTTP/2 splits cookies; HTTP/1.1 knows one line (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(header::COOKIE).iter().count() < 2 {
-        return;
-    }
-    let lines: Vec<&[u8]> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if let Ok(one) = HeaderValue::from_bytes(&lines.join(b"; ".as_slice())) {
-        headers.insert(header::COOKIE, one);
-    }
 }

@@ -59,6 +59,21 @@ impl RequestId {
     }
 }
 
+/// HTTP/2 splits cookies; HTTP/1.1 knows one line (RFC 9113 section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().count() < 2 {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(one) = HeaderValue::from_bytes(&lines.join(b"; ".as_slice())) {
+        headers.insert(header::COOKIE, one);
+    }
+}
+
 /// An answer of the backend.
 pub(crate) struct Answered<K: Upstream> {
     pub(crate) response: Response<Incoming>,

@@ -68,7 +68,7 @@ impl<C: Client> Connection<C> {
         let text = authority.as_ref().map(ToString::to_string);
         let text = text.unwrap_or_default();
         let stamp = Stamp::new(&Hop {
-            client: self.source.ip(),
+            client: self.client.behind().unwrap_or_else(|| self.source.ip()),
             by: Some(self.client.local()).filter(|ip| !ip.is_unspecified()),
             scheme: Scheme::Https,
             host: &text,

@@ -14,6 +14,7 @@ mod guarded;
 pub(crate) mod host;
 pub(crate) mod io;
 pub(crate) mod kept;
+pub(crate) mod retries;
 pub(crate) mod send;
 pub(crate) mod upgrade;
 
@@ -159,6 +160,10 @@ pub(crate) trait Client: Send + Sync + 'static {
     fn sni(&self) -> Option<&str>;
     /// Our own address on this connection; unspecified where it has none.
     fn local(&self) -> IpAddr;
+    /// The one whose bytes the peer passes on as they are.
+    fn behind(&self) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// The process's secret for ids.
@@ -308,6 +313,12 @@ impl<C: Client> Connection<C> {
                 bytes_out,
             }
         })
+    }
+
+    /// The peer's address and ours; `None` where there is no address to tell.
+    pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let local = self.client.local();
+        (!local.is_unspecified()).then(|| (self.source, SocketAddr::new(local, 0)))
     }
 
     /// Ids of a new trace: the connection's random id, and a keyed hash of it and a count. One

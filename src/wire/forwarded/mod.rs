@@ -140,6 +140,25 @@ pub fn prepare_request_by(headers: &mut HeaderMap, stamp: &Stamp, policy: &Polic
     set_forwarding(headers, stamp, policy.trust);
 }
 
+/// Makes the headers of a request ours that an admitted gateway sent. What it says in
+/// `X-Forwarded-For` is kept and its own address appended, `X-Forwarded-Proto` is kept, and
+/// `Forwarded` is written anew. `ours`: it is one of our own in http mode, which has judged the
+/// client's headers already, so that `X-Forwarded-Host` and what a route keeps pass too.
+pub fn prepare_behind_gateway(headers: &mut HeaderMap, stamp: &Stamp, ours: bool) {
+    let kept = |name: &str| match name {
+        "x-forwarded-for" | "x-forwarded-proto" => true,
+        "x-forwarded-host" => ours,
+        _ => false,
+    };
+    strip(headers, |name, folded| {
+        let never = folded == "proxy" || !ours && names::is_override(folded);
+        never || is_claim(folded) && !kept(name)
+    });
+    append(headers, &X_FORWARDED_FOR, &stamp.client);
+    headers.insert(FORWARDED, stamp.element.clone());
+    keep_one_word(headers, stamp);
+}
+
 /// Removes what ends at this hop, and what `Connection` lists, except fields that a client may
 /// not take away. Of `TE` only `trailers` is left. For requests and responses.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -310,12 +329,17 @@ fn set_forwarding(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
     }
     append(headers, &X_FORWARDED_FOR, &stamp.client);
     append(headers, &FORWARDED, &stamp.element);
+    keep_one_word(headers, stamp);
+}
+
+/// What the one before us says of scheme and host stands where it is one word.
+fn keep_one_word(headers: &mut HeaderMap, stamp: &Stamp) {
     for (name, ours) in [
         (X_FORWARDED_PROTO, Some(&stamp.proto)),
         // HTTP/1.0 may name no host: then nothing is said of one
         (X_FORWARDED_HOST, stamp.host.as_ref()),
     ] {
-        // A trusted proxy's word stands where it is one word; two answers are none.
+        // two answers are none
         let kept = headers.get_all(&name).iter().count() == 1;
         if !kept {
             match ours {

@@ -20,6 +20,7 @@ const SOURCE: u8 = 2;
 const DESTINATION: u8 = 3;
 const AUTHORITY: u8 = 4;
 const IDENTITY: u8 = 5;
+const HTTP: u8 = 6;
 
 /// Reads a frame from the front of `bytes`: the frame and how many bytes it took, or `None` while
 /// it isn't whole. What follows an ADMITTED belongs to the backend's stream.
@@ -67,6 +68,7 @@ fn open(payload: &[u8]) -> Result<Open, FrameError> {
     let mut connection = None;
     let (mut source, mut destination) = (None, None);
     let (mut authority, mut identity) = (None, None);
+    let mut http = None;
     while !cursor.is_empty() {
         let (kind, value) = cursor.tlv().ok_or(FrameError::Overrun)?;
         match kind {
@@ -102,6 +104,7 @@ fn open(payload: &[u8]) -> Result<Open, FrameError> {
                 label(value),
                 "1 to 512 bytes of plain text",
             )?,
+            HTTP => once(&mut http, kind, value.is_empty().then_some(()), "nothing")?,
             // A later release may say more; what we don't know grants nothing.
             _ => {}
         }
@@ -112,6 +115,7 @@ fn open(payload: &[u8]) -> Result<Open, FrameError> {
         destination,
         authority,
         identity,
+        http: http.is_some(),
     })
 }
 
@@ -210,6 +214,9 @@ fn open_payload(open: &Open) -> Vec<u8> {
             put(&mut payload, kind, text.as_bytes());
         }
     }
+    if open.http {
+        put(&mut payload, HTTP, &[]);
+    }
     payload
 }
 
@@ -229,7 +236,7 @@ fn put(payload: &mut Vec<u8>, kind: u8, value: &[u8]) {
     payload.extend(value);
 }
 
-/// Payloads here are at most 2 + 19 + 2 * 22 + 258 + 515 bytes.
+/// Payloads here are at most 2 + 19 + 2 * 22 + 258 + 515 + 3 bytes.
 fn framed(kind: u8, payload: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = u32::try_from(payload.len())
         .unwrap_or_default()

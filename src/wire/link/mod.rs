@@ -43,6 +43,9 @@ pub struct Open {
     /// The client's identity where it showed a certificate; no control characters, at most
     /// [`MAX_IDENTITY`] bytes.
     pub identity: Option<String>,
+    /// The gateway's own http mode speaks here: what its requests say of their clients is its
+    /// word, not the clients'.
+    pub http: bool,
 }
 
 impl Open {
@@ -55,6 +58,7 @@ impl Open {
             destination: None,
             authority: None,
             identity: None,
+            http: false,
         }
     }
 }

@@ -29,9 +29,10 @@ fn the_bytes_of_each_frame_are_as_documented() {
     let open = Open {
         source: Some("192.0.2.1:258".parse().unwrap()),
         authority: Some("a".into()),
+        http: true,
         ..Open::new(id())
     };
-    let tail = [2, 0, 7, 4, 192, 0, 2, 1, 1, 2, 4, 0, 1, b'a'];
+    let tail = [2, 0, 7, 4, 192, 0, 2, 1, 1, 2, 4, 0, 1, b'a', 6, 0, 0];
     assert_eq!(encode(&Frame::Open(Box::new(open))), with_id(&tail));
 }
 
@@ -57,6 +58,7 @@ fn unknown_fields_are_skipped() {
 #[case::overrun(with_id(&[4, 0, 9, b'a']), FrameError::Overrun)]
 #[case::repeated(with_id(&[4, 0, 1, b'a', 4, 0, 1, b'b']), FrameError::Repeated(4))]
 #[case::family(with_id(&[2, 0, 7, 5, 1, 2, 3, 4, 0, 1]), FrameError::Field { kind: 2, expected: "family, address and port" })]
+#[case::http_says_more(with_id(&[6, 0, 1, 1]), FrameError::Field { kind: 6, expected: "nothing" })]
 #[case::trailing(with_id(&[3, 0, 8, 4, 1, 2, 3, 4, 0, 1, 0]), FrameError::Field { kind: 3, expected: "family, address and port" })]
 #[case::line_in_name(with_id(&[4, 0, 1, b'\n']), FrameError::Field { kind: 4, expected: "1 to 255 visible ASCII bytes" })]
 #[case::line_in_identity(with_id(&[5, 0, 1, b'\n']), FrameError::Field { kind: 5, expected: "1 to 512 bytes of plain text" })]
@@ -108,8 +110,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         address(),
         proptest::option::of("[!-~]{1,255}"),
         proptest::option::of("[^\\p{Cc}]{1,128}"),
+        any::<bool>(),
     )
-        .prop_map(|(id, source, destination, authority, identity)| {
+        .prop_map(|(id, source, destination, authority, identity, http)| {
             let connection = ConnectionId(id);
             Frame::Open(Box::new(Open {
                 connection,
@@ -117,6 +120,7 @@ fn frame() -> impl Strategy<Value = Frame> {
                 destination,
                 authority,
                 identity,
+                http,
             }))
         });
     prop_oneof![

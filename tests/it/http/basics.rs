@@ -18,13 +18,13 @@ use super::{
 use crate::world::{Backend, World, until};
 
 /// nginx with one server; killed when dropped.
-struct Nginx {
+pub(super) struct Nginx {
     child: Child,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 impl Nginx {
-    fn start(world: &World, listen: &str) -> Self {
+    pub(super) fn start(world: &World, listen: &str) -> Self {
         let address = world.address();
         let folder = world.path("nginx");
         std::fs::create_dir_all(folder.join("www")).unwrap();

@@ -56,12 +56,7 @@ impl Chain {
     }
 
     pub(super) async fn h2_as(&self, client: &Client) -> Sender {
-        let stream = self.h2_stream(client).await;
-        let (sender, connection) = client::handshake(stream).await.unwrap();
-        tokio::spawn(async move {
-            drop(connection.await);
-        });
-        sender.ready().await.unwrap()
+        over(self.h2_stream(client).await).await
     }
 
     pub(super) async fn h2_stream(
@@ -75,6 +70,17 @@ impl Chain {
             .await
             .unwrap()
     }
+}
+
+/// An HTTP/2 connection over what is there already.
+pub(super) async fn over(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+) -> Sender {
+    let (sender, connection) = client::handshake(stream).await.unwrap();
+    tokio::spawn(async move {
+        drop(connection.await);
+    });
+    sender.ready().await.unwrap()
 }
 
 /// A request for `site.test`.

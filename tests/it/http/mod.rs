@@ -1,5 +1,6 @@
 //! http mode end to end: real clients, the gateway, an acceptor in tcp mode, raw and real backends.
 
+mod acceptor;
 mod bad_backend;
 mod bad_h2;
 mod bad_http;
@@ -39,7 +40,18 @@ impl Chain {
     /// In front of a backend; `listener` stands in the gateway's listener, `more` in
     /// `[backend.legacy]`.
     fn new(world: World, backend: SocketAddr, listener: &str, more: &str) -> Self {
-        let (acceptor, link) = world.plain_acceptor(&backend.to_string(), "");
+        let beside = world.plain_acceptor(&backend.to_string(), "");
+        Self::to(world, beside, listener, more)
+    }
+
+    /// The same with an acceptor in http mode; `acceptor` stands in its listener.
+    fn both(world: World, backend: &str, acceptor: &str, listener: &str, more: &str) -> Self {
+        let beside = world.http_acceptor(backend, acceptor);
+        Self::to(world, beside, listener, more)
+    }
+
+    fn to(world: World, beside: (Running, SocketAddr), listener: &str, more: &str) -> Self {
+        let (acceptor, link) = beside;
         let (gateway, edge) = world.plain_gateway("http", link, listener, more);
         Self {
             world,

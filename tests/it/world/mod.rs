@@ -182,8 +182,18 @@ impl World {
     /// An acceptor in front of `backend` that lets in every gateway of ours from this world's
     /// addresses; `more` stands in its listener.
     pub(crate) fn plain_acceptor(&self, backend: &str, more: &str) -> (Running, SocketAddr) {
+        self.acceptor_in("tcp", backend, more)
+    }
+
+    /// The same in http mode.
+    pub(crate) fn http_acceptor(&self, backend: &str, more: &str) -> (Running, SocketAddr) {
+        self.acceptor_in("http", backend, more)
+    }
+
+    fn acceptor_in(&self, mode: &str, backend: &str, more: &str) -> (Running, SocketAddr) {
         let address = self.address();
-        let text = self.acceptor_text(
+        let text = self.acceptor_text_in(
+            mode,
             address,
             backend,
             &format!("trusted_ips = [{:?}]\n{more}", self.near()),
@@ -199,8 +209,19 @@ impl World {
 
     /// An acceptor's listener `legacy` that admits every gateway of ours; `more` says from where.
     pub(crate) fn acceptor_text(&self, address: SocketAddr, backend: &str, more: &str) -> String {
+        self.acceptor_text_in("tcp", address, backend, more)
+    }
+
+    /// The same in either mode.
+    pub(crate) fn acceptor_text_in(
+        &self,
+        mode: &str,
+        address: SocketAddr,
+        backend: &str,
+        more: &str,
+    ) -> String {
         format!(
-            "[[listener]]\nname = \"legacy\"\naddress = \"{address}\"\nmode = \"tcp\"\n\
+            "[[listener]]\nname = \"legacy\"\naddress = \"{address}\"\nmode = \"{mode}\"\n\
              backend = \"{backend}\"\ngateways = [\"spiffe://example.internal/gateway/*\"]\n{more}\n"
         )
     }

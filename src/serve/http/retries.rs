@@ -13,19 +13,19 @@ const BURST: f64 = 128.0;
 const RATE: f64 = 10.0;
 
 /// What is left of a backend's retries. Nothing touches it while all is well.
-pub(super) struct RetryBudget {
+pub(crate) struct RetryBudget {
     left: Mutex<(Instant, f64)>,
 }
 
 impl RetryBudget {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             left: Mutex::new((now, BURST)),
         }
     }
 
     /// Whether one more is within it; then it is taken.
-    pub(super) fn take(&self, now: Instant) -> bool {
+    pub(crate) fn take(&self, now: Instant) -> bool {
         let mut held = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, left) = *held;
         let passed = now.saturating_duration_since(since).as_secs_f64();

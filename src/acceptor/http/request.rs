@@ -1,0 +1,256 @@
+//! One request: judged, stamped, sent to the backend, answered.
+
+use std::{sync::Arc, time::Instant};
+
+use http::{HeaderValue, Method, Request, Version, header, uri};
+use hyper::body::{Body as _, Incoming};
+
+use super::{
+    Connection, HttpAcceptor, Word,
+    pool::{PoolFor, Sender},
+    rewrite::{rewrite, target, with_authority},
+};
+use crate::{
+    admit::{Denial, Denied},
+    config::BackendProtocol,
+    serve::http::{
+        Answer,
+        body::{Account, RequestBody},
+        errors,
+        exchange::{Answered, RequestId, coded},
+        expect,
+        host::AskedHost,
+        send::{Patience, send},
+        upgrade::WebSocket,
+    },
+    telemetry::access::Access,
+    wire::{forwarded, path},
+};
+
+/// Refusals go to programs.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Answers one request, whatever comes.
+pub(super) async fn answer(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Answer<Sender> {
+    let began = Instant::now();
+    let under_way = connection.activity.begin();
+    let acceptor = connection.acceptor();
+    // an admitted gateway names its requests; who only speaks through one does not
+    let named = connection.client.word != Word::Clients;
+    let request_id = RequestId::of(request.headers(), named, &connection);
+    let mut account = Account {
+        record: acceptor
+            .as_ref()
+            .filter(|acceptor| acceptor.access)
+            .map(|acceptor| Box::new(record(acceptor, &connection, &request, &request_id))),
+        began,
+        metrics: Arc::clone(&connection.metrics),
+        status: 0,
+        bytes_out: 0,
+        complete: false,
+        under_way: Some(under_way),
+        has_body: !request.body().is_end_stream(),
+        received: None,
+        broken: None,
+    };
+    let answered = match &acceptor {
+        Some(acceptor) => {
+            let asked = Asked {
+                connection: &connection,
+                acceptor,
+                request_id: &request_id,
+            };
+            forward(&asked, request, &mut account).await
+        }
+        None => Err(Denied::new(
+            Denial::Draining,
+            "the listener is in http mode no more",
+        )),
+    };
+    match answered {
+        Ok(answered) => answered.respond(&connection, account),
+        Err(denied) => refuse(&connection, &denied, &request_id, account),
+    }
+}
+
+fn refuse(
+    connection: &Connection,
+    denied: &Denied,
+    request_id: &RequestId,
+    account: Account,
+) -> Answer<Sender> {
+    let request_id = request_id.text(connection);
+    let mut answer = errors::refusal(denied, Some(&JSON), &request_id, account);
+    // the gateway's next link is refused for the same reason, so that it tries another acceptor
+    if denied.reason == Denial::BackendUnreachable && !connection.activity.is_http2() {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
+    answer
+}
+
+fn record(
+    acceptor: &HttpAcceptor,
+    connection: &Connection,
+    request: &Request<Incoming>,
+    id: &RequestId,
+) -> Access {
+    let gateway = &connection.client;
+    Access {
+        listener: connection.listener.to_string(),
+        connection: connection.name.clone(),
+        source: Some(connection.source),
+        client: gateway
+            .client
+            .filter(|_| gateway.word == Word::Clients)
+            .map(|(source, _)| source),
+        identity: connection.identity.clone(),
+        rule: gateway.permit.grant().rule.clone(),
+        sni: gateway.sni.clone().unwrap_or_default(),
+        method: request.method().to_string(),
+        path: request.uri().path().to_owned(),
+        request_id: id.text(connection),
+        backend: acceptor.backend.address.to_string(),
+        decision: "admitted",
+        ..Access::default()
+    }
+}
+
+/// A request's surroundings.
+struct Asked<'a> {
+    connection: &'a Arc<Connection>,
+    /// The rules of this moment.
+    acceptor: &'a HttpAcceptor,
+    request_id: &'a RequestId,
+}
+
+fn judge(
+    asked: &Asked<'_>,
+    request: &Request<Incoming>,
+    account: &mut Account,
+) -> Result<Arc<AskedHost>, Denied> {
+    let websocket = WebSocket::is_asked(request);
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) && !websocket {
+        return Err(Denied::new(
+            Denial::MethodNotAllowed,
+            request.method().to_string(),
+        ));
+    }
+    let invalid =
+        |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
+    let host = asked
+        .connection
+        .asked_host(request, asked.acceptor.serial, |_| false)
+        .map_err(|error| invalid(&error))?;
+    if let Some(record) = &mut account.record {
+        record.host.clone_from(&host.text);
+    }
+    if coded(request.headers()) {
+        return Err(invalid(&"a transfer coding other than chunked"));
+    }
+    path::check(request.uri().path()).map_err(|error| invalid(&error))?;
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Err(invalid(&"\"*\" is a target of OPTIONS alone"));
+    }
+    let limit = asked.acceptor.limits.body_bytes;
+    if limit != 0 && request.body().size_hint().lower() > limit {
+        return Err(Denied::new(
+            Denial::BodyTooLarge,
+            format!("limits.body_bytes = {limit}"),
+        ));
+    }
+    if websocket && asked.acceptor.protocol != BackendProtocol::Http1 {
+        return Err(Denied::new(
+            Denial::MethodNotAllowed,
+            "the backend speaks h2, and WebSockets HTTP/1.1",
+        ));
+    }
+    Ok(host)
+}
+
+async fn forward(
+    asked: &Asked<'_>,
+    mut request: Request<Incoming>,
+    account: &mut Account,
+) -> Result<Answered<Sender>, Denied> {
+    let (connection, acceptor) = (asked.connection, asked.acceptor);
+    let host = judge(asked, &request, account)?;
+    let http1 = acceptor.protocol == BackendProtocol::Http1;
+    let in_stream = WebSocket::is_asked(&request);
+    let wanted = if in_stream {
+        Some(HeaderValue::from_static("websocket"))
+    } else if http1 && request.version() == Version::HTTP_11 {
+        forwarded::requested_upgrade(request.headers())
+    } else {
+        None
+    };
+    let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    // hyper tells nobody of an interim answer in HTTP/2: there the body is asked for at once
+    let expects = http1
+        && parts.version != Version::HTTP_10
+        && !body.is_end_stream()
+        && expect::is_expected(&parts.headers);
+    rewrite(
+        &mut parts.headers,
+        parts.version,
+        connection,
+        acceptor,
+        &host,
+        asked.request_id,
+    );
+    if let Some(protocol) = wanted {
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, protocol);
+    }
+    let websocket = in_stream.then(|| WebSocket::ask(&mut parts)).transpose()?;
+    parts.uri = target(&parts.uri);
+    if !http1 {
+        let scheme = match &acceptor.backend.tls {
+            Some(_) => uri::Scheme::HTTPS,
+            None => uri::Scheme::HTTP,
+        };
+        parts.uri = with_authority(parts.uri, &mut parts.headers, scheme)?;
+    }
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    let (mut body, received) = RequestBody::new(body, &acceptor.limits);
+    account.received = Some(Arc::clone(&received));
+    let mut awaited = None;
+    if expects {
+        let (held, asked) = expect::hold();
+        body = body.held(held);
+        awaited = Some(asked);
+        parts.headers.insert(header::EXPECT, expect::EXPECTATION);
+    }
+    let mut request = Request::from_parts(parts, body);
+    let metrics = Arc::clone(&acceptor.requests);
+    expect::heed(&mut request, move || metrics.interim(), awaited);
+    let counted = acceptor.requests.under_way();
+    let ways = PoolFor {
+        pool: &acceptor.pool,
+        connection,
+    };
+    let patience = Patience {
+        limit: acceptor.limits.response_timeout,
+        activity: &connection.activity,
+    };
+    let sent = send(&ways, patience, request, &received).await;
+    drop(counted);
+    let (sender, mut response) = sent?;
+    if let Some(websocket) = websocket {
+        response.extensions_mut().insert(websocket);
+    }
+    Answered {
+        response,
+        sender,
+        received,
+        client_upgrade,
+    }
+    .checked()
+}
