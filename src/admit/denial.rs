@@ -94,7 +94,7 @@ denials! {
     HeaderTooLarge, "header_too_large", 431, Peer, Info, "the request head is larger than limits.header_bytes", "see limits.header_bytes";
     TargetTooLarge, "target_too_large", 414, Peer, Info, "the request target is longer than 65534 bytes", "no server has to take a longer one";
     BodyTooLarge, "body_too_large", 413, Peer, Info, "the request body is larger than limits.body_bytes", "see limits.body_bytes";
-    MethodNotAllowed, "method_not_allowed", 405, Peer, Info, "this method is never forwarded", "TRACE and CONNECT are refused";
+    MethodNotAllowed, "method_not_allowed", 405, Peer, Info, "this method is not forwarded here", "TRACE never is; CONNECT where a route has it in methods";
     UpstreamUnreachable, "upstream_unreachable", 502, Upstream, Error, "no acceptor could be reached", "run portcullis doctor at the gateway";
     UpstreamTimeout, "upstream_timeout", 504, Upstream, Error, "the next hop did not answer in time", "see connect_timeout and limits.response_timeout";
     UpstreamRefused, "upstream_refused", 502, Upstream, Error, "the acceptor refused this gateway", "the acceptor's log has the reason; the detail has its alert";

@@ -33,10 +33,11 @@ pub fn match_http<'r>(
         at(route, listener)
             && host(route, wanted)
             && route.prefix.matches(path)
-            && route
-                .methods
-                .as_ref()
-                .is_none_or(|list| list.iter().any(|m| m == method))
+            && match &route.methods {
+                Some(list) => list.iter().any(|m| m == method),
+                // tunnels are opened by a route that says so
+                None => method != "CONNECT",
+            }
     })
 }
 

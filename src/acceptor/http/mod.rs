@@ -5,8 +5,6 @@
 mod pool;
 mod request;
 mod rewrite;
-#[cfg(test)]
-mod tests;
 
 use std::{
     any::Any,
@@ -19,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::http::uri;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -164,6 +163,16 @@ impl HttpAcceptor {
             drain,
             access,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+impl HttpAcceptor {
+    /// How the backend is spoken to.
+    fn scheme(&self) -> uri::Scheme {
+        match &self.backend.tls {
+            Some(_) => uri::Scheme::HTTPS,
+            None => uri::Scheme::HTTP,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     future::pending,
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -20,22 +21,22 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
-use super::{Gateway, SharedDial};
+use super::SharedDial;
 use crate::{
     admit::{Denial, Denied, Permit},
     config::BackendProtocol,
     drain::Drain,
-    telemetry::metrics::RequestMetrics,
     serve::{
         Aside, Snapshot,
         http::{
-            Connection, Executor, Upstream,
+            Executor, Upstream,
             body::RequestBody,
             client::{Kind, SendFailed},
             retries::RetryBudget,
             send::Ways,
         },
     },
+    telemetry::metrics::RequestMetrics,
 };
 
 /// Connections kept for the next request. A gateway's pool holds as many.
@@ -86,7 +87,9 @@ pub(super) struct Sender {
 /// The pool, for one gateway's request.
 pub(super) struct PoolFor<'a> {
     pub(super) pool: &'a Pool,
-    pub(super) connection: &'a Connection<Gateway>,
+    pub(super) permit: &'a Permit,
+    /// For whom a PROXY header speaks, and whom it dialled.
+    pub(super) client: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Ways for PoolFor<'_> {
@@ -102,10 +105,8 @@ impl Ways for PoolFor<'_> {
     }
 
     async fn open(&self) -> Result<Sender, Denied> {
-        let client = &self.connection.client;
-        let addresses = client.client.or_else(|| self.connection.addresses());
         // boxed: requests on kept connections need not have room for a handshake
-        let link = Box::pin(self.pool.shared.open(&client.permit, addresses)).await?;
+        let link = Box::pin(self.pool.shared.open(self.permit, self.client)).await?;
         Ok(self.pool.shared.sender(link, false))
     }
 
@@ -211,7 +212,7 @@ impl Shared {
     async fn open(
         &self,
         permit: &Permit,
-        client: Option<(std::net::SocketAddr, std::net::SocketAddr)>,
+        client: Option<(SocketAddr, SocketAddr)>,
     ) -> Result<Way, Denied> {
         let dialled = self.dial.connect(permit, client).await;
         self.reached.store(dialled.is_ok(), Ordering::Relaxed);

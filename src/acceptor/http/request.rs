@@ -1,8 +1,8 @@
 //! One request: judged, stamped, sent to the backend, answered.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use http::{HeaderValue, Method, Request, Version, header, uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
         expect,
         host::AskedHost,
         send::{Patience, send},
-        upgrade::WebSocket,
+        upgrade::Wanted,
     },
     telemetry::access::Access,
     wire::{forwarded, path},
@@ -130,10 +130,14 @@ struct Asked<'a> {
 fn judge(
     asked: &Asked<'_>,
     request: &Request<Incoming>,
+    wanted: Option<&Wanted>,
     account: &mut Account,
 ) -> Result<Arc<AskedHost>, Denied> {
-    let websocket = WebSocket::is_asked(request);
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) && !websocket {
+    let websocket = matches!(wanted, Some(Wanted::WebSocket));
+    // a route of our gateway's said so
+    let tunnel =
+        matches!(wanted, Some(Wanted::Tunnel { .. })) && asked.connection.client.word == Word::Ours;
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) && !websocket && !tunnel {
         return Err(Denied::new(
             Denial::MethodNotAllowed,
             request.method().to_string(),
@@ -151,7 +155,9 @@ fn judge(
     if coded(request.headers()) {
         return Err(invalid(&"a transfer coding other than chunked"));
     }
-    path::check(request.uri().path()).map_err(|error| invalid(&error))?;
+    if !tunnel {
+        path::check(request.uri().path()).map_err(|error| invalid(&error))?;
+    }
     if request.uri().path() == "*" && request.method() != Method::OPTIONS {
         return Err(invalid(&"\"*\" is a target of OPTIONS alone"));
     }
@@ -162,13 +168,32 @@ fn judge(
             format!("limits.body_bytes = {limit}"),
         ));
     }
-    if websocket && asked.acceptor.protocol != BackendProtocol::Http1 {
+    if (websocket || tunnel) && asked.acceptor.protocol != BackendProtocol::Http1 {
         return Err(Denied::new(
             Denial::MethodNotAllowed,
-            "the backend speaks h2, and WebSockets HTTP/1.1",
+            "the backend speaks h2: WebSockets and tunnels need protocol = \"http/1.1\"",
         ));
     }
     Ok(host)
+}
+
+/// The one for whom a request is made, as an admitted gateway says last in `X-Forwarded-For`, and
+/// our own address. Nobody says a port.
+fn spoken_for(connection: &Connection, headers: &HeaderMap) -> Option<(SocketAddr, SocketAddr)> {
+    if connection.client.word == Word::Clients {
+        return connection.client.client;
+    }
+    let local = connection.client.local;
+    let ours = (!local.is_unspecified()).then(|| (connection.source, SocketAddr::new(local, 0)));
+    let last = headers
+        .get_all(forwarded::X_FORWARDED_FOR)
+        .iter()
+        .next_back();
+    let said = last.and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    match (said, ours) {
+        (Some(ip), Some((_, local))) => Some((SocketAddr::new(ip, 0), local)),
+        (_, ours) => ours,
+    }
 }
 
 async fn forward(
@@ -177,23 +202,21 @@ async fn forward(
     account: &mut Account,
 ) -> Result<Answered<Sender>, Denied> {
     let (connection, acceptor) = (asked.connection, asked.acceptor);
-    let host = judge(asked, &request, account)?;
+    let wanted = Wanted::of(&request);
+    let host = judge(asked, &request, wanted.as_ref(), account)?;
     let http1 = acceptor.protocol == BackendProtocol::Http1;
-    let in_stream = WebSocket::is_asked(&request);
-    let wanted = if in_stream {
-        Some(HeaderValue::from_static("websocket"))
-    } else if http1 && request.version() == Version::HTTP_11 {
-        forwarded::requested_upgrade(request.headers())
-    } else {
-        None
-    };
-    let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let wanted = wanted.filter(|_| http1);
+    let client_side = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     // hyper tells nobody of an interim answer in HTTP/2: there the body is asked for at once
     let expects = http1
         && parts.version != Version::HTTP_10
         && !body.is_end_stream()
         && expect::is_expected(&parts.headers);
+    let client = match acceptor.backend.send_proxy {
+        Some(_) => spoken_for(connection, &parts.headers),
+        None => None,
+    };
     rewrite(
         &mut parts.headers,
         parts.version,
@@ -202,21 +225,14 @@ async fn forward(
         &host,
         asked.request_id,
     );
-    if let Some(protocol) = wanted {
-        parts
-            .headers
-            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(header::UPGRADE, protocol);
-    }
-    let websocket = in_stream.then(|| WebSocket::ask(&mut parts)).transpose()?;
     parts.uri = target(&parts.uri);
     if !http1 {
-        let scheme = match &acceptor.backend.tls {
-            Some(_) => uri::Scheme::HTTPS,
-            None => uri::Scheme::HTTP,
-        };
-        parts.uri = with_authority(parts.uri, &mut parts.headers, scheme)?;
+        parts.uri = with_authority(parts.uri, &mut parts.headers, acceptor.scheme())?;
     }
+    let switch = wanted.zip(client_side);
+    let switch = switch
+        .map(|(wanted, client)| wanted.ask(client, &mut parts, &host.text))
+        .transpose()?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let (mut body, received) = RequestBody::new(body, &acceptor.limits);
@@ -234,7 +250,8 @@ async fn forward(
     let counted = acceptor.requests.under_way();
     let ways = PoolFor {
         pool: &acceptor.pool,
-        connection,
+        permit: &connection.client.permit,
+        client,
     };
     let patience = Patience {
         limit: acceptor.limits.response_timeout,
@@ -242,15 +259,12 @@ async fn forward(
     };
     let sent = send(&ways, patience, request, &received).await;
     drop(counted);
-    let (sender, mut response) = sent?;
-    if let Some(websocket) = websocket {
-        response.extensions_mut().insert(websocket);
-    }
+    let (sender, response) = sent?;
     Answered {
         response,
         sender,
         received,
-        client_upgrade,
+        switch,
     }
     .checked()
 }

@@ -138,6 +138,14 @@ fn read(
         some_peer_names(&value, &pinned)
     });
     let methods = methods.as_ref().and_then(read_methods);
+    if let (Some(list), Some(path)) = (&methods, &path)
+        && list.iter().any(|method| method == "CONNECT")
+    {
+        path.bad(
+            "a CONNECT request names no path",
+            "give it a route of its own, without `path`",
+        );
+    }
     let path = path
         .and_then(|v| read_path(&v))
         .unwrap_or_else(|| "/".to_owned());
@@ -295,7 +303,9 @@ fn read_kept(value: &Value<'_>) -> Vec<http::HeaderName> {
 }
 
 fn read_methods(value: &Value<'_>) -> Option<Vec<String>> {
-    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    const KNOWN: [&str; 8] = [
+        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT",
+    ];
     let items = value.list()?;
     if items.is_empty() {
         never(value);
@@ -306,7 +316,7 @@ fn read_methods(value: &Value<'_>) -> Option<Vec<String>> {
             continue;
         };
         let upper = method.to_ascii_uppercase();
-        if matches!(upper.as_str(), "TRACE" | "CONNECT") {
+        if upper == "TRACE" {
             item.bad(format!("{method} is never forwarded"), "remove it");
         } else if upper != method && KNOWN.contains(&upper.as_str()) {
             let message = format!("{method:?} is not a method: their case matters");
@@ -354,7 +364,9 @@ fn takes(earlier: &Route, later: &Route, host: Option<&DnsPattern>) -> bool {
         (Some(hosts), Some(host)) => hosts.iter().any(|own| own.covers(host)),
     };
     let method = match (&earlier.methods, &later.methods) {
-        (None, _) => true,
+        (None, None) => true,
+        // a tunnel is taken by name alone
+        (None, Some(theirs)) => !theirs.iter().any(|method| method == "CONNECT"),
         (Some(_), None) => false,
         (Some(own), Some(theirs)) => theirs.iter().all(|method| own.contains(method)),
     };

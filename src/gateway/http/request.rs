@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderValue, Method, Request, Uri, Version, header, request::Parts, uri};
+use http::{Method, Request, Uri, Version, header, request::Parts, uri};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -23,13 +23,10 @@ use crate::{
         expect,
         host::AskedHost,
         send::Patience,
-        upgrade::WebSocket,
+        upgrade::Wanted,
     },
     telemetry::access::Access,
-    wire::{
-        forwarded::{self, Trust},
-        host, path,
-    },
+    wire::{forwarded::Trust, host, path},
 };
 
 /// Answers one request, whatever comes.
@@ -124,15 +121,15 @@ pub(super) struct Judged<'c> {
 fn judge<'c>(
     asked: &Asked<'c>,
     request: &Request<Incoming>,
+    wanted: Option<&Wanted>,
     account: &mut Account,
 ) -> Result<Judged<'c>, Denied> {
     let (connection, gateway) = (asked.connection, asked.gateway);
-    let websocket = WebSocket::is_asked(request);
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) && !websocket {
-        return Err(Denied::new(
-            Denial::MethodNotAllowed,
-            request.method().to_string(),
-        ));
+    let websocket = matches!(wanted, Some(Wanted::WebSocket));
+    let tunnel = matches!(wanted, Some(Wanted::Tunnel { .. }));
+    let refused = || Denied::new(Denial::MethodNotAllowed, request.method().to_string());
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) && !websocket && !tunnel {
+        return Err(refused());
     }
     let invalid =
         |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
@@ -155,8 +152,10 @@ fn judge<'c>(
             "the header name {name} has an underscore: underscore_headers = \"refuse\""
         )));
     }
-    path::check(request.uri().path()).map_err(|error| invalid(&error))?;
-    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+    // a tunnel names no path
+    let path = if tunnel { "/" } else { request.uri().path() };
+    path::check(path).map_err(|error| invalid(&error))?;
+    if path == "*" && request.method() != Method::OPTIONS {
         return Err(invalid(&"\"*\" is a target of OPTIONS alone"));
     }
     let name = host.name();
@@ -167,7 +166,6 @@ fn judge<'c>(
             format!("limits.body_bytes = {limit}"),
         ));
     }
-    let path = request.uri().path();
     // it becomes a GET
     let method = if websocket {
         "GET"
@@ -175,11 +173,12 @@ fn judge<'c>(
         request.method().as_str()
     };
     let route = routes::match_http(&gateway.routes, &gateway.listener, name, path, method)
-        .ok_or_else(|| {
-            Denied::new(
+        .ok_or_else(|| match tunnel {
+            true => refused(),
+            false => Denied::new(
                 Denial::NoRoute,
                 format!("{method} {}{path}", name.unwrap_or("-")),
-            )
+            ),
         })?;
     if let Some(record) = &mut account.record {
         record.route.clone_from(&route.label);
@@ -192,11 +191,11 @@ fn judge<'c>(
             format!("backend {} is not loaded", route.backend),
         )
     })?;
-    if websocket && runtime.config.protocol != BackendProtocol::Http1 {
+    if (websocket || tunnel) && runtime.config.protocol != BackendProtocol::Http1 {
         return Err(Denied::new(
             Denial::MethodNotAllowed,
             format!(
-                "backend {} speaks h2, and WebSockets HTTP/1.1",
+                "backend {} speaks h2: WebSockets and tunnels need protocol = \"http/1.1\"",
                 route.backend
             ),
         ));
@@ -245,35 +244,27 @@ async fn forward(
     mut request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Answered<Sender>, Denied> {
-    if asked.gateway.paths == PathNormalisation::Normalise {
+    let wanted = Wanted::of(&request);
+    let tunnel = matches!(wanted, Some(Wanted::Tunnel { .. }));
+    if asked.gateway.paths == PathNormalisation::Normalise && !tunnel {
         normalise(&mut request)?;
     }
-    let judged = judge(asked, &request, account)?;
-    let wanted = (request.version() == Version::HTTP_11)
-        .then(|| forwarded::requested_upgrade(request.headers()))
-        .flatten();
-    let in_stream = WebSocket::is_asked(&request);
-    let wanted = if in_stream {
-        Some(HeaderValue::from_static("websocket"))
-    } else {
-        wanted
-    };
-    let client_upgrade = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let judged = judge(asked, &request, wanted.as_ref(), account)?;
+    let http1 = judged.runtime.config.protocol == BackendProtocol::Http1;
+    let wanted = wanted.filter(|_| http1);
+    let client = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let proof = judged.runtime.credentials().filter(|made| made.vary());
     let expects = proof.is_none() && passes_expectation(&judged, &parts, &body);
     rewrite(&mut parts.headers, parts.version, asked, &judged)?;
-    if let Some(protocol) = wanted {
-        parts
-            .headers
-            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(header::UPGRADE, protocol);
-    }
-    let websocket = in_stream.then(|| WebSocket::ask(&mut parts)).transpose()?;
     parts.uri = target(&parts.uri, &judged)?;
-    if judged.runtime.config.protocol == BackendProtocol::Http2 {
+    if !http1 {
         parts.uri = with_authority(parts.uri, &mut parts.headers)?;
     }
+    let switch = wanted.zip(client);
+    let switch = switch
+        .map(|(wanted, client)| wanted.ask(client, &mut parts, &judged.host.text))
+        .transpose()?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let (mut body, mut received) = RequestBody::new(body, &asked.gateway.limits);
@@ -304,14 +295,11 @@ async fn forward(
         proof,
         ways: &ways,
         patience,
-        upgrade: client_upgrade.is_some(),
+        upgrade: switch.is_some(),
     };
     let sent = dispatch.send(request, &mut received).await;
     drop(counted);
-    let (sender, mut response) = sent?;
-    if let Some(websocket) = websocket {
-        response.extensions_mut().insert(websocket);
-    }
+    let (sender, response) = sent?;
     if let Some(record) = &mut account.record {
         sender.acceptor().clone_into(&mut record.acceptor);
     }
@@ -319,7 +307,7 @@ async fn forward(
         response,
         sender,
         received,
-        client_upgrade,
+        switch,
     }
     .checked()
 }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::{
     Answer, Client, Connection, Upstream,
     body::{Account, Received, ResponseBody},
-    upgrade::{self, WebSocket},
+    upgrade::{self, Switch},
 };
 use crate::{
     admit::{Denial, Denied},
@@ -79,8 +79,8 @@ pub(crate) struct Answered<K: Upstream> {
     pub(crate) response: Response<Incoming>,
     pub(crate) sender: K,
     pub(crate) received: Arc<Received>,
-    /// The client's side of an upgrade that the backend agreed to.
-    pub(crate) client_upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// What the backend was asked to become.
+    pub(crate) switch: Option<Box<Switch>>,
 }
 
 /// Who received a message, and how it was spoken (RFC 9110 section 7.6.3).
@@ -120,25 +120,20 @@ fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
 impl<K: Upstream> Answered<K> {
     /// Refuses answers whose end, or whose meaning, is in doubt.
     pub(crate) fn checked(self) -> Result<Self, Denied> {
-        let wrong = if coded(self.response.headers()) {
-            "a transfer coding other than chunked"
-        } else if let Some(doubt) = ambiguous(self.response.headers()) {
-            doubt
-        } else if self.response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && self.client_upgrade.is_none()
-        {
-            "101 to a request that asked for no upgrade"
-        } else if let Some(fault) = self
-            .response
-            .extensions()
-            .get::<WebSocket>()
-            .and_then(|asked| asked.fault(self.response.status(), self.response.headers()))
-        {
-            fault
+        let (status, headers) = (self.response.status(), self.response.headers());
+        let wrong = if coded(headers) {
+            Some("a transfer coding other than chunked")
         } else {
-            return Ok(self);
+            ambiguous(headers).or_else(|| match &self.switch {
+                Some(switch) => switch.fault(status, headers),
+                None => (status == StatusCode::SWITCHING_PROTOCOLS)
+                    .then_some("101 to a request that asked for no upgrade"),
+            })
         };
-        Err(Denied::new(Denial::UpstreamBroken, wrong))
+        match wrong {
+            Some(wrong) => Err(Denied::new(Denial::UpstreamBroken, wrong)),
+            None => Ok(self),
+        }
     }
 
     /// Passes it on.
@@ -151,14 +146,12 @@ impl<K: Upstream> Answered<K> {
             response,
             sender,
             received,
-            client_upgrade,
+            switch,
         } = self;
         let status = response.status();
         account.status = status.as_u16();
-        if status == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(client) = client_upgrade
-        {
-            return switch(connection, response, sender, client, account);
+        if let Some(switch) = switch.filter(|switch| switch.is_agreed(status)) {
+            return carry(connection, response, sender, *switch, account);
         }
         let (mut parts, inner) = response.into_parts();
         forwarded::strip_hop_by_hop(&mut parts.headers);
@@ -176,28 +169,20 @@ impl<K: Upstream> Answered<K> {
     }
 }
 
-fn switch<C: Client, K: Upstream>(
+/// The bytes are no longer HTTP from here on.
+fn carry<C: Client, K: Upstream>(
     connection: &Arc<Connection<C>>,
     mut response: Response<Incoming>,
     sender: K,
-    client: hyper::upgrade::OnUpgrade,
+    switch: Switch,
     mut account: Account,
 ) -> Answer<K> {
     let upstream = hyper::upgrade::on(&mut response);
-    // HTTP/2 has no upgrades: a stream becomes a WebSocket by a plain success (RFC 8441 section 5)
-    let in_stream = response.extensions().get::<WebSocket>().is_some();
     let protocol = response.headers().get(header::UPGRADE).cloned();
     let mut headers = std::mem::take(response.headers_mut());
     forwarded::strip_hop_by_hop(&mut headers);
-    if in_stream {
-        headers.remove(header::SEC_WEBSOCKET_ACCEPT);
-        account.status = StatusCode::OK.as_u16();
-    } else {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = protocol {
-            headers.insert(header::UPGRADE, protocol);
-        }
-    }
+    let (client, status) = switch.accept(&mut headers, protocol);
+    account.status = status.as_u16();
     let shown = Account {
         record: None,
         began: account.began,
@@ -220,9 +205,7 @@ fn switch<C: Client, K: Upstream>(
     });
     connection.drain.spawn(task);
     let mut answer = Response::new(ResponseBody::Own(None, shown));
-    if !in_stream {
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    }
+    *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer
 }

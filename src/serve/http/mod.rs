@@ -315,12 +315,6 @@ impl<C: Client> Connection<C> {
         })
     }
 
-    /// The peer's address and ours; `None` where there is no address to tell.
-    pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let local = self.client.local();
-        (!local.is_unspecified()).then(|| (self.source, SocketAddr::new(local, 0)))
-    }
-
     /// Ids of a new trace: the connection's random id, and a keyed hash of it and a count. One
     /// hash and no system call for each request.
     pub(crate) fn trace_ids(&self) -> trace::Ids {
@@ -351,15 +345,19 @@ impl<C: Client> Connection<C> {
         }
     }
 
-    /// The access line of a head that never became a request: hyper answered it itself, or it
-    /// did not come in time.
+    /// The access line of what never became a request: a head that was refused or did not come in
+    /// time, or a connection that may not go on.
     fn unanswered(&self, cause: &Denied) {
         let answered = matches!(
             cause.reason,
             Denial::HeaderTooLarge | Denial::TargetTooLarge | Denial::RequestInvalid
         );
         let late = matches!(cause.reason, Denial::RequestTimeout | Denial::IdleTimeout);
-        if !(answered || late) || !self.rules.borrow().rules.access {
+        let over = matches!(
+            cause.reason,
+            Denial::RulesChanged | Denial::CertificateEnded
+        );
+        if !(answered || late || over) || !self.rules.borrow().rules.access {
             return;
         }
         Access {
@@ -374,7 +372,7 @@ impl<C: Client> Connection<C> {
                 0
             },
             total: self.activity.age(),
-            decision: if cause.reason == Denial::IdleTimeout {
+            decision: if over || cause.reason == Denial::IdleTimeout {
                 "ended"
             } else {
                 "refused"

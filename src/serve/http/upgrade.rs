@@ -1,5 +1,5 @@
-//! Upgrades (RFC 9110 section 7.8) and WebSockets over HTTP/2 (RFC 8441): once both sides have
-//! agreed, bytes pass as they are.
+//! Upgrades (RFC 9110 section 7.8), tunnels (section 9.3.6) and WebSockets over HTTP/2 (RFC 8441):
+//! once both sides have agreed, bytes pass as they are.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use aws_lc_rs::{
     digest::{SHA1_FOR_LEGACY_USE_ONLY, digest},
     rand,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header, request, uri};
 use hyper::{
     ext::Protocol,
     upgrade::{OnUpgrade, Upgraded},
@@ -19,57 +19,170 @@ use crate::{
     admit::{Denial, Denied},
     net::{RelayOptions, relay},
     serve::link::denied_by,
-    wire::base64,
+    wire::{base64, forwarded},
 };
 
 /// RFC 6455 section 1.3.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A WebSocket that was asked for in HTTP/2. The next hop is asked for it by an upgrade, with a key
-/// of ours: HTTP/2 has none.
-#[derive(Clone)]
-pub(crate) struct WebSocket {
-    key: String,
+/// What a request asks its connection, or its stream of HTTP/2, to become.
+pub(crate) enum Wanted {
+    /// An upgrade (RFC 9110 section 7.8).
+    Protocol(HeaderValue),
+    /// A WebSocket in a stream (RFC 8441 section 5).
+    WebSocket,
+    /// A tunnel (RFC 9110 section 9.3.6) to a port of the host.
+    Tunnel { port: Option<u16> },
 }
 
-impl WebSocket {
-    /// Whether a request asks for one (RFC 8441 section 5).
-    pub(crate) fn is_asked<B>(request: &Request<B>) -> bool {
-        let protocol = || request.extensions().get::<Protocol>();
-        request.version() == Version::HTTP_2
-            && request.method() == Method::CONNECT
-            && protocol().is_some_and(|protocol| protocol.as_ref() == b"websocket")
+impl Wanted {
+    /// What this request asks for, if that is anything we know.
+    pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
+        if request.method() != Method::CONNECT {
+            let http1 = request.version() == Version::HTTP_11;
+            let protocol = http1.then(|| forwarded::requested_upgrade(request.headers()));
+            return protocol.flatten().map(Self::Protocol);
+        }
+        match request.extensions().get::<Protocol>() {
+            None => Some(Self::Tunnel {
+                port: request.uri().port_u16(),
+            }),
+            Some(protocol) => (protocol.as_ref() == b"websocket").then_some(Self::WebSocket),
+        }
     }
 
-    /// Turns the request into one for an upgrade (RFC 6455 section 4.1).
-    pub(crate) fn ask(parts: &mut request::Parts) -> Result<Self, Denied> {
-        let mut nonce = [0; 16];
-        rand::fill(&mut nonce)
-            .map_err(|error| Denied::new(Denial::UpstreamUnreachable, error.to_string()))?;
-        let key = base64::encode(&nonce);
-        let value = HeaderValue::from_str(&key)
-            .map_err(|error| Denied::new(Denial::RequestInvalid, error.to_string()))?;
-        parts.method = Method::GET;
-        let headers = &mut parts.headers;
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::SEC_WEBSOCKET_ACCEPT);
-        headers.insert(header::SEC_WEBSOCKET_KEY, value);
-        Ok(Self { key })
+    /// Writes it into the request to the next hop, whose headers are ours already.
+    pub(crate) fn ask(
+        self,
+        client: OnUpgrade,
+        parts: &mut request::Parts,
+        host: &str,
+    ) -> Result<Box<Switch>, Denied> {
+        let form = match self {
+            Self::Protocol(protocol) => {
+                upgrade_to(&mut parts.headers, protocol);
+                Form::Upgrade
+            }
+            Self::WebSocket => ask_websocket(parts)?,
+            Self::Tunnel { port } => ask_tunnel(parts, host, port)?,
+        };
+        Ok(Box::new(Switch { client, form }))
     }
+}
 
+fn upgrade_to(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol);
+}
+
+fn invalid(error: &dyn std::fmt::Display) -> Denied {
+    Denied::new(Denial::RequestInvalid, error.to_string())
+}
+
+/// The next hop is asked by an upgrade, with a key of ours: HTTP/2 has none (RFC 6455 section 4.1).
+fn ask_websocket(parts: &mut request::Parts) -> Result<Form, Denied> {
+    let mut nonce = [0; 16];
+    rand::fill(&mut nonce)
+        .map_err(|error| Denied::new(Denial::UpstreamUnreachable, error.to_string()))?;
+    let key = base64::encode(&nonce);
+    let value = HeaderValue::from_str(&key).map_err(|error| invalid(&error))?;
+    parts.method = Method::GET;
+    let headers = &mut parts.headers;
+    upgrade_to(headers, HeaderValue::from_static("websocket"));
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+    headers.insert(header::SEC_WEBSOCKET_KEY, value);
+    Ok(Form::WebSocket { key })
+}
+
+/// The target is in authority form (RFC 9112 section 3.2.3), and `Host` says the same.
+fn ask_tunnel(parts: &mut request::Parts, host: &str, port: Option<u16>) -> Result<Form, Denied> {
+    let port = port.ok_or_else(|| invalid(&"CONNECT without a port"))?;
+    let end = format!(":{port}");
+    let text = if host.ends_with(&end) {
+        host.to_owned()
+    } else {
+        [host, &end].concat()
+    };
+    let value = HeaderValue::from_str(&text).map_err(|error| invalid(&error))?;
+    parts.uri = text
+        .parse()
+        .map_err(|error: uri::InvalidUri| invalid(&error))?;
+    parts.headers.insert(header::HOST, value);
+    Ok(Form::Tunnel)
+}
+
+/// A change of protocol that the next hop was asked for.
+pub(crate) struct Switch {
+    client: OnUpgrade,
+    form: Form,
+}
+
+enum Form {
+    Upgrade,
+    /// With the key that the answer's accept value has to come from.
+    WebSocket {
+        key: String,
+    },
+    Tunnel,
+}
+
+impl Switch {
     /// What is wrong with the answer.
     pub(super) fn fault(&self, status: StatusCode, headers: &HeaderMap) -> Option<&'static str> {
-        if status != StatusCode::SWITCHING_PROTOCOLS {
+        let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+        match &self.form {
+            Form::Upgrade => None,
+            Form::Tunnel => switched.then_some("101 to a CONNECT"),
             // whoever asked would take it for a WebSocket
-            return status
+            Form::WebSocket { .. } if !switched => status
                 .is_success()
-                .then_some("neither 101 nor an error to a WebSocket's handshake");
+                .then_some("neither 101 nor an error to a WebSocket's handshake"),
+            Form::WebSocket { key } => {
+                let both = [key.as_str(), GUID].concat();
+                let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, both.as_bytes());
+                let expected = base64::encode(hash.as_ref());
+                let accept = headers.get(header::SEC_WEBSOCKET_ACCEPT);
+                let agreed = accept.is_some_and(|accept| accept.as_bytes() == expected.as_bytes());
+                (!agreed).then_some("101 without the Sec-WebSocket-Accept of its key")
+            }
         }
-        let both = [self.key.as_str(), GUID].concat();
-        let expected = base64::encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, both.as_bytes()).as_ref());
-        let accept = headers.get(header::SEC_WEBSOCKET_ACCEPT);
-        let agreed = accept.is_some_and(|accept| accept.as_bytes() == expected.as_bytes());
-        (!agreed).then_some("101 without the Sec-WebSocket-Accept of its key")
+    }
+
+    /// Whether this answer agrees to it.
+    pub(super) fn is_agreed(&self, status: StatusCode) -> bool {
+        match self.form {
+            Form::Upgrade | Form::WebSocket { .. } => status == StatusCode::SWITCHING_PROTOCOLS,
+            Form::Tunnel => status.is_success(),
+        }
+    }
+
+    /// The client's side, and the status that tells it; the headers lose what says nothing there.
+    pub(super) fn accept(
+        self,
+        headers: &mut HeaderMap,
+        protocol: Option<HeaderValue>,
+    ) -> (OnUpgrade, StatusCode) {
+        let status = match self.form {
+            Form::Upgrade => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                if let Some(protocol) = protocol {
+                    headers.insert(header::UPGRADE, protocol);
+                }
+                StatusCode::SWITCHING_PROTOCOLS
+            }
+            // a stream becomes one by a plain success (RFC 8441 section 5)
+            Form::WebSocket { .. } => {
+                headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+                StatusCode::OK
+            }
+            // RFC 9110 section 9.3.6
+            Form::Tunnel => {
+                headers.remove(header::CONTENT_LENGTH);
+                StatusCode::OK
+            }
+        };
+        (self.client, status)
     }
 }
 

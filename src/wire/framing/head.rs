@@ -19,6 +19,7 @@ pub(super) struct Head {
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
+    connect: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,10 +39,14 @@ impl Head {
     }
 
     pub(super) fn asks_for_upgrade(&self) -> bool {
-        self.upgrade
+        self.upgrade || self.connect
     }
 
     pub(super) fn length(&self) -> Result<Length, Fault> {
+        // RFC 9110 section 9.3.6: it has none, and parsers that know that read on in another place
+        if self.connect && (self.length.is_some() || self.chunked) {
+            return Err(Fault::ConnectContent);
+        }
         match (self.length, self.chunked) {
             (Some(_), true) => Err(Fault::LengthAndCoding),
             (None, true) if self.old => Err(Fault::Coding),
@@ -66,6 +71,7 @@ impl Head {
                 (Begun::EmptyLine, true) => return Err(Fault::RequestLine),
                 (Begun::Not | Begun::EmptyLine, false) => {
                     self.old = request_line(line)?;
+                    self.connect = line.starts_with(b"CONNECT ");
                     self.begun = Begun::Fields;
                 }
                 (Begun::Fields, true) => return Ok(Some(end)),

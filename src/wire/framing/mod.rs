@@ -60,6 +60,9 @@ pub enum Fault {
     /// Anything but one `chunked`.
     #[error("Transfer-Encoding is anything but one \"chunked\" in HTTP/1.1")]
     Coding,
+    /// A CONNECT request with a body.
+    #[error("a CONNECT request with Content-Length or Transfer-Encoding")]
+    ConnectContent,
     /// Longer than `limits.header_bytes`.
     #[error("the head is longer than limits.header_bytes")]
     HeadTooLarge,
@@ -90,7 +93,7 @@ pub enum Stop {
     Head(Fault),
     /// The body under way is refused, and the request with it.
     Body(Fault),
-    /// The request asks for an upgrade: what follows is the next request only if it is not granted.
+    /// The request asks for an upgrade or a tunnel: what follows is the next request only if it is not granted.
     Upgrade,
 }
 

@@ -36,7 +36,6 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 #[case("\r\nGET /a?b=c&d HTTP/1.0\r\n\r\n")]
 #[case("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")]
 #[case("GET HTTP://a/b HTTP/1.1\r\nHost: a\r\n\r\n")]
-#[case("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n")]
 #[case("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello")]
 #[case("POST / HTTP/1.1\r\ncontent-length:0\r\n\r\n")]
 #[case("POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")]
@@ -74,6 +73,14 @@ fn what_has_one_reading_passes(#[case] request: &str) {
 #[case("GET http:// HTTP/1.1\r\n\r\n", Fault::Target)]
 #[case("GET /a#b HTTP/1.1\r\n\r\n", Fault::Target)]
 #[case("CONNECT /a HTTP/1.1\r\n\r\n", Fault::Target)]
+#[case(
+    "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 2\r\n\r\nab",
+    Fault::ConnectContent
+)]
+#[case(
+    "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    Fault::ConnectContent
+)]
 #[case("GET /\u{e9} HTTP/1.1\r\n\r\n", Fault::Target)]
 #[case("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Fault::Folded)]
 #[case("GET / HTTP/1.1\r\n A: b\r\n\r\n", Fault::Folded)]
@@ -236,6 +243,9 @@ fn an_upgrade_stops_behind_its_request() {
     // it was not granted: the rest is the next request
     let verdict = guard.judge(GET.as_bytes());
     assert_eq!((verdict.pass, verdict.stop), (GET.len(), None));
+    let tunnel = "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n";
+    let bytes = [tunnel, GET].concat();
+    assert_eq!(whole(bytes.as_bytes()), (tunnel.len(), Some(Stop::Upgrade)));
     let posted = ask
         .replace("GET", "POST")
         .replace("Host: a", "Content-Length: 2");

@@ -42,12 +42,18 @@ impl Drop for Server {
     }
 }
 
-#[test]
-fn calls_of_every_kind_pass_with_their_trailers() {
+#[rstest::rstest]
+#[case("tcp")]
+#[case("http")]
+fn calls_of_every_kind_pass_with_their_trailers(#[case] acceptor: &str) {
     let world = World::new();
     let address = world.address();
     let _server = Server::start(&address.to_string());
-    let chain = Chain::new(world, address, "", "protocol = \"h2\"");
+    let h2 = "protocol = \"h2\"";
+    let chain = match acceptor {
+        "http" => Chain::both(world, &address.to_string(), h2, "", h2),
+        _ => Chain::new(world, address, "", h2),
+    };
     let trust = chain.world.authority.trust();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/http/grpc_client.py");
     let edge = chain.edge.to_string();

@@ -19,6 +19,7 @@ mod raw;
 mod semantics;
 mod signed;
 mod streaming;
+mod tunnel;
 mod upgrade;
 
 use std::net::SocketAddr;
