@@ -2,6 +2,7 @@
 //! checked, then everything is bound, then it runs.
 
 pub mod admin;
+pub mod crl_numbers;
 pub mod demo;
 pub mod exposure;
 pub mod load;

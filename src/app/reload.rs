@@ -7,7 +7,10 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::load::{Loaded, LoadedListener, load};
+use super::{
+    crl_numbers::CrlNumbers,
+    load::{Loaded, LoadedListener, load},
+};
 use crate::{
     clock,
     config::{self, ListenAddress},
@@ -16,7 +19,6 @@ use crate::{
     net::{BindError, Inherited, Listener},
     serve::Serving,
     telemetry::metrics::Metrics,
-    tls::Verification,
 };
 
 /// One bound listener.
@@ -205,26 +207,21 @@ impl Process {
 
     /// When certificates and CRLs end, for whoever watches the metrics.
     fn tell_ends(&self, loaded: &Loaded) {
-        let lists = |verification: &Verification| {
-            for crl in verification.crls().iter().flat_map(|set| set.lists()) {
-                self.metrics.crl(&crl.issuer, crl.next_update.0);
-            }
-        };
+        for crl in loaded.crls() {
+            self.metrics.crl(&crl.issuer, crl.next_update.0);
+        }
         self.metrics
             .certificate("identity", loaded.identity.not_after.0);
-        lists(&loaded.identity.verification);
         for listener in &loaded.listeners {
             let Some(edge) = &listener.edge else { continue };
             let whose = format!("listener {}", listener.name);
             self.metrics.certificate(&whose, edge.not_after.0);
-            edge.verification.iter().for_each(|v| lists(v));
         }
         for (name, backend) in loaded.backends.iter() {
             let generation = backend.generation();
             if !Arc::ptr_eq(generation, &loaded.identity) {
                 let whose = format!("backend {name}");
                 self.metrics.certificate(&whose, generation.not_after.0);
-                lists(&generation.verification);
             }
         }
     }
@@ -233,6 +230,7 @@ impl Process {
         let now = clock::now();
         self.metrics.reloaded(Some(now.0));
         self.tell_ends(&loaded);
+        CrlNumbers::of(loaded.common()).keep(&loaded);
         for warning in &loaded.warnings {
             tracing::warn!(%warning, "configuration");
         }

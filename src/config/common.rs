@@ -27,7 +27,14 @@ pub(super) struct Head {
     pub(super) limits: Limits,
     pub(super) admin: Option<Admin>,
     pub(super) log: Log,
-    pub(super) workers: usize,
+    pub(super) runtime: Runtime,
+}
+
+/// `[runtime]`.
+#[derive(Default)]
+pub(super) struct Runtime {
+    workers: usize,
+    state_dir: Option<PathBuf>,
 }
 
 /// Reads the tables that both roles have. `per_ip` is the role's default.
@@ -49,7 +56,7 @@ pub(super) fn head(root: &Table<'_>, per_ip: usize) -> Head {
         ),
         admin: root.get("admin").and_then(|value| read_admin(&value)),
         log: read_log(root.get("log").as_ref()),
-        workers: read_workers(root.get("runtime").as_ref()),
+        runtime: read_runtime(root.get("runtime").as_ref()),
     }
 }
 
@@ -63,7 +70,8 @@ impl Head {
             tls: self.tls,
             admin: self.admin,
             log: self.log,
-            workers: self.workers,
+            workers: self.runtime.workers,
+            state_dir: self.runtime.state_dir,
             warnings: notes.take_warnings(),
         })
     }
@@ -270,13 +278,17 @@ fn read_filter(text: &str) -> Result<String, String> {
         .map_err(|error| format!("expected a tracing filter such as \"info\": {error}"))
 }
 
-fn read_workers(value: Option<&Value<'_>>) -> usize {
+fn read_runtime(value: Option<&Value<'_>>) -> Runtime {
     let Some(table) = value.and_then(|value| value.table("[runtime]")) else {
-        return 0;
+        return Runtime::default();
     };
     let workers = table
         .get("workers")
         .and_then(|value| value.number(0..=MOST_WORKERS));
+    let state_dir = table.get("state_dir").and_then(|value| value.folder());
     table.finish();
-    workers.and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
+    Runtime {
+        workers: workers.and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+        state_dir,
+    }
 }

@@ -370,12 +370,17 @@ impl<'a> Value<'a> {
 
     /// A file; from now on it counts as named.
     pub(super) fn path(&self) -> Option<PathBuf> {
-        let path = self.judged("a path", |text| match text {
+        let path = self.folder()?;
+        self.notes.name(&path, self.span.clone());
+        Some(path)
+    }
+
+    /// A folder: it is not watched.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        self.judged("a path", |text| match text {
             "" => Err("expected a path".to_owned()),
             _ if text.contains('\0') => Err("a path has no NUL".to_owned()),
             _ => Ok(self.joined(text)),
-        })?;
-        self.notes.name(&path, self.span.clone());
-        Some(path)
+        })
     }
 }

@@ -64,6 +64,8 @@ pub struct Common {
     pub log: Log,
     /// `[runtime] workers`; 0: one per available core.
     pub workers: usize,
+    /// `[runtime] state_dir`: what has to outlive the process.
+    pub state_dir: Option<PathBuf>,
     /// Every `danger_` key that is set and every safety that is absent (no CRL): said at start.
     pub warnings: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! One link connection: resolve, connect, handshake, OPEN, admission.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncWriteExt;
@@ -85,9 +85,14 @@ impl Dialler {
     }
 
     async fn handshake(&self, tls: &ClientTls) -> Result<Connected<Buffered<Socket>>, Denied> {
-        let socket = net::dial(&self.address, self.bind)
-            .await
-            .map_err(|error| Denied::new(Denial::UpstreamUnreachable, error.to_string()))?;
+        let socket = net::dial(&self.address, self.bind).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::ConnectionReset {
+                // accepted, and cut before we looked: so ends a source that is not trusted
+                alert::explain(&error, Side::Client)
+            } else {
+                Denied::new(Denial::UpstreamUnreachable, error.to_string())
+            }
+        })?;
         connect(
             Buffered::new(socket),
             tls,

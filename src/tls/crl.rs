@@ -71,10 +71,35 @@ impl Crl {
 
     /// By number where both have one, else by date.
     pub(super) fn older_than(&self, other: &Self) -> bool {
-        match (&self.number, &other.number) {
+        self.is_older_than(other.number.as_ref(), other.this_update)
+    }
+
+    /// Whether a list of the same line with this number and date is newer.
+    #[must_use]
+    pub fn is_older_than(&self, number: Option<&Serial>, this_update: UnixSeconds) -> bool {
+        match (&self.number, number) {
             (Some(a), Some(b)) => (a.0.len(), &a.0) < (b.0.len(), &b.0),
-            _ => self.this_update < other.this_update,
+            _ => self.this_update < this_update,
         }
+    }
+
+    /// Names the list's line (issuer, key and scope), in hexadecimal.
+    #[must_use]
+    pub fn line_id(&self) -> String {
+        let parts = [
+            Some(&self.line.issuer),
+            self.line.key.as_ref(),
+            self.line.scope.as_ref(),
+        ];
+        let mut bytes = Vec::new();
+        for part in parts {
+            let length = part.map_or(u64::MAX, |part| {
+                u64::try_from(part.len()).unwrap_or(u64::MAX - 1)
+            });
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(part.into_iter().flatten());
+        }
+        Sha256::of(&bytes).to_string()
     }
 
     pub(super) fn signature_is_good(

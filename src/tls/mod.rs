@@ -18,6 +18,7 @@ pub mod server;
 pub mod verify;
 
 pub use client::{ClientTls, NameCheck};
+pub use crl::Crl;
 pub use error::{MaterialError, SetupError};
 pub use generation::{EdgeMaterial, Generation, LinkRole};
 pub use handshake::{Accepted, Connected, Judge, SessionFacts, accept, connect};

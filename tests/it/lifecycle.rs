@@ -902,3 +902,51 @@ fn the_admin_listener_speaks_tls_where_it_is_told_to() {
         "200"
     );
 }
+
+#[test]
+fn a_list_that_goes_back_is_refused_over_restarts_too() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let before = std::fs::read_to_string(world.authority.crl()).unwrap();
+    world.authority.write_crls(CrlOptions::default()).unwrap();
+    let after = std::fs::read_to_string(world.authority.crl()).unwrap();
+    let (gateway, acceptor, _) = world.chain(&backend.address.to_string());
+    let config = acceptor.config.clone();
+    drop((gateway, acceptor));
+
+    let publish = |text: &str| {
+        portcullis::pki::store::write_file(&world.authority.crl(), text.as_bytes(), 0o644).unwrap();
+    };
+    let run = |command: &[&str]| {
+        let out = Command::new(BINARY)
+            .env("STATE_DIRECTORY", world.path("state"))
+            .args(command)
+            .arg(&config)
+            .output()
+            .unwrap();
+        let said = [out.stderr, out.stdout].concat();
+        (out.status.code(), String::from_utf8(said).unwrap())
+    };
+    publish(&before);
+    for command in [&["acceptor", "--config"][..], &["check"]] {
+        let (code, said) = run(command);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(
+            said.contains("which this host has had in force: a revocation could be lost")
+                && said.contains("crl-numbers.json")
+                && said.contains("acceptor.toml:"),
+            "{said}"
+        );
+    }
+    publish(&after);
+    drop(Running::start("acceptor", &config));
+
+    // a memory that can't be read refuses too
+    world.write("state/crl-numbers.json", "{\"schema\": 99, \"lists\": {}}");
+    let (code, said) = run(&["acceptor", "--config"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("its schema is 99, this version knows 1"),
+        "{said}"
+    );
+}

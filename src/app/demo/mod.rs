@@ -200,6 +200,9 @@ key         = "pki/certs/acceptor/legacy/key.pem"
 trust       = "pki/trust.pem"
 crl         = "pki/crl.pem"
 
+[runtime]
+state_dir   = "state"
+
 [[listener]]
 name        = "legacy"
 address     = "{address}"
@@ -218,6 +221,9 @@ certificate = "pki/certs/gateway/edge-1/cert.pem"
 key         = "pki/certs/gateway/edge-1/key.pem"
 trust       = "pki/trust.pem"
 crl         = "pki/crl.pem"
+
+[runtime]
+state_dir   = "state"
 
 [[listener]]
 name        = "public"

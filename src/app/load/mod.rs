@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use rustls_pki_types::ServerName as TlsName;
 
 use self::problems::Problems;
-use super::admin::AdminAccess;
+use super::{admin::AdminAccess, crl_numbers::CrlNumbers};
 use crate::{
     clock,
     config::{self, CertificateFiles, Common, Config, ListenAddress, ServerName, TlsOptions},
@@ -18,7 +18,7 @@ use crate::{
     gateway::BackendRuntime,
     serve::Snapshot,
     telemetry::metrics::Metrics,
-    tls::{EdgeMaterial, Generation, LinkRole, ServerTls},
+    tls::{Crl, EdgeMaterial, Generation, LinkRole, ServerTls, revocation::CrlSet},
 };
 
 /// A configuration whose every file is loaded.
@@ -60,6 +60,19 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// Every CRL in force.
+    pub fn crls(&self) -> impl Iterator<Item = &Crl> {
+        let edges = self.listeners.iter().filter_map(|l| l.edge.as_ref());
+        let backends = self.backends.values().map(|b| &b.generation().verification);
+        std::iter::once(&self.identity.verification)
+            .chain(backends)
+            .chain(edges.filter_map(|edge| edge.verification.as_ref()))
+            .filter_map(|verification| verification.crls())
+            .flat_map(CrlSet::lists)
+    }
+}
+
 /// Loads what `config` names. `previous` is what is in force: its CRL numbers never go back.
 ///
 /// # Errors
@@ -80,6 +93,10 @@ pub fn load(
             acceptor::parts(acceptor, metrics, drain, previous, &mut problems)
         }
     };
+    if let Some(loaded) = &loaded {
+        let numbers = CrlNumbers::of(loaded.common());
+        problems.keep_all(numbers.judge(loaded.crls()));
+    }
     match loaded {
         Some(loaded) if problems.is_empty() => Ok(loaded),
         _ => Err(problems.placed(source)),

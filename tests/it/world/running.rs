@@ -52,6 +52,7 @@ impl Running {
         let log = config.with_extension("log");
         let out = File::create(&log).unwrap();
         let child = command
+            .env("STATE_DIRECTORY", config.with_file_name("state"))
             .args([role, "--config", config.to_str().unwrap()])
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
