@@ -10,7 +10,7 @@ use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, CancelRequest, Closed, LinkSupervision, Role, link},
+    serve::{Admitted, BoxFuture, CancelRequest, Closed, LinkSupervision, Role, link, spread},
     telemetry::access::Access,
 };
 
@@ -123,7 +123,7 @@ impl TcpGateway {
             backend: Arc::clone(lease.backend()),
             acceptor: lease.acceptor().to_owned(),
             chain,
-            until,
+            until: spread(until),
             rules: supervision.rules(),
         };
         let ended = async {

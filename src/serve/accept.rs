@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Admitted, CancelRequest, Closed, Snapshot, Supervision, new_connection_id,
     preface::{self, Claimed, Start},
+    spread,
     table::{Slot, Table},
 };
 use crate::{
@@ -334,7 +335,7 @@ impl Serving {
         let supervision = Supervision::new(
             seen.source.ip(),
             chain,
-            accepted.grant.until,
+            spread(accepted.grant.until),
             rules,
             self.retired.clone(),
         );

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 pub use accept::Serving;
 pub use aside::Aside;
 pub use rules::{ListenerRules, Snapshot};
+pub(crate) use supervise::spread;
 pub use supervise::{LinkSupervision, Supervision};
 
 use crate::{

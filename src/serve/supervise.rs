@@ -1,6 +1,13 @@
 //! Ends a live connection that the rules no longer admit, or whose certificate has ended.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -16,6 +23,23 @@ use crate::{
 /// Longest sleep before the wall clock is read again: it may have been set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
+/// Connections that end with one certificate end within so many seconds of each other, not at once.
+const SPREAD: u32 = 60;
+
+/// When a connection of a chain that ends at `until` has to end: somewhere in the chain's last
+/// minute, so that the peers don't all come back in one instant. One that begins in the last two
+/// minutes has the whole time.
+pub(crate) fn spread(until: Option<UnixSeconds>) -> Option<UnixSeconds> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let until = until?;
+    if until.0.saturating_sub(clock::now().0) <= i64::from(2 * SPREAD) {
+        return Some(until);
+    }
+    // 37 and 60 have no common divisor: every second has its turn, and neighbours lie apart
+    let turn = COUNT.fetch_add(1, Ordering::Relaxed) % SPREAD;
+    Some(UnixSeconds(until.0 - i64::from(turn * 37 % SPREAD)))
+}
+
 /// How long the chain is good for, or that it is not.
 fn left(until: Option<UnixSeconds>) -> Result<Duration, Denied> {
     let Some(until) = until else {
@@ -25,7 +49,7 @@ fn left(until: Option<UnixSeconds>) -> Result<Duration, Denied> {
     if now > until {
         return Err(Denied::new(
             Denial::CertificateEnded,
-            "the chain's earliest not-after has passed",
+            "the chain's earliest not-after has come",
         ));
     }
     let seconds = until.0.saturating_sub(now.0).saturating_add(1);
@@ -150,5 +174,26 @@ impl LinkSupervision {
                 () = tokio::time::sleep(left) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ends_are_spread_over_the_last_minute() {
+        assert_eq!(spread(None), None);
+        let now = clock::now().0;
+        let soon = UnixSeconds(now + 100);
+        assert_eq!(spread(Some(soon)), Some(soon));
+        let later = UnixSeconds(now + 1000);
+        let ends: BTreeSet<i64> = (0..240)
+            .filter_map(|_| spread(Some(later)))
+            .map(|end| later.0 - end.0)
+            .collect();
+        assert_eq!(ends, (0..60).collect());
     }
 }

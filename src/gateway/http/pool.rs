@@ -36,6 +36,7 @@ use crate::{
             client::{Kind, SendFailed},
             send::Ways,
         },
+        spread,
     },
 };
 
@@ -72,7 +73,9 @@ struct Kept {
 struct LinkSender {
     kind: Kind,
     opened: Instant,
+    /// When its chain ends; from `retires` on it takes no new request.
     until: Option<UnixSeconds>,
+    retires: Option<UnixSeconds>,
     chain: Arc<[CertificateDer<'static>]>,
     acceptor: Arc<AcceptorState>,
 }
@@ -211,7 +214,7 @@ impl Shared {
     }
 
     fn fits(&self, link: &LinkSender) -> bool {
-        let over = link.until.is_some_and(|until| clock::now() > until);
+        let over = link.retires.is_some_and(|end| clock::now() > end);
         !over && link.opened.elapsed() < self.backend.config.pool.max_age
     }
 
@@ -319,6 +322,7 @@ impl Shared {
             kind,
             opened: Instant::now(),
             until,
+            retires: spread(until),
             chain,
             acceptor: Arc::clone(acceptor),
         })
