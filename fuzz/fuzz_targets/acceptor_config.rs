@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::config::{Config, parse};
+use portcullis::config::{Config, Requirement, parse};
 
 fuzz_target!(
     |text: &str| match parse(text, Path::new("/etc/portcullis/acceptor.toml")) {
@@ -15,6 +15,14 @@ fuzz_target!(
             };
             for listener in &acceptor.listeners {
                 assert!(!listener.rules.is_empty());
+                for rule in &listener.require {
+                    match rule {
+                        Requirement::Header(rule) => assert!(!rule.secrets.is_empty()),
+                        Requirement::Signature(rule) => {
+                            assert!(!rule.keys.is_empty() && !rule.components.is_empty());
+                        }
+                    }
+                }
                 for rule in &listener.rules {
                     assert!(!rule.gateways.0.is_empty());
                     match &rule.from {

@@ -5,7 +5,7 @@ pub mod http;
 pub mod tcp;
 
 pub use backend::{BACKEND_CONNECT_TIMEOUT, BackendDial, BackendStream};
-pub use http::HttpAcceptor;
+pub use http::{HttpAcceptor, Requirements};
 pub use tcp::TcpAcceptor;
 
 use crate::{

@@ -88,6 +88,12 @@ denials! {
     Misdirected, "misdirected", 421, Peer, Info, "the connection is not for the host that the request names", "the certificate shown on it must have that name, or a route must name it in host";
     NoRoute, "no_route", 404, Peer, Info, "no route matches", "see the routes of this listener";
     ClientNotAllowed, "client_not_allowed", 403, Peer, Info, "the route admits other clients", "see clients of the route";
+    SecretMissing, "secret_missing", 401, Peer, Warn, "the request has no proof of whom it comes from", "let the gateway's backend send it: credentials, for the require rule of this listener";
+    SecretRepeated, "secret_repeated", 403, Peer, Warn, "the request has a secret more than once", "two senders write it: one hop before the acceptor is enough";
+    SecretWrong, "secret_wrong", 403, Peer, Warn, "the request has another secret than the ones that are asked for", "compare the gateway's secret with the files in secrets of the require rule";
+    SignatureMissing, "signature_missing", 401, Peer, Warn, "the request is not signed", "let the gateway's backend sign it: credentials.signature";
+    SignatureWrong, "signature_wrong", 403, Peer, Warn, "the request is not signed as it has to be", "the detail says what is missing or wrong; see keys and components of the require rule";
+    SignatureStale, "signature_stale", 403, Peer, Warn, "the request's signature is not of now", "check the clocks of both hosts, and max_age of the require rule";
     RequestInvalid, "request_invalid", 400, Peer, Info, "the request is malformed or ambiguous", "the detail names the rule";
     RequestTimeout, "request_timeout", 408, Peer, Info, "the request head did not arrive in time", "see limits.header_timeout";
     RequestTooSlow, "request_too_slow", 408, Peer, Info, "the request body arrived slower than limits.body_min_rate", "see limits.body_min_rate";

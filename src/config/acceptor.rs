@@ -9,6 +9,7 @@ use super::{
     common::{Head, head, limits_over, tls_keys, tls_over},
     defaults,
     reader::{Table, Value},
+    require,
     values::{dial_address, networks, own_address, server_name, some_networks, some_peer_names},
 };
 use crate::identity::DnsName;
@@ -58,7 +59,7 @@ fn read_listener(table: Table<'_>, bound: &Bound<'_>, head: &Head) -> Option<Acc
             "\"tcp\": bytes pass as they are; \"http\": requests are parsed, checked and stamped",
         )
         .and_then(|value| value.word(&[("tcp", Mode::Tcp), ("http", Mode::Http)], &[]));
-    table.later(&["require"]);
+    let require = require::read(&table, mode);
     let http = HttpKeys::read(&table, mode);
     let tls = tls_over(&head.tls, table.get("tls").as_ref(), "[listener.tls]");
     let limits = limits_over(
@@ -116,6 +117,7 @@ fn read_listener(table: Table<'_>, bound: &Bound<'_>, head: &Head) -> Option<Acc
         proxy_from,
         expect_proxy: expect_proxy.is_some(),
         send_proxy,
+        require: require?,
         tls,
         limits,
     })

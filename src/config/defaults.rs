@@ -111,6 +111,9 @@ pub(super) const UNDERSCORE_HEADERS: UnderscoreHeaders = UnderscoreHeaders::Drop
 /// `signature.body_bytes`: a body that is signed is kept whole for so long as it takes.
 pub(super) const SIGNED_BODY: usize = 1 << 20;
 
+/// `max_age` of a signature that is required: a request takes seconds, and clocks differ by as much.
+pub(super) const SIGNATURE_AGE: Duration = Duration::from_secs(300);
+
 /// `digest.body_bytes`: forms and messages, not files; those are sent once, after a nonce was
 /// asked for.
 pub(super) const REPEATED_BODY: usize = 64 << 10;

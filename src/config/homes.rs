@@ -23,6 +23,7 @@ const HOMES: [(&str, &[&str]); 8] = [
             "source_address",
             "expect_proxy",
             "send_proxy",
+            "require",
         ],
     ),
     (

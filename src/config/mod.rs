@@ -12,7 +12,9 @@ mod identity;
 pub mod networks;
 mod notes;
 mod problem;
+mod proof;
 mod reader;
+mod require;
 pub mod secret;
 pub mod types;
 mod values;
@@ -26,6 +28,7 @@ use std::{
 use toml::de::DeTable;
 
 pub use problem::{Problem, Problems, Source};
+pub use require::{RequiredHeader, RequiredKey, RequiredSignature, Requirement};
 pub use types::*;
 
 use reader::{Notes, Table};

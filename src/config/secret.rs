@@ -12,6 +12,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::SecretRef;
+use crate::wire::base64;
 
 /// Fewer octets than this are guessed.
 pub const SHORTEST: usize = 16;
@@ -58,6 +59,15 @@ pub enum SecretError {
 }
 
 impl SecretError {
+    /// A value that can't be what it is to be.
+    #[must_use]
+    pub fn unfit(secret: &SecretRef, reason: &'static str) -> Self {
+        Self::Unfit {
+            place: secret.to_string(),
+            reason,
+        }
+    }
+
     /// The file that it is about, or what the secret is called where it is in none.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
@@ -84,6 +94,8 @@ enum Kept {
     Private,
     /// The folder keeps others out: the service manager's credentials.
     ByFolder,
+    /// Everybody may read it, and nobody else write it: a public key.
+    Public,
 }
 
 fn read_file(path: &Path, kept: Kept) -> Result<Zeroizing<Vec<u8>>, SecretError> {
@@ -94,11 +106,15 @@ fn read_file(path: &Path, kept: Kept) -> Result<Zeroizing<Vec<u8>>, SecretError>
     let file = File::open(path).map_err(failed)?;
     // of the open file, so that nothing can be swapped between the look and the read
     let meta = file.metadata().map_err(failed)?;
-    let who = if kept == Kept::ByFolder {
-        None
-    } else if meta.mode() & 0o006 != 0 {
+    let closed = match kept {
+        Kept::Private => 0o066,
+        Kept::ByFolder => 0,
+        Kept::Public => 0o022,
+    };
+    let open = meta.mode() & closed;
+    let who = if open & 0o006 != 0 {
         Some("everybody")
-    } else if meta.mode() & 0o060 != 0 && !in_group(meta.gid()) {
+    } else if open & 0o060 != 0 && !in_group(meta.gid()) {
         Some("a group that this process is not in")
     } else {
         None
@@ -163,14 +179,60 @@ pub fn load(secret: &SecretRef, allow_short: bool) -> Result<Zeroizing<Vec<u8>>,
     Ok(value)
 }
 
+/// Loads a shared key: the secret's text, or what that is base64 of.
+///
+/// # Errors
+/// It can't be had, or is none.
+pub fn load_key(secret: &SecretRef, is_base64: bool) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let text = load(secret, false)?;
+    if !is_base64 {
+        return Ok(text);
+    }
+    let octets = base64::decode(&text).map(Zeroizing::new);
+    let octets = octets.ok_or_else(|| SecretError::unfit(secret, "it is no base64"))?;
+    let allowed = matches!(secret, SecretRef::AllowShort(_));
+    if octets.is_empty() || octets.len() < SHORTEST && !allowed {
+        let reason = "fewer than 16 bytes of key: make it longer, or set \
+                      danger_short_secret = true";
+        return Err(SecretError::unfit(secret, reason));
+    }
+    Ok(octets)
+}
+
+/// Loads the whole value of a header.
+///
+/// # Errors
+/// It can't be had, or can't stand there.
+pub fn load_field(secret: &SecretRef) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let octets = load(secret, false)?;
+    // a receiver would cut it off, and compare something else (RFC 9110 section 5.5)
+    if octets.first() == Some(&b' ') || octets.last() == Some(&b' ') {
+        let reason = "a header's value begins and ends without a space";
+        return Err(SecretError::unfit(secret, reason));
+    }
+    Ok(octets)
+}
+
 /// Loads a secret that may have several lines, such as a private key in PEM, as it is.
 ///
 /// # Errors
 /// It can't be had.
 pub fn load_document(secret: &SecretRef) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    load_kept(secret, Kept::Private)
+}
+
+/// The same of a public key, which others may read and nobody else may write.
+///
+/// # Errors
+/// It can't be had.
+pub fn load_public(secret: &SecretRef) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    load_kept(secret, Kept::Public)
+}
+
+fn load_kept(secret: &SecretRef, kept: Kept) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     Ok(match secret {
-        SecretRef::AllowShort(inner) => return load_document(inner),
-        SecretRef::File(file) => read_private(file)?,
+        SecretRef::AllowShort(inner) => return load_kept(inner, kept),
+        SecretRef::File(file) => read_file(file, kept)?,
         SecretRef::Env(name) => from_environment(name)?,
         SecretRef::Credential(name) => {
             let folder =

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Source;
+use super::{Requirement, Source};
 use crate::{
     admit::DeniedList,
     identity::{DnsName, DnsPattern, PeerNames},
@@ -644,6 +644,8 @@ pub struct AcceptorListener {
     pub expect_proxy: bool,
     /// PROXY header to the backend.
     pub send_proxy: Option<ProxyVersion>,
+    /// `require`, in http mode: every one has to be met by each request.
+    pub require: Vec<Requirement>,
     /// TLS with this listener's table merged.
     pub tls: TlsOptions,
     /// Limits with this listener's table merged.

@@ -60,6 +60,13 @@ struct ByAcceptor {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySecret {
+    listener: String,
+    rule: String,
+    secret: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByResult {
     result: &'static str,
 }
@@ -81,6 +88,8 @@ pub struct Metrics {
     handshake: Family<ByListener, Histogram>,
     requests: Family<ByStatus, Counter>,
     request_duration: Family<ByListener, Histogram>,
+    refused: Family<ByReason, Counter>,
+    secret_used: Family<BySecret, Gauge>,
     connect: Family<ByBackend, Histogram>,
     connect_failed: Family<ByBackendReason, Counter>,
     backend_active: Family<ByBackend, Gauge>,
@@ -122,6 +131,8 @@ impl Metrics {
             handshake: Family::new_with_constructor(histogram),
             requests: Family::default(),
             request_duration: Family::new_with_constructor(histogram),
+            refused: Family::default(),
+            secret_used: Family::default(),
             connect: Family::new_with_constructor(histogram),
             connect_failed: Family::default(),
             backend_active: Family::default(),
@@ -184,6 +195,16 @@ impl Metrics {
             "From a request's head to its answer's end",
             Unit::Seconds,
             m.request_duration.clone(),
+        );
+        r.register(
+            "requests_refused",
+            "Requests refused, by reason",
+            m.refused.clone(),
+        );
+        r.register(
+            "secret_last_used_timestamp_seconds",
+            "When a request last proved itself by a secret; 0: never",
+            m.secret_used.clone(),
         );
         r.register_with_unit(
             "link_connect",
@@ -291,6 +312,7 @@ impl Metrics {
             handshake: self.handshake.get_or_create_owned(&by),
             requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
             request_duration: self.request_duration.get_or_create_owned(&by),
+            refused: reasons(&self.refused),
             exposed: self.exposed.clone(),
             by,
         })
@@ -327,6 +349,16 @@ impl Metrics {
             retries: self.retries.get_or_create_owned(&by),
             interim: self.interim.get_or_create_owned(&by),
         })
+    }
+
+    /// When one of a listener's secrets is used: `rule` asks for it, `secret` is where it is kept.
+    #[must_use]
+    pub fn secret(&self, listener: &str, rule: &str, secret: &str) -> LastUsed {
+        LastUsed(self.secret_used.get_or_create_owned(&BySecret {
+            listener: listener.to_owned(),
+            rule: rule.to_owned(),
+            secret: secret.to_owned(),
+        }))
     }
 
     /// A reload succeeded at this time, or failed.
@@ -388,6 +420,7 @@ pub struct ListenerMetrics {
     handshake: Histogram,
     requests: [Counter; 5],
     request_duration: Histogram,
+    refused: Vec<Counter>,
     /// Set only where it was looked: absence says nothing.
     exposed: Family<ByListener, Gauge>,
     by: ByListener,
@@ -440,6 +473,11 @@ impl ListenerMetrics {
         self.request_duration.observe(seconds);
     }
 
+    /// A request was refused.
+    pub fn refused(&self, reason: Denial) {
+        of(&self.refused, reason).map(Counter::inc);
+    }
+
     /// Whether the backend can be reached round us; `None`: can't be seen.
     pub fn exposed(&self, exposed: Option<bool>) {
         self.exposed
@@ -466,6 +504,26 @@ impl ListenerMetrics {
         all.map(|(denial, n)| (denial.code(), n.get()))
             .filter(|(_, n)| *n > 0)
             .collect()
+    }
+}
+
+/// When a secret was used last.
+#[derive(Clone, Debug)]
+pub struct LastUsed(Gauge);
+
+impl LastUsed {
+    /// It is used at this time.
+    pub fn at(&self, now: i64) {
+        // read first: it is written once a second, and shared by all workers
+        if self.0.get() != now {
+            self.0.set(now);
+        }
+    }
+
+    /// When it was; 0: never.
+    #[must_use]
+    pub fn get(&self) -> i64 {
+        self.0.get()
     }
 }
 

@@ -92,7 +92,16 @@ fn row(denial: Denial) -> Vec<String> {
 fn every_metric_is_described_with_its_type_and_labels() {
     let world = World::new();
     let backend = Backend::echo(world.address());
-    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    world.write("secret", "correct-horse-battery");
+    let second = world.acceptor_text_in(
+        "http",
+        world.address(),
+        &backend.address.to_string(),
+        "danger_any_source = true\n[[listener.require]]\nkind = \"header\"\nheader = \"X-S\"\n\
+         secrets = [{ file = \"secret\" }]",
+    );
+    let second = second.replace("\"legacy\"", "\"second\"");
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), &second);
     let health = "health = { interval = \"100ms\" }\n";
     let (gateway, edge) = world.plain_gateway("tcp", link, "", health);
     drop(world.client().connect(edge, "site.test").unwrap());
@@ -258,7 +267,9 @@ fn collect(table: &str, keys: &toml::Table, into: &mut Vec<(String, String)>) {
             }
             ("", "listener" | "route") => format!("[[{key}]]"),
             ("[identity]", "trust_bundle") => "[[identity.trust_bundle]]".to_owned(),
-            ("[[listener]]", "rule" | "tls_certificate") => format!("[[listener.{key}]]"),
+            ("[[listener]]", "rule" | "require" | "tls_certificate") => {
+                format!("[[listener.{key}]]")
+            }
             ("" | "[[listener]]" | "[backend.NAME]", "tls" | "limits" | "identity") | ("", _) => {
                 format!("[{key}]")
             }
@@ -307,6 +318,8 @@ fn every_key_that_the_reader_asks_for_is_described() {
         include_str!("../../src/config/bound.rs"),
         include_str!("../../src/config/common.rs"),
         include_str!("../../src/config/identity.rs"),
+        include_str!("../../src/config/proof.rs"),
+        include_str!("../../src/config/require.rs"),
         include_str!("../../src/config/values.rs"),
         include_str!("../../src/config/gateway/mod.rs"),
         include_str!("../../src/config/gateway/backend.rs"),

@@ -4,6 +4,7 @@
 
 mod pool;
 mod request;
+mod require;
 mod rewrite;
 
 use std::{
@@ -25,6 +26,7 @@ use tokio::{
     sync::watch,
 };
 
+pub use self::require::Requirements;
 use self::{pool::Pool, rewrite::Certificate};
 use super::{BackendDial, backend::SharedDial};
 use crate::{
@@ -55,6 +57,8 @@ pub struct HttpAcceptor {
     backend: SharedDial,
     protocol: BackendProtocol,
     client_cert_header: ClientCertHeader,
+    /// What each request has to prove.
+    require: Option<Box<Requirements>>,
     /// The URI in our own certificate.
     own_uri: Option<String>,
     pool: Pool,
@@ -134,6 +138,7 @@ impl HttpAcceptor {
     pub fn new(
         listener: &AcceptorListener,
         backend: BackendDial,
+        require: Option<Requirements>,
         own_uri: Option<String>,
         metrics: &Metrics,
         drain: Drain,
@@ -157,6 +162,7 @@ impl HttpAcceptor {
             backend,
             protocol: listener.protocol,
             client_cert_header: listener.client_cert_header,
+            require: require.map(Box::new),
             own_uri,
             metrics: metrics.listener(&listener.name),
             requests,

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -72,7 +72,14 @@ pub(super) async fn answer(
     };
     match answered {
         Ok(answered) => answered.respond(&connection, account),
-        Err(denied) => refuse(&connection, &denied, &request_id, account),
+        Err(denied) => {
+            let mut answer = refuse(&connection, &denied, &request_id, account);
+            let require = acceptor.as_ref().and_then(|a| a.require.as_deref());
+            if let Some(require) = require.filter(|_| answer.status() == StatusCode::UNAUTHORIZED) {
+                require.challenge(answer.headers_mut());
+            }
+            answer
+        }
     }
 }
 
@@ -208,6 +215,11 @@ async fn forward(
     let wanted = wanted.filter(|_| http1);
     let client_side = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    let require = acceptor.require.as_deref();
+    let expected = match require {
+        Some(require) => require.judge(&mut parts, body.is_end_stream())?,
+        None => None,
+    };
     // hyper tells nobody of an interim answer in HTTP/2: there the body is asked for at once
     let expects = http1
         && parts.version != Version::HTTP_10
@@ -237,6 +249,12 @@ async fn forward(
     parts.extensions.clear();
     let (mut body, received) = RequestBody::new(body, &acceptor.limits);
     account.received = Some(Arc::clone(&received));
+    if let Some(require) = require {
+        body = body.without(require.names());
+    }
+    if let Some(expected) = expected {
+        body = body.hashed(expected);
+    }
     let mut awaited = None;
     if expects {
         let (held, asked) = expect::hold();

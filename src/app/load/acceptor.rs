@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Loaded, LoadedListener, identity, problems::Problems, tls_name, whole};
 use crate::{
-    acceptor::{BackendDial, HttpAcceptor, TcpAcceptor},
+    acceptor::{BackendDial, HttpAcceptor, Requirements, TcpAcceptor},
     admit::{OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
     config::{self, AcceptorConfig, AcceptorListener, BackendProtocol, Common, Config, Mode},
     drain::Drain,
@@ -28,7 +28,9 @@ pub(super) fn parts(
         drop(metrics.listener(&name));
         let rules = rules(&config.common, listener, identity.as_deref(), problems);
         let dial = backend_dial(listener, problems);
-        if let (Some(rules), Some(backend)) = (rules, dial) {
+        let require = Requirements::load(&listener.require, &name, metrics);
+        let require = problems.keep_all(require);
+        if let (Some(rules), Some(backend), Some(require)) = (rules, dial, require) {
             let access = config.common.log.access;
             let role: Arc<dyn Role> = match listener.mode {
                 Mode::Tcp => Arc::new(TcpAcceptor {
@@ -43,6 +45,7 @@ pub(super) fn parts(
                     Arc::new(HttpAcceptor::new(
                         listener,
                         backend,
+                        require,
                         own.cloned(),
                         metrics,
                         drain.clone(),

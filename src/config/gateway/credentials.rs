@@ -6,17 +6,11 @@ use super::super::{
     Authorization, ClientAuthentication, Credentials, DialAddress, DigestLogin, Login, OAuth2,
     RequestSignature, SecretHeader, SecretRef, ServerName, TlsOptions,
     common::Head,
-    defaults,
+    defaults, proof,
     reader::{Table, Value},
     values::{secret, size},
 };
-use crate::{
-    identity::DnsName,
-    wire::{
-        forwarded,
-        signature::{Algorithm, Component},
-    },
-};
+use crate::{identity::DnsName, wire::forwarded};
 
 /// More than any backend asks for.
 const MOST_HEADERS: usize = 16;
@@ -181,7 +175,7 @@ fn read_header(
     let place = table.need("name", "the header's name: \"X-Backend-Secret\"");
     let name = place
         .as_ref()
-        .and_then(|value| value.judged("the name of a header", judge_name));
+        .and_then(|value| value.judged("the name of a header", proof::judge_name));
     if let (Some(name), Some(place)) = (&name, &place) {
         let clash = taken
             .iter()
@@ -204,58 +198,29 @@ fn read_header(
     })
 }
 
-fn judge_name(text: &str) -> Result<HeaderName, String> {
-    let name = HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_invalid| "expected letters, digits and hyphens".to_owned())?;
-    if forwarded::is_written_by_us(&name) {
-        return Err(format!(
-            "{name} is written by the gateway for its own purposes: choose another name"
-        ));
-    }
-    Ok(name)
-}
-
 /// How requests are signed.
 fn read_signature(value: &Value<'_>, short: bool) -> Option<RequestSignature> {
     let table = value.table("`signature`")?;
     let short = table.flag("danger_short_secret").is_some() || short;
-    let printable = |text: &str| {
-        let fits = !text.is_empty() && text.len() <= 256;
-        (fits && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))).then(|| text.to_owned())
-    };
-    let expected = "1 to 256 printable ASCII characters";
     let key_id = table
         .need("key_id", "what the backend calls the key")
-        .and_then(|value| value.parsed(expected, printable));
-    let tag = table
-        .get("tag")
-        .and_then(|value| value.parsed(expected, printable));
+        .and_then(|value| proof::printable(&value));
+    let tag = table.get("tag").and_then(|value| proof::printable(&value));
     let label = table.get("label").map_or_else(
         || Some("sig1".to_owned()),
         |value| value.parsed("lower-case letters, digits, '-' and '_'", label),
     );
-    let words = [
-        (Algorithm::HmacSha256.as_str(), Algorithm::HmacSha256),
-        (Algorithm::Ed25519.as_str(), Algorithm::Ed25519),
-    ];
-    let algorithm = table
-        .need("algorithm", "\"hmac-sha256\" or \"ed25519\"")
-        .and_then(|value| value.word(&words, &[]));
+    let algorithm = proof::algorithm(&table);
     let key = table
         .need("key", "{ file = \"hmac.key\" }, or a private key in PEM")
         .and_then(|value| secret(&value, short));
-    let encoding = table.get("key_encoding");
-    if let (Some(Algorithm::Ed25519), Some(encoding)) = (algorithm, &encoding) {
-        encoding.bad("an Ed25519 key is PEM", "remove `key_encoding`");
-    }
-    let encodings = [("text", false), ("base64", true)];
-    let key_is_base64 = encoding.and_then(|value| value.word(&encodings, &[]));
+    let key_is_base64 = proof::key_is_base64(&table, algorithm);
     let components = table
         .need(
             "components",
             "what is signed: [\"@method\", \"@path\", \"content-digest\"]",
         )
-        .and_then(|value| read_components(&value));
+        .and_then(|value| proof::components(&value));
     let body_bytes = table
         .get("body_bytes")
         .and_then(|value| kept_size(&value))
@@ -267,7 +232,7 @@ fn read_signature(value: &Value<'_>, short: bool) -> Option<RequestSignature> {
         tag,
         algorithm: algorithm?,
         key: key?,
-        key_is_base64: key_is_base64.unwrap_or(false),
+        key_is_base64,
         components: components?,
         body_bytes,
     })
@@ -292,38 +257,6 @@ fn kept_size(value: &Value<'_>) -> Option<usize> {
         );
     }
     usize::try_from(bytes).ok()
-}
-
-fn read_components(value: &Value<'_>) -> Option<Vec<Component>> {
-    let items = value.list()?;
-    if items.is_empty() {
-        value.bad(
-            "`components` is empty: the signature would prove nothing",
-            "expected such as [\"@method\", \"@path\", \"@authority\", \"content-digest\"]",
-        );
-        return None;
-    }
-    let mut components = Vec::new();
-    for item in items {
-        let read = item.judged("a component", |text| {
-            Component::parse(text).map_err(|error| error.to_string())
-        });
-        let Some(component) = read else { continue };
-        if let Component::Field(name) | Component::Octets(name) = &component
-            && forwarded::is_hop_by_hop(name)
-        {
-            item.bad(
-                format!("{name} ends at the next hop"),
-                "a signature covers what reaches the backend: leave it out",
-            );
-        }
-        if components.contains(&component) {
-            item.bad(format!("{component} stands here twice"), "remove one");
-        } else {
-            components.push(component);
-        }
-    }
-    Some(components)
 }
 
 /// Where tokens come from.

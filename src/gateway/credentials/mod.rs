@@ -202,23 +202,13 @@ impl Credentials {
 impl Signing {
     fn load(wanted: &RequestSignature) -> Result<Self, SecretError> {
         let key = match wanted.algorithm {
-            Algorithm::HmacSha256 if wanted.key_is_base64 => {
-                let text = secret::load(&wanted.key, false)?;
-                let octets = base64::decode(&text).map(Zeroizing::new);
-                let octets = octets.ok_or_else(|| unfit(&wanted.key, "it is no base64"))?;
-                let allowed = matches!(wanted.key, SecretRef::AllowShort(_));
-                if octets.is_empty() || octets.len() < secret::SHORTEST && !allowed {
-                    let reason = "fewer than 16 bytes of key: make it longer, or set \
-                                  danger_short_secret = true";
-                    return Err(unfit(&wanted.key, reason));
-                }
-                SigningKey::hmac_sha256(&octets)
+            Algorithm::HmacSha256 => {
+                SigningKey::hmac_sha256(&secret::load_key(&wanted.key, wanted.key_is_base64)?)
             }
-            Algorithm::HmacSha256 => SigningKey::hmac_sha256(&secret::load(&wanted.key, false)?),
             Algorithm::Ed25519 => SigningKey::ed25519(&secret::load_document(&wanted.key)?)
                 .map_err(|_no_key| {
                     let reason = "expected an Ed25519 private key: a PEM section PRIVATE KEY";
-                    unfit(&wanted.key, reason)
+                    SecretError::unfit(&wanted.key, reason)
                 })?,
         };
         Ok(Self {
@@ -269,7 +259,7 @@ fn bearer(token: &SecretRef) -> Result<HeaderValue, SecretError> {
     let secret = secret::load(token, false)?;
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
     if !secret.iter().all(fits) {
-        return Err(unfit(
+        return Err(SecretError::unfit(
             token,
             "a bearer token has letters, digits and -._~+/= alone (RFC 6750)",
         ));
@@ -286,14 +276,7 @@ fn basic(login: &Login) -> Result<HeaderValue, SecretError> {
 }
 
 fn custom(secret: &SecretRef) -> Result<HeaderValue, SecretError> {
-    let octets = secret::load(secret, false)?;
-    // a receiver would cut it off, and compare something else (RFC 9110 section 5.5)
-    if octets.first() == Some(&b' ') || octets.last() == Some(&b' ') {
-        return Err(unfit(
-            secret,
-            "a header's value begins and ends without a space",
-        ));
-    }
+    let octets = secret::load_field(secret)?;
     value_of(secret, octets)
 }
 
@@ -308,16 +291,9 @@ fn joined(one: &[u8], two: &[u8]) -> Zeroizing<Vec<u8>> {
 /// A value that is wiped with its last copy, is never shown, and is no entry of a header table.
 fn value_of(secret: &SecretRef, octets: Zeroizing<Vec<u8>>) -> Result<HeaderValue, SecretError> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(octets))
-        .map_err(|_invalid| unfit(secret, "it can't stand in a header"))?;
+        .map_err(|_invalid| SecretError::unfit(secret, "it can't stand in a header"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn unfit(secret: &SecretRef, reason: &'static str) -> SecretError {
-    SecretError::Unfit {
-        place: secret.to_string(),
-        reason,
-    }
 }
 
 #[cfg(test)]

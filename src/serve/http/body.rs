@@ -228,6 +228,8 @@ impl Body for RequestBody {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(mut frame))) => {
                 let last = inner.is_end_stream();
+                // in HTTP/2 a body of known length is whole before its stream ends
+                let whole = last || this.special.is_some() && inner.size_hint().exact() == Some(0);
                 if let Some(data) = frame.data_ref() {
                     let n = u64::try_from(data.len()).unwrap_or(u64::MAX);
                     this.came(n);
@@ -244,7 +246,7 @@ impl Body for RequestBody {
                     }
                 }
                 if this.special.is_some() {
-                    this.hash(frame.data_ref().map(AsRef::as_ref), last)?;
+                    this.hash(frame.data_ref().map(AsRef::as_ref), whole)?;
                 }
                 if last {
                     this.received.done.store(true, Ordering::Release);

@@ -24,6 +24,7 @@ pub(crate) fn refusal<K: Upstream>(
     let status =
         StatusCode::from_u16(denied.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
     account.status = status.as_u16();
+    account.metrics.refused(denied.reason);
     if let Some(record) = &mut account.record {
         record.decision = "refused";
         record.reason = Some(denied.reason);

@@ -274,6 +274,24 @@ pub fn remove_all_spellings(headers: &mut HeaderMap, names: &[HeaderName]) {
     remove_where(headers, |_, folded| ours(folded));
 }
 
+/// Removes these names but `kept` ones, and every other spelling of all of them.
+pub fn remove_spellings_but(headers: &mut HeaderMap, names: &[HeaderName], kept: &[HeaderName]) {
+    for name in names.iter().filter(|name| !kept.contains(name)) {
+        headers.remove(name);
+    }
+    // spellings differ in underscores alone, and few requests have any
+    let underscored = |name: &HeaderName| name.as_str().contains('_');
+    if names.iter().any(underscored) || headers.keys().any(underscored) {
+        let doomed = |name: &&HeaderName| {
+            names.iter().any(|ours| is_same_to_backends(ours, name)) && !kept.contains(name)
+        };
+        let doomed: Vec<HeaderName> = headers.keys().filter(doomed).cloned().collect();
+        for name in doomed {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Whether a backend that turns headers into variables takes one name for the other.
 #[must_use]
 pub fn is_same_to_backends(one: &HeaderName, other: &HeaderName) -> bool {

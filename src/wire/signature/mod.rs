@@ -115,8 +115,7 @@ impl Signer {
     /// Whether the body's hash is covered.
     #[must_use]
     pub fn covers_body(&self) -> bool {
-        let body = Component::Field(content_digest::CONTENT_DIGEST);
-        self.components.contains(&body)
+        covers_body(&self.components)
     }
 
     /// Signs a request at this time.
@@ -166,6 +165,21 @@ impl Signer {
     }
 }
 
+fn covers_body(components: &[Component]) -> bool {
+    let is_body = |component: &Component| match component {
+        Component::Field(name) | Component::Octets(name) => *name == content_digest::CONTENT_DIGEST,
+        Component::Method
+        | Component::TargetUri
+        | Component::Authority
+        | Component::Scheme
+        | Component::RequestTarget
+        | Component::Path
+        | Component::Query
+        | Component::QueryParam(_) => false,
+    };
+    components.iter().any(is_body)
+}
+
 fn list_of(components: &[Component]) -> String {
     let list = InnerList {
         items: components.iter().map(Component::identifier).collect(),
@@ -203,8 +217,7 @@ impl Verified {
     /// [`content_digest::Expected`].
     #[must_use]
     pub fn covers_body(&self) -> bool {
-        let body = Component::Field(content_digest::CONTENT_DIGEST);
-        self.components.contains(&body)
+        covers_body(&self.components)
     }
 }
 

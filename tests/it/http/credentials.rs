@@ -147,10 +147,10 @@ fn a_secret_that_is_not_there_stops_the_start_at_its_place() {
 }
 
 /// A server of somebody else's; killed when dropped.
-struct Server(Child);
+pub(super) struct Server(Child);
 
 impl Server {
-    fn start(command: &mut Command, address: std::net::SocketAddr) -> Self {
+    pub(super) fn start(command: &mut Command, address: std::net::SocketAddr) -> Self {
         let child = command
             .stdin(Stdio::null())
             .spawn()

@@ -16,6 +16,7 @@ mod malformed_h2;
 mod oauth2;
 
 mod raw;
+mod require;
 mod semantics;
 mod signed;
 mod streaming;
