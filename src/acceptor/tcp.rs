@@ -1,17 +1,21 @@
 //! tcp mode: an admitted gateway's bytes pass to the backend as they are.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{any::Any, net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::io::AsyncReadExt;
 
-use super::backend::{BackendStream, SharedDial};
+use super::{
+    LETS_GO_FIRST,
+    backend::{BackendStream, SharedDial},
+};
 use crate::{
     admit::{Denial, Denied},
     config::Limits,
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, Closed, Role, ServerStream, link},
-    telemetry::access::Access,
-    wire::{ConnectionId, proxy},
+    serve::{Admitted, BoxFuture, Closed, Role, ServerStream, Tunnel, link},
+    telemetry::{access::Access, metrics::ListenerMetrics},
+    tls::{LINK_ALPN, REUSED_LINK_ALPN},
+    wire::{ConnectionId, link::Open, proxy},
 };
 
 /// What an acceptor's listener in tcp mode does.
@@ -26,6 +30,8 @@ pub struct TcpAcceptor {
     pub limits: Limits,
     /// Access lines are written.
     pub access: bool,
+    /// Of the listener.
+    pub metrics: Arc<ListenerMetrics>,
 }
 
 /// What the gateway said of its client.
@@ -39,25 +45,48 @@ struct Client {
 
 impl Role for TcpAcceptor {
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
+        if admitted.alpn.as_deref() == Some(REUSED_LINK_ALPN) {
+            return Box::pin(self.streams(admitted));
+        }
         Box::pin(async move {
             let opened = Instant::now();
             // boxed: it lives as long as the connection
             let mut record = Box::new(admitted.record(&self.listener));
             record.backend = self.backend.address.to_string();
             let closed = self.carry(admitted, &mut record).await;
-            if self.access {
-                closed.settle(&mut record, opened);
-                record.emit();
-            }
+            self.tell(&closed, &mut record, opened);
             closed
         })
     }
 }
 
+/// What came in place of the next OPEN.
+enum Over {
+    /// Nothing that anybody has to hear of: the gateway has no client for the connection, or we
+    /// stop.
+    Quietly,
+    /// It ends for a reason.
+    For(Denied),
+}
+
 impl TcpAcceptor {
+    fn tell(&self, closed: &Closed, record: &mut Access, opened: Instant) {
+        if self.access {
+            closed.settle(record, opened);
+            record.emit();
+        }
+    }
+
+    fn options(&self) -> RelayOptions {
+        RelayOptions {
+            idle_timeout: self.limits.idle_timeout,
+            write_timeout: self.limits.write_timeout,
+            ..RelayOptions::default()
+        }
+    }
+
     async fn carry(&self, mut admitted: Admitted, record: &mut Access) -> Closed {
-        let ours = admitted.alpn.as_deref() == Some(crate::tls::LINK_ALPN);
-        let began = Instant::now();
+        let ours = admitted.alpn.as_deref() == Some(LINK_ALPN);
         // boxed: the opening's state is not kept while bytes are relayed
         let opening = Box::pin(self.open(&mut admitted, ours, record));
         let mut backend = match opening.await {
@@ -69,23 +98,131 @@ impl TcpAcceptor {
                 return Closed::refused(denied);
             }
         };
-        record.connect = Some(began.elapsed());
-        let options = RelayOptions {
-            idle_timeout: self.limits.idle_timeout,
-            write_timeout: self.limits.write_timeout,
-            ..RelayOptions::default()
-        };
         let Admitted {
             mut stream,
             mut supervision,
             ..
         } = admitted;
-        let end = link::carry(&mut stream, &mut backend, options, supervision.ended()).await;
+        let ended = supervision.ended();
+        let end = link::carry(&mut stream, &mut backend, self.options(), ended).await;
         if end.cause.is_some() {
             stream.get_ref().0.get_ref().abort();
             backend.abort();
         }
         end
+    }
+
+    /// One client after the other on one connection, each by the configuration of its moment.
+    async fn streams(self: Arc<Self>, mut admitted: Admitted) -> Closed {
+        let mut total = Closed::default();
+        let mut role = self;
+        let mut first = true;
+        loop {
+            let open = match role.next(&mut admitted, first).await {
+                Ok(open) => open,
+                Err(Over::Quietly) => return total,
+                Err(Over::For(denied)) => {
+                    total.cause = Some(denied);
+                    let mut record = admitted.record(&role.listener);
+                    total.settle(&mut record, Instant::now());
+                    if !first {
+                        (record.decision, record.handshake) = ("ended", None);
+                    }
+                    if role.access {
+                        record.emit();
+                    }
+                    return total;
+                }
+            };
+            let Some(current) = in_force(&admitted) else {
+                // the listener has another mode now: the gateway asks again, and learns it
+                return total;
+            };
+            role = current;
+            let (closed, free) = Box::pin(role.stream(&mut admitted, open, first)).await;
+            // counted now: the connection may live on for long
+            role.metrics.transferred(closed.bytes_in, closed.bytes_out);
+            total.cause = closed.cause;
+            if !free {
+                return total;
+            }
+            first = false;
+        }
+    }
+
+    /// Waits for the gateway's next client.
+    async fn next(&self, admitted: &mut Admitted, first: bool) -> Result<Open, Over> {
+        let wait = if first {
+            self.limits.handshake_timeout
+        } else {
+            self.limits.keepalive_timeout.saturating_add(LETS_GO_FIRST)
+        };
+        let draining = admitted.drain.draining();
+        let (stream, supervision) = (&mut admitted.stream, &mut admitted.supervision);
+        let read = tokio::select! {
+            biased;
+            why = supervision.ended() => {
+                stream.get_ref().0.get_ref().abort();
+                return Err(Over::For(why));
+            }
+            // boxed: an idle connection keeps no more than it must
+            read = tokio::time::timeout(wait, Box::pin(link::read_open(stream))) => read,
+            () = draining.cancelled(), if !first => Ok(Err(Denied::new(Denial::Draining, ""))),
+        };
+        let over = match read {
+            Ok(Ok(open)) => return Ok(open),
+            Ok(Err(denied)) if first || denied.reason == Denial::OpenInvalid => Over::For(denied),
+            Err(_elapsed) if first => Over::For(Denied::new(
+                Denial::HandshakeTimeout,
+                "the gateway named no client in time",
+            )),
+            // between two clients nothing is lost
+            Ok(Err(_)) | Err(_) => {
+                super::farewell(stream).await;
+                return Err(Over::Quietly);
+            }
+        };
+        if let Over::For(denied) = &over {
+            super::refuse(stream, denied.reason).await;
+        }
+        Err(over)
+    }
+
+    /// Carries one client's stream; whether the connection can carry another.
+    async fn stream(&self, admitted: &mut Admitted, open: Open, first: bool) -> (Closed, bool) {
+        let opened = Instant::now();
+        let mut record = Box::new(admitted.record(&self.listener));
+        record.backend = self.backend.address.to_string();
+        if !first {
+            // the handshake was another client's
+            record.handshake = None;
+            record.total = std::time::Duration::ZERO;
+        }
+        let reaching = Box::pin(self.reach(admitted, Client::of(open), true, &mut record));
+        let mut backend = match reaching.await {
+            Ok(backend) => backend,
+            Err(denied) => {
+                super::refuse(&mut admitted.stream, denied.reason).await;
+                let closed = Closed::refused(denied);
+                self.tell(&closed, &mut record, opened);
+                return (closed, false);
+            }
+        };
+        let Admitted {
+            stream,
+            supervision,
+            ..
+        } = admitted;
+        let mut tunnel = Tunnel::new(stream);
+        let ended = supervision.ended();
+        let closed = link::carry(&mut tunnel, &mut backend, self.options(), ended).await;
+        if closed.cause.is_some() {
+            tunnel.get_ref().get_ref().0.get_ref().abort();
+            backend.abort();
+        }
+        self.tell(&closed, &mut record, opened);
+        let free = closed.cause.is_none() && tunnel.finish().is_ok();
+        (closed, free)
     }
 
     async fn open(
@@ -104,6 +241,18 @@ impl TcpAcceptor {
                     "the gateway named no client in time",
                 ))
             })?;
+        self.reach(admitted, client, ours, record).await
+    }
+
+    /// Connects to the backend for a client, and says so.
+    async fn reach(
+        &self,
+        admitted: &mut Admitted,
+        client: Client,
+        ours: bool,
+        record: &mut Access,
+    ) -> Result<BackendStream, Denied> {
+        let began = Instant::now();
         if let Some(id) = client.id {
             record.connection = id.to_string();
         }
@@ -116,18 +265,14 @@ impl TcpAcceptor {
         if ours {
             link::write_admitted(&mut admitted.stream).await?;
         }
+        record.connect = Some(began.elapsed());
         Ok(backend)
     }
 
     /// Reads what comes before the client's own bytes.
     async fn client(&self, stream: &mut ServerStream, ours: bool) -> Result<Client, Denied> {
         if ours {
-            let open = link::read_open(stream).await?;
-            return Ok(Client {
-                addresses: open.source.zip(open.destination),
-                id: Some(open.connection),
-                identity: open.identity.unwrap_or_default(),
-            });
+            return link::read_open(stream).await.map(Client::of);
         }
         if self.expect_proxy {
             return Ok(Client {
@@ -137,6 +282,23 @@ impl TcpAcceptor {
         }
         Ok(Client::default())
     }
+}
+
+impl Client {
+    fn of(open: Open) -> Self {
+        Self {
+            addresses: open.source.zip(open.destination),
+            id: Some(open.connection),
+            identity: open.identity.unwrap_or_default(),
+        }
+    }
+}
+
+/// What the connection's listener does now; `None`: its mode is another one.
+fn in_force(admitted: &Admitted) -> Option<Arc<TcpAcceptor>> {
+    let rules = admitted.supervision.rules();
+    let role: Arc<dyn Any + Send + Sync> = rules.borrow().role.clone();
+    role.downcast().ok()
 }
 
 /// No PROXY header has fewer octets: `PROXY UNKNOWN` and CR LF; version 2 has 16.

@@ -15,7 +15,7 @@ use crate::{
     clock,
     config::{self, ListenAddress},
     drain::Drain,
-    gateway::health,
+    gateway::{health, reuse},
     net::{BindError, Inherited, Listener},
     serve::Serving,
     telemetry::metrics::Metrics,
@@ -242,6 +242,7 @@ impl Process {
         .cancel();
         for backend in loaded.backends.values() {
             health::start(backend, &self.drain, &checks);
+            reuse::start(backend, &self.drain, &checks);
         }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         let at = |loaded: &Loaded| {

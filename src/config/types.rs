@@ -411,6 +411,18 @@ pub struct Pool {
     pub max_age: Duration,
 }
 
+/// `tunnel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tunnel {
+    /// One client after the other on a kept connection where the acceptor can, else `Direct`.
+    #[default]
+    Auto,
+    /// One connection for each client.
+    Direct,
+    /// As `Auto`, and any other end is refused.
+    Reuse,
+}
+
 /// `health`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -562,6 +574,8 @@ pub struct Backend {
     pub bind: Option<IpAddr>,
     /// Kept connections.
     pub pool: Pool,
+    /// How clients of tcp mode share link connections.
+    pub tunnel: Tunnel,
     /// PROXY header to a foreign acceptor.
     pub proxy_protocol: Option<ProxyVersion>,
     /// Active checks.

@@ -15,6 +15,7 @@ use super::{
     credentials::Credentials,
     dial::{Dialled, Dialler, LinkStream},
     health::Verdict,
+    reuse::{KeptLinks, Reopened},
 };
 use crate::{
     admit::{Blame, Denial, Denied},
@@ -41,6 +42,8 @@ pub struct BackendRuntime {
     generation: Arc<Generation>,
     credentials: Option<Arc<Credentials>>,
     retries: RetryBudget,
+    /// Connections of tcp mode that wait for their next client.
+    pub(super) kept: KeptLinks,
 }
 
 /// What is known of one acceptor.
@@ -70,6 +73,10 @@ pub struct Link {
     pub chain: Arc<[CertificateDer<'static>]>,
     /// How long it took.
     pub connect: Duration,
+    /// Since when it is open.
+    pub(super) opened: Instant,
+    /// It carries another client after this one.
+    pub(super) reused: bool,
 }
 
 /// A place in an acceptor's count of connections or requests under way.
@@ -89,6 +96,10 @@ impl Lease {
     #[must_use]
     pub fn acceptor(&self) -> &str {
         &self.acceptor.name
+    }
+
+    pub(super) fn state(&self) -> &Arc<AcceptorState> {
+        &self.acceptor
     }
 }
 
@@ -194,6 +205,7 @@ impl BackendRuntime {
             generation,
             credentials,
             retries: RetryBudget::new(Instant::now()),
+            kept: KeptLinks::default(),
         })
     }
 
@@ -240,15 +252,19 @@ impl BackendRuntime {
         )
     }
 
-    /// Opens a link connection to the first acceptor that admits us, each within
-    /// `connect_timeout`.
+    /// Opens a link to the first acceptor that admits us, each within `connect_timeout`, over a
+    /// kept connection where there is one.
     ///
     /// # Errors
     /// Why the last one that was tried did not.
     pub async fn connect(&self, client: &ClientFacts) -> Result<Link, Denied> {
         let mut last = self.unreachable();
         for acceptor in self.order() {
-            match self.connect_to(&acceptor, client).await {
+            let opened = match self.reopen(&acceptor, client).await {
+                Some(opened) => opened,
+                None => self.connect_to(&acceptor, client).await,
+            };
+            match opened {
                 Ok(link) => return Ok(link),
                 Err(denied) => last = denied,
             }
@@ -287,6 +303,7 @@ impl BackendRuntime {
                 stream,
                 chain,
                 until,
+                reused,
             }) => {
                 acceptor.succeeded();
                 self.metrics.connect_ok(connect.as_secs_f64());
@@ -296,23 +313,61 @@ impl BackendRuntime {
                     until,
                     chain,
                     connect,
+                    opened: Instant::now(),
+                    reused,
                 })
             }
-            Err(denied) => {
-                let denied = of_upstream(denied);
-                acceptor.failed();
-                self.metrics.connect_failed(denied.reason);
-                tracing::warn!(
-                    backend = %self.name,
-                    acceptor = %acceptor.name,
-                    connection = %client.connection_id,
-                    reason = denied.reason.code(),
-                    detail = %denied.detail,
-                    "link connection failed"
-                );
-                Err(denied)
-            }
+            Err(denied) => Err(self.failed(acceptor, client, denied)),
         }
+    }
+
+    /// Takes a kept connection for a client; `None`: a new one has to be opened.
+    async fn reopen(
+        &self,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+    ) -> Option<Result<Link, Denied>> {
+        let limit = self.config.connect_timeout;
+        while let Some(kept) = self.kept.take(acceptor.index, &self.config.pool) {
+            let lease = acceptor.lease(&self.name);
+            let began = Instant::now();
+            let opening = Box::pin(kept.open(client));
+            let denied = match tokio::time::timeout(limit, opening).await {
+                Ok(Reopened::Admitted(link)) => {
+                    acceptor.succeeded();
+                    return Some(Ok(link.into_link(lease, began.elapsed())));
+                }
+                // it was closed meanwhile, and not a byte of the client was sent
+                Ok(Reopened::Gone) => continue,
+                Ok(Reopened::Refused(denied)) => denied,
+                Err(_elapsed) => Denied::new(
+                    Denial::UpstreamTimeout,
+                    format!("not admitted within connect_timeout = {limit:?}"),
+                ),
+            };
+            let denied = Denied {
+                detail: format!("acceptor {}: {}", acceptor.name, denied.detail),
+                ..denied
+            };
+            return Some(Err(self.failed(acceptor, client, denied)));
+        }
+        None
+    }
+
+    /// Takes note of a link that could not be opened.
+    fn failed(&self, acceptor: &AcceptorState, client: &ClientFacts, denied: Denied) -> Denied {
+        let denied = of_upstream(denied);
+        acceptor.failed();
+        self.metrics.connect_failed(denied.reason);
+        tracing::warn!(
+            backend = %self.name,
+            acceptor = %acceptor.name,
+            connection = %client.connection_id,
+            reason = denied.reason.code(),
+            detail = %denied.detail,
+            "link connection failed"
+        );
+        denied
     }
 
     /// A place in an acceptor's count, for a request on a kept link.

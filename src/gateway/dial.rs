@@ -27,7 +27,13 @@ pub type LinkStream = Box<tokio_rustls::client::TlsStream<Buffered<Socket>>>;
 pub(crate) struct Dialler {
     pub(crate) address: DialAddress,
     pub(crate) name: ServerName<'static>,
+    /// Offers a connection for one client, or for one http mode.
     pub(crate) tls: ClientTls,
+    /// Offers one that carries the clients of tcp mode one after the other; `None`: `tunnel` says
+    /// no.
+    pub(crate) reused: Option<ClientTls>,
+    /// `tunnel = "reuse"`: nothing else will do.
+    pub(crate) must_reuse: bool,
     pub(crate) judge: Judge,
     pub(crate) bind: Option<std::net::IpAddr>,
     pub(crate) proxy_protocol: Option<ProxyVersion>,
@@ -39,6 +45,8 @@ pub(crate) struct Dialled {
     /// The acceptor's chain, to judge it again.
     pub(crate) chain: Arc<[CertificateDer<'static>]>,
     pub(crate) until: Option<UnixSeconds>,
+    /// It carries another client after this one.
+    pub(crate) reused: bool,
 }
 
 impl Dialler {
@@ -47,7 +55,8 @@ impl Dialler {
     /// # Errors
     /// Where it stopped: no TCP, closed before ServerHello, the alert, the acceptor's word.
     pub(crate) async fn dial(&self, client: &ClientFacts) -> Result<Dialled, Denied> {
-        let connected = match self.handshake(&self.tls).await {
+        let wanted = self.reused.as_ref().filter(|_| !client.http);
+        let connected = match self.handshake(wanted.unwrap_or(&self.tls)).await {
             // a foreign acceptor with protocols of its own and none in common says so with
             // this alert: it is asked again without ours
             Err(denied) if alert::wants_no_alpn(&denied) => {
@@ -56,6 +65,12 @@ impl Dialler {
             other => other,
         };
         let connected = connected.map_err(|denied| self.explained(denied))?;
+        if wanted.is_some() && self.must_reuse && !connected.reused {
+            return Err(self.explained(Denied::new(
+                Denial::NoSharedTls,
+                "tunnel = \"reuse\" needs an acceptor of ours in tcp mode at the other end; \"auto\" takes any",
+            )));
+        }
         let mut stream = connected.stream;
         if connected.ours {
             link::write_open(&mut stream, open(client)).await?;
@@ -81,6 +96,7 @@ impl Dialler {
             stream,
             chain,
             until: connected.grant.until,
+            reused: connected.reused,
         })
     }
 
@@ -111,7 +127,7 @@ impl Dialler {
     }
 }
 
-fn open(client: &ClientFacts) -> Open {
+pub(super) fn open(client: &ClientFacts) -> Open {
     let (source, destination) = client.addresses().unzip();
     Open {
         connection: client.connection_id,

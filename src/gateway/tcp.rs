@@ -5,7 +5,11 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{BackendRuntime, ClientFacts, Link, backend, routes};
+use super::{
+    BackendRuntime, ClientFacts, Link, backend,
+    reuse::{self, Upstream},
+    routes,
+};
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
@@ -112,13 +116,16 @@ impl TcpGateway {
             mut supervision,
             ..
         } = admitted;
+        let facts = reuse::Facts::of(&link);
         let Link {
-            stream: mut upstream,
+            stream: upstream,
             lease,
+            reused,
             chain,
             until,
             ..
         } = link;
+        let mut upstream = Upstream::new(upstream, reused);
         let mut over_link = LinkSupervision {
             backend: Arc::clone(lease.backend()),
             acceptor: lease.acceptor().to_owned(),
@@ -136,7 +143,11 @@ impl TcpGateway {
         let end = link::carry(&mut stream, &mut upstream, options, ended).await;
         if end.cause.is_some() {
             stream.get_ref().0.get_ref().abort();
-            upstream.get_ref().0.get_ref().abort();
+            upstream.abort();
+        } else if let Some(stream) = upstream.free()
+            && let Some(backend) = self.backends.get(&**lease.backend())
+        {
+            backend.kept.put(stream, facts, &backend.config.pool);
         }
         drop(lease);
         end
@@ -190,14 +201,15 @@ impl TcpGateway {
             identity: None,
             http: false,
         };
-        let mut link = self.route(&client, None, record).await?;
+        let link = self.route(&client, None, record).await?;
         record.connect = Some(link.connect);
         link.lease.acceptor().clone_into(&mut record.acceptor);
+        let mut upstream = Upstream::new(link.stream, link.reused);
         let exchange = async {
-            link.stream.write_all(&request.message).await?;
-            link.stream.shutdown().await?;
+            upstream.write_all(&request.message).await?;
+            upstream.shutdown().await?;
             let mut rest = [0; 64];
-            while link.stream.read(&mut rest).await? > 0 {}
+            while upstream.read(&mut rest).await? > 0 {}
             Ok(())
         };
         tokio::time::timeout(self.limits.handshake_timeout, exchange)

@@ -32,17 +32,27 @@ pub async fn read_open(stream: &mut (impl AsyncRead + Unpin)) -> Result<Open, De
 /// # Errors
 /// `UpstreamRefused` or `BackendUnreachable` with the acceptor's word, or what broke.
 pub async fn read_admission(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), Denied> {
+    read_answer(stream).await?
+}
+
+/// Reads the acceptor's answer to OPEN: admitted, or refused in its own words.
+///
+/// # Errors
+/// What broke before there was an answer.
+pub async fn read_answer(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Result<(), Denied>, Denied> {
     match read_frame(stream).await? {
-        Frame::Admitted => Ok(()),
+        Frame::Admitted => Ok(Ok(())),
         Frame::Refused(code) => {
             let reason = match Denial::from_code(&code) {
                 Some(Denial::BackendUnreachable) => Denial::BackendUnreachable,
                 _ => Denial::UpstreamRefused,
             };
-            Err(Denied::new(
+            Ok(Err(Denied::new(
                 reason,
                 format!("the acceptor answered {code:?}"),
-            ))
+            )))
         }
         Frame::Open(_) => Err(Denied::new(
             Denial::OpenInvalid,
@@ -88,19 +98,17 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<
 }
 
 async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Frame, Denied> {
-    let mut bytes = vec![0; HEADER_LEN];
+    let mut header = [0; HEADER_LEN];
     stream
-        .read_exact(&mut bytes)
+        .read_exact(&mut header)
         .await
         .map_err(|error| broken(&error))?;
-    let len = match *bytes.as_slice() {
-        [_, a, b, c] => usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX),
-        _ => usize::MAX,
-    };
+    let (_kind, len) = link::header_of(header);
     // checked before anything is allocated for it
     if len > MAX_PAYLOAD {
         return Err(invalid(&FrameError::TooLong(len)));
     }
+    let mut bytes = header.to_vec();
     bytes.resize(HEADER_LEN.saturating_add(len), 0);
     if let Some(payload) = bytes.get_mut(HEADER_LEN..) {
         stream

@@ -10,6 +10,7 @@ mod record;
 pub mod rules;
 pub mod supervise;
 mod table;
+pub mod tunnel;
 
 use std::{any::Any, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -21,6 +22,7 @@ pub use aside::Aside;
 pub use rules::{ListenerRules, Snapshot};
 pub(crate) use supervise::spread;
 pub use supervise::{LinkSupervision, Supervision};
+pub use tunnel::Tunnel;
 
 use crate::{
     admit::{Denial, Denied, PeerFacts, Permit},

@@ -455,6 +455,11 @@ impl ListenerMetrics {
             Some(reason) => of(&self.ended, reason).map(Counter::inc),
             None => Some(self.finished.inc()),
         };
+        self.transferred(bytes_in, bytes_out);
+    }
+
+    /// Bytes passed from the peer and to it.
+    pub fn transferred(&self, bytes_in: u64, bytes_out: u64) {
         self.bytes_in.inc_by(bytes_in);
         self.bytes_out.inc_by(bytes_out);
     }

@@ -14,7 +14,7 @@ use rustls::{
 };
 
 use super::{
-    LINK_ALPN, Usage, Verification,
+    LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
     error::{MaterialError, SetupError},
     generation::{Generation, Trust, load_verification},
     provider::{provider, versions},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied, PeerFacts, Proof},
-    config::{self, BackendTls, TlsOptions, TlsVersion},
+    config::{self, BackendTls, TlsOptions, TlsVersion, Tunnel},
     identity::{CertFacts, DnsPattern},
 };
 
@@ -97,6 +97,17 @@ impl ClientTls {
         config.alpn_protocols = protocols;
         Self {
             config: Arc::new(config),
+        }
+    }
+
+    /// The same offering a link that carries one client after the other, as `tunnel` wants it.
+    #[must_use]
+    pub fn reused(&self, tunnel: Tunnel) -> Option<Self> {
+        let (reused, once) = (REUSED_LINK_ALPN.to_vec(), LINK_ALPN.to_vec());
+        match tunnel {
+            Tunnel::Auto => Some(self.with_alpn(vec![reused, once])),
+            Tunnel::Reuse => Some(self.with_alpn(vec![reused])),
+            Tunnel::Direct => None,
         }
     }
 

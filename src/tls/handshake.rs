@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, server::TlsStream as ServerStream};
 
 use super::{
-    ClientTls, LINK_ALPN, ServerTls, Usage,
+    ClientTls, LINK_ALPN, REUSED_LINK_ALPN, ServerTls, Usage,
     alert::{Side, explain},
     server::{PENDING, Pending},
 };
@@ -77,7 +77,7 @@ impl<IO> Accepted<IO> {
     /// The other end is our gateway.
     #[must_use]
     pub fn ours(&self) -> bool {
-        self.alpn.as_deref() == Some(LINK_ALPN)
+        self.alpn.as_deref().is_some_and(is_ours)
     }
 
     /// The certificates that the peer showed, leaf first: what
@@ -98,8 +98,10 @@ pub struct Connected<IO> {
     pub peer: PeerFacts,
     /// Why it was let in.
     pub grant: Grant,
-    /// The other end is our acceptor: `portcullis/1` is agreed.
+    /// The other end is our acceptor: `portcullis/1` or `/2` is agreed.
     pub ours: bool,
+    /// It is `portcullis/2`: the connection carries one client after the other.
+    pub reused: bool,
     /// What was agreed.
     pub session: SessionFacts,
 }
@@ -110,6 +112,10 @@ impl<IO> Connected<IO> {
     pub fn peer_chain(&self) -> Vec<CertificateDer<'static>> {
         chain_of(self.stream.get_ref().1)
     }
+}
+
+fn is_ours(protocol: &[u8]) -> bool {
+    protocol == LINK_ALPN || protocol == REUSED_LINK_ALPN
 }
 
 fn chain_of(session: &CommonState) -> Vec<CertificateDer<'static>> {
@@ -277,7 +283,8 @@ where
     })?;
     let common = stream.get_ref().1;
     Ok(Connected {
-        ours: common.alpn_protocol() == Some(LINK_ALPN),
+        ours: common.alpn_protocol().is_some_and(is_ours),
+        reused: common.alpn_protocol() == Some(REUSED_LINK_ALPN),
         session: session_facts(common),
         stream,
         peer,

@@ -29,4 +29,6 @@ pub use verify::{Usage, Verification};
 mod tests;
 
 /// The application protocol of the link between our own two ends (RFC 7301).
-pub const LINK_ALPN: &[u8] = b"portcullis/1";
+pub const LINK_ALPN: &[u8] = crate::wire::LINK_ALPN;
+/// The same where a connection carries one client after the other.
+pub const REUSED_LINK_ALPN: &[u8] = crate::wire::link::REUSED_ALPN;

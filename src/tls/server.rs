@@ -20,7 +20,7 @@ use rustls::{
 };
 
 use super::{
-    LINK_ALPN, Usage, Verification,
+    LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
     alert::refusal,
     error::SetupError,
     generation::{EdgeCertificate, EdgeMaterial, Generation},
@@ -113,7 +113,7 @@ impl std::fmt::Debug for ServerTls {
 
 impl ServerTls {
     /// The acceptor's end of the link: a client certificate is required, nothing is resumed, and
-    /// `portcullis/1` is agreed with those who offer it.
+    /// `portcullis/2` or `/1` is agreed with those who offer it.
     ///
     /// # Errors
     /// The options leave no usable version or suite.
@@ -135,7 +135,7 @@ impl ServerTls {
             }));
         let plain = without_resumption(plain);
         let mut ours = plain.clone();
-        ours.alpn_protocols = vec![LINK_ALPN.to_vec()];
+        ours.alpn_protocols = vec![REUSED_LINK_ALPN.to_vec(), LINK_ALPN.to_vec()];
         Ok(Self {
             with_alpn: Arc::new(ours),
             without_alpn: Some(Arc::new(plain)),

@@ -30,10 +30,14 @@ fn both(world: &World, limits: &str) -> Both {
 }
 
 fn each(world: &World, gateway: &str, acceptor: &str) -> Both {
+    over(world, gateway, acceptor, "")
+}
+
+fn over(world: &World, gateway: &str, acceptor: &str, tunnel: &str) -> Both {
     let backend = Backend::echo(world.address());
     let table = |limits: &str| format!("limits = {{ {limits} }}");
     let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), &table(acceptor));
-    let (gateway, edge) = world.plain_gateway("tcp", link, &table(gateway), "");
+    let (gateway, edge) = world.plain_gateway("tcp", link, &table(gateway), tunnel);
     Both {
         gateway,
         acceptor,
@@ -511,7 +515,7 @@ fn a_process_out_of_descriptors_lives_and_recovers() {
 #[test]
 fn a_storm_of_connections_is_served_and_leaves_nothing_behind() {
     let world = World::new();
-    let both = both(&world, "");
+    let both = over(&world, "", "", "tunnel = \"direct\"");
     let (threads, each) = (8_u8, 25_u8);
     std::thread::scope(|scope| {
         for n in 0..threads {

@@ -25,6 +25,7 @@ mod proxy;
 mod readme;
 mod reference;
 mod reload;
+mod reuse;
 mod stolen_gateway;
 mod tcp;
 mod units;

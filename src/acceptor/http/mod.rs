@@ -15,26 +15,23 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use ::http::uri;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _},
-    sync::watch,
-};
+use tokio::{io::AsyncBufReadExt as _, sync::watch};
 
 pub use self::require::Requirements;
 use self::{pool::Pool, rewrite::Certificate};
-use super::{BackendDial, backend::SharedDial};
+use super::{BackendDial, LETS_GO_FIRST, backend::SharedDial, farewell};
 use crate::{
     admit::{Denial, Denied, Permit},
     config::{AcceptorListener, BackendProtocol, ClientCertHeader, Limits},
     drain::Drain,
     serve::{
-        Admitted, BoxFuture, Closed, Role, ServerStream, Snapshot, Supervision,
+        Admitted, BoxFuture, Closed, Role, Snapshot, Supervision,
         http::{self, Beginning, Client, io::ClientIo},
         link,
     },
@@ -42,10 +39,6 @@ use crate::{
     tls::LINK_ALPN,
     wire::{ConnectionId, link::Open},
 };
-
-/// So much longer than `limits.keepalive_timeout` an unused connection is kept: a gateway that
-/// keeps its own for the same time lets go first, and never sends into a connection that closes.
-const LETS_GO_FIRST: Duration = Duration::from_secs(15);
 
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -335,10 +328,4 @@ impl HttpAcceptor {
         let (connection, io) = Connection::begin(stream, beginning);
         (connection, io, supervision)
     }
-}
-
-/// Closes so that the other end knows that nothing was cut.
-async fn farewell(stream: &mut ServerStream) {
-    let closing = stream.shutdown();
-    drop(tokio::time::timeout(Duration::from_secs(1), closing).await);
 }

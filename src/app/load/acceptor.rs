@@ -25,7 +25,7 @@ pub(super) fn parts(
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         let name = Arc::clone(&listener.name);
-        drop(metrics.listener(&name));
+        let counted = metrics.listener(&name);
         let rules = rules(&config.common, listener, identity.as_deref(), problems);
         let dial = backend_dial(listener, problems);
         let require = Requirements::load(&listener.require, &name, metrics);
@@ -39,6 +39,7 @@ pub(super) fn parts(
                     expect_proxy: listener.expect_proxy,
                     limits: listener.limits.clone(),
                     access,
+                    metrics: counted,
                 }),
                 Mode::Http => {
                     let own = identity.as_ref().and_then(|own| own.leaf.uris.first());

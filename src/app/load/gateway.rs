@@ -10,6 +10,7 @@ use crate::{
     clock,
     config::{
         Backend, ClientCert, Common, Config, DialAddress, GatewayConfig, GatewayListener, Mode,
+        Tunnel,
     },
     drain::Drain,
     gateway::{BackendRuntime, credentials::Credentials, http::HttpGateway, tcp::TcpGateway},
@@ -207,23 +208,15 @@ fn backend_runtime(
         diallers.push(crate::gateway::dial::Dialler {
             address: address.clone(),
             name,
+            reused: tls.reused(backend.tunnel),
+            must_reuse: backend.tunnel == Tunnel::Reuse,
             tls,
             judge,
             bind: backend.bind,
             proxy_protocol: backend.proxy_protocol,
         });
     }
-    let credentials = match &backend.credentials {
-        None => None,
-        Some(expected) => {
-            let made = problems.keep_all(Credentials::load(expected))?;
-            let before = previous.and_then(|loaded| loaded.backends.get(&backend.name));
-            if let Some(before) = before.and_then(|runtime| runtime.credentials()) {
-                made.take_over(before);
-            }
-            Some(Arc::new(made))
-        }
-    };
+    let credentials = credentials(backend, previous, problems)?;
     Some(BackendRuntime::new(
         Arc::clone(backend),
         diallers,
@@ -231,4 +224,21 @@ fn backend_runtime(
         credentials,
         metrics.backend(&backend.name),
     ))
+}
+
+/// What is added to a backend's requests; what was learnt before goes on.
+fn credentials(
+    backend: &Backend,
+    previous: Option<&Loaded>,
+    problems: &mut Problems,
+) -> Option<Option<Arc<Credentials>>> {
+    let Some(expected) = &backend.credentials else {
+        return Some(None);
+    };
+    let made = problems.keep_all(Credentials::load(expected))?;
+    let before = previous.and_then(|loaded| loaded.backends.get(&backend.name));
+    if let Some(before) = before.and_then(|runtime| runtime.credentials()) {
+        made.take_over(before);
+    }
+    Some(Some(Arc::new(made)))
 }

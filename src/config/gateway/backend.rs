@@ -5,7 +5,7 @@ use std::{ops::Range, path::PathBuf, time::Duration};
 use super::{
     super::{
         Backend, BackendProtocol, Balance, ClientCertHeader, DialAddress, Health, HostHeader, Pool,
-        ProxyVersion, ServerName,
+        ProxyVersion, ServerName, Tunnel,
         common::{Head, tls_over},
         defaults,
         identity::read_identity,
@@ -53,9 +53,12 @@ pub(super) fn read(
         .map_or_else(|| head.pinned(), |own| own.pinned.clone());
     let acceptor_ids = read_acceptor_ids(&table, &pinned, name);
     let server_name = read_server_name(&table, list.as_ref(), &acceptors, acceptor_ids.is_some());
-    let _auto = table
-        .get("tunnel")
-        .and_then(|v| v.word(&[("auto", ()), ("direct", ())], &["reuse", "mux"]));
+    let words = [
+        ("auto", Tunnel::Auto),
+        ("direct", Tunnel::Direct),
+        ("reuse", Tunnel::Reuse),
+    ];
+    let tunnel = table.get("tunnel").and_then(|v| v.word(&words, &["mux"]));
     let backend = Backend {
         name: name.to_owned(),
         bind: read_bind(&table, &acceptors),
@@ -72,6 +75,7 @@ pub(super) fn read(
         pool: table
             .get("pool")
             .map_or_else(defaults::pool, |v| read_pool(&v)),
+        tunnel: tunnel.unwrap_or_default(),
         proxy_protocol: read_proxy_protocol(&table, users),
         health: table.get("health").and_then(|v| read_health(&v)),
         identity,

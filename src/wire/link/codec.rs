@@ -238,11 +238,21 @@ fn put(payload: &mut Vec<u8>, kind: u8, value: &[u8]) {
 
 /// Payloads here are at most 2 + 19 + 2 * 22 + 258 + 515 + 3 bytes.
 fn framed(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let [_, length @ ..] = u32::try_from(payload.len())
-        .unwrap_or_default()
-        .to_be_bytes();
-    let mut frame = vec![kind];
-    frame.extend(length);
+    let mut frame = header(kind, payload.len()).to_vec();
     frame.extend(payload);
     frame
+}
+
+/// The header of a frame of at most [`MAX_DATA`](super::MAX_DATA) octets.
+#[must_use]
+pub fn header(kind: u8, len: usize) -> [u8; HEADER_LEN] {
+    let [_, a, b, c] = u32::try_from(len).unwrap_or_default().to_be_bytes();
+    [kind, a, b, c]
+}
+
+/// Type and length.
+#[must_use]
+pub fn header_of([kind, a, b, c]: [u8; HEADER_LEN]) -> (u8, usize) {
+    let len = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
+    (kind, len)
 }

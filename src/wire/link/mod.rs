@@ -1,6 +1,7 @@
 //! The frames of the gateway-acceptor link, agreed by ALPN [`ALPN`]: `type u8 | length u24 |
-//! payload`. Today one OPEN goes up and one ADMITTED or REFUSED comes down, and raw bytes follow
-//! ADMITTED. Types 4 to 7 are kept for DATA, FIN, RESET and PING of a link that is reused.
+//! payload`. One OPEN goes up and one ADMITTED or REFUSED comes down. In version 1 raw bytes follow
+//! ADMITTED; in version 2 ([`REUSED_ALPN`]) DATA frames do, and after a FIN each way the next OPEN.
+//! Types 6 and 7 are kept for RESET and PING of a link that carries many streams.
 
 use std::{fmt, net::SocketAddr};
 
@@ -9,10 +10,19 @@ mod codec;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{decode, encode};
+pub use codec::{decode, encode, header, header_of};
 
 /// The protocol name in TLS; its number is the version of the frames.
 pub const ALPN: &[u8] = b"portcullis/1";
+/// The same for a link that is used again.
+pub const REUSED_ALPN: &[u8] = b"portcullis/2";
+/// Octets of a stream.
+pub const DATA: u8 = 4;
+/// The end of a stream in one direction.
+pub const FIN: u8 = 5;
+/// The most octets that one DATA announces. They are passed on as they come, so it bounds no
+/// memory.
+pub const MAX_DATA: usize = (1 << 24) - 1;
 /// Type and length.
 pub const HEADER_LEN: usize = 4;
 /// The longest payload.
