@@ -7,9 +7,11 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef, SecretDocument};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use rustls_pki_types::PrivatePkcs8KeyDer;
+use x509_parser::{prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
 use super::{PkiError, store};
+use crate::config::{SecretRef, secret};
 
 /// What a key is made of. ECDSA P-256 is the default: every TLS stack takes it and it costs
 /// least per handshake.
@@ -46,6 +48,27 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// As commands and records say it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::EcdsaP384 => "ecdsa-p384",
+            Self::Ed25519 => "ed25519",
+            Self::Rsa3072 => "rsa-3072",
+        }
+    }
+
+    /// The one that a record names; RSA of another size becomes ours.
+    pub(super) fn of_record(text: &str) -> Self {
+        match text {
+            "ecdsa-p384" => Self::EcdsaP384,
+            "ed25519" => Self::Ed25519,
+            rsa if rsa.starts_with("rsa-") => Self::Rsa3072,
+            _ => Self::EcdsaP256,
+        }
+    }
+
     pub(super) fn generate(self) -> Result<KeyPair, PkiError> {
         let made = match self {
             Self::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
@@ -77,19 +100,21 @@ impl Passphrase {
     /// Reads a passphrase file; one trailing newline is dropped.
     ///
     /// # Errors
-    /// The file can't be read or holds fewer than 8 bytes.
+    /// As [`Self::load`].
     pub fn read(path: &Path) -> Result<Self, PkiError> {
-        let mut bytes = Zeroizing::new(store::read(path)?);
-        if bytes.ends_with(b"\n") {
-            bytes.pop();
-        }
-        if bytes.ends_with(b"\r") {
-            bytes.pop();
-        }
+        Self::load(&SecretRef::File(path.to_owned()))
+    }
+
+    /// Reads a passphrase from where it is kept.
+    ///
+    /// # Errors
+    /// It can't be had, others may read the file, or it is shorter than 8 bytes.
+    pub fn load(place: &SecretRef) -> Result<Self, PkiError> {
+        let short = SecretRef::AllowShort(Box::new(place.clone()));
+        let bytes = secret::load(&short, true).map_err(|e| PkiError::invalid(format!("{e}")))?;
         if bytes.len() < 8 {
             return Err(PkiError::invalid(format!(
-                "the passphrase in {} is shorter than 8 bytes",
-                path.display()
+                "the passphrase in {place} is shorter than 8 bytes"
             )));
         }
         Ok(Self(bytes))
@@ -99,6 +124,56 @@ impl Passphrase {
 impl std::fmt::Debug for Passphrase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Passphrase(…)")
+    }
+}
+
+/// DER as PEM (RFC 7468).
+pub(super) fn to_pem(label: &str, der: &[u8]) -> Result<String, PkiError> {
+    pkcs8::der::pem::encode_string(label, LineEnding::LF, der)
+        .map_err(|e| PkiError::crypto(format!("write a {label} as PEM"), e))
+}
+
+/// The public key (SubjectPublicKeyInfo, DER) of a certificate.
+pub(super) fn spki_of(der: &[u8]) -> Result<Vec<u8>, PkiError> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der)
+        .map_err(|e| PkiError::crypto("read the certificate", e))?;
+    Ok(certificate.public_key().raw.to_vec())
+}
+
+/// What a public key (SubjectPublicKeyInfo, DER) is, as records say it; those that no peer of
+/// ours would take, or that are too weak or costly, are refused.
+pub(super) fn describe(spki: &[u8]) -> Result<String, PkiError> {
+    let (rest, key) = SubjectPublicKeyInfo::from_der(spki)
+        .map_err(|e| PkiError::crypto("read the public key", e))?;
+    let refused = |what: &str| {
+        Err(PkiError::invalid(format!(
+            "the key is {what}; expected ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits"
+        )))
+    };
+    if !rest.is_empty() {
+        return refused("followed by other bytes");
+    }
+    let curve = key
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|any| any.as_oid().ok())
+        .map(|oid| oid.to_id_string());
+    match (
+        key.algorithm.algorithm.to_id_string().as_str(),
+        curve.as_deref(),
+    ) {
+        ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => Ok("ecdsa-p256".to_owned()),
+        ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => Ok("ecdsa-p384".to_owned()),
+        ("1.3.101.112", _) => Ok("ed25519".to_owned()),
+        ("1.2.840.113549.1.1.1", _) => match key.parsed() {
+            Ok(PublicKey::RSA(rsa)) if (2048..=4096).contains(&rsa.key_size()) => {
+                Ok(format!("rsa-{}", rsa.key_size()))
+            }
+            Ok(PublicKey::RSA(rsa)) => refused(&format!("RSA of {} bits", rsa.key_size())),
+            _ => refused("a malformed RSA key"),
+        },
+        (other, _) => refused(&format!("of the algorithm {other}")),
     }
 }
 
@@ -140,7 +215,7 @@ pub(super) fn key_from_file(
         }
         ("ENCRYPTED PRIVATE KEY", None) => {
             return Err(PkiError::invalid(format!(
-                "the key in {} is encrypted: give --passphrase-file",
+                "the key in {} is encrypted: give --passphrase-file or --passphrase",
                 path.display()
             )));
         }

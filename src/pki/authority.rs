@@ -5,20 +5,18 @@ use std::{
     time::Duration,
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SerialNumber,
-};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
 
 use super::{
     Algorithm, PkiError, Role,
-    algorithm::{Passphrase, key_from_file, key_to_pem},
+    algorithm::Passphrase,
+    ca::{CaKind, CaPlan, CaRecord, CaStanding},
+    change::{self, Change},
     constraints::Permitted,
-    revoke::{CrlOptions, write_crls},
-    state::{Record, State, audit},
-    store::{self, Lock, PRIVATE, PUBLIC, make_folder},
+    revoke::{CrlOptions, Signers},
+    state::{Record, State},
+    store::{self, Lock, PUBLIC, make_folder},
 };
 use crate::{
     clock,
@@ -26,7 +24,7 @@ use crate::{
 };
 
 /// Clocks of two hosts differ; a certificate must be usable at once.
-const BACKDATE: i64 = 60;
+pub(super) const BACKDATE: i64 = 60;
 
 /// What `init` needs to know.
 #[derive(Clone, Debug)]
@@ -69,29 +67,6 @@ pub struct Authority {
     passphrase: Option<Passphrase>,
 }
 
-/// One of the two CAs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ca {
-    Root,
-    Issuing,
-}
-
-impl Ca {
-    pub(super) fn folder(self) -> &'static str {
-        match self {
-            Self::Root => "root",
-            Self::Issuing => "issuing",
-        }
-    }
-}
-
-/// A CA that can sign.
-pub(super) struct Signer {
-    pub(super) issuer: Issuer<'static, KeyPair>,
-    pub(super) pem: String,
-    pub(super) facts: CertFacts,
-}
-
 impl Authority {
     /// Makes a new authority: both CAs, their CRLs, the profiles (those already in the folder
     /// are kept), an empty state.
@@ -113,15 +88,13 @@ impl Authority {
         make_folder(&authority.state_folder(), 0o700)?;
         let lock = authority.lock()?;
         authority.refuse_overwrite(options.force)?;
-        for ca in [Ca::Root, Ca::Issuing] {
-            make_folder(&folder.join(ca.folder()), 0o700)?;
-        }
-        // profiles come last of what init makes twice: an operator's own stay
+        // an operator's own profiles stay
         make_folder(&folder.join("profiles"), 0o755)?;
+        let mut change = Change::new(folder);
         for role in Role::ALL {
             let path = folder.join("profiles").join(format!("{role}.toml"));
             if !path.exists() {
-                store::write(&path, role.default_profile().as_bytes(), PUBLIC)?;
+                change.write(path, role.default_profile().as_bytes(), PUBLIC);
             }
         }
         let now = clock::now();
@@ -131,16 +104,28 @@ impl Authority {
             algorithm: options.algorithm,
             days: options.days,
         };
-        authority.make_cas(&plan, now)?;
-        let mut state = authority.state_after_init(&domain, permitted, options.force);
-        state.save(&authority.state_folder())?;
-        write_crls(&authority, &mut state, CrlOptions::default(), now, true)?;
-        audit(
-            &authority.state_folder(),
+        let root = plan.make(None, now)?;
+        let issuing = plan.make(Some(&root), now)?;
+        let mut state = authority.state_after_init(&domain, permitted.clone(), options.force);
+        let mut signers = Signers::default();
+        let above = root.facts.serial.to_string();
+        for (kind, signer) in [(CaKind::Root, root), (CaKind::Issuing, issuing)] {
+            let ca = CaRecord::new(kind, CaStanding::Current, &signer.facts, &above);
+            authority.place(&ca, &signer, &mut change)?;
+            signers.add(&ca, signer);
+            state.authorities.push(ca);
+        }
+        change.write(authority.trust(), signers.bundle(&state)?, PUBLIC);
+        signers.write_crls(
+            &authority,
+            &mut state,
+            CrlOptions::default(),
             now,
-            "init",
-            &[("trust_domain", domain.as_str())],
+            &mut change,
         )?;
+        state.save(&authority.state_folder(), &mut change)?;
+        change.audit(now, "init", &[("trust_domain", domain.as_str())]);
+        change.commit()?;
         drop(lock);
         Ok(authority)
     }
@@ -154,6 +139,9 @@ impl Authority {
             folder: folder.to_owned(),
             passphrase: None,
         };
+        if change::interrupted(folder) {
+            drop(authority.lock()?);
+        }
         if !authority.state_folder().join("state.json").exists() {
             return Err(PkiError::invalid(format!(
                 "{} holds no authority: make one with `portcullis pki init --dir {0}`",
@@ -207,34 +195,22 @@ impl Authority {
         self.folder.join("state")
     }
 
+    pub(super) fn passphrase(&self) -> Option<&Passphrase> {
+        self.passphrase.as_ref()
+    }
+
+    /// Waits for the lock, and ends what a killed command began.
     pub(super) fn lock(&self) -> Result<Lock, PkiError> {
-        store::lock(&self.state_folder())
-    }
-
-    /// Loads a CA with its key.
-    pub(super) fn signer(&self, ca: Ca) -> Result<Signer, PkiError> {
-        let folder = self.folder.join(ca.folder());
-        let key = key_from_file(&folder.join("ca.key"), self.passphrase.as_ref())?;
-        let path = folder.join("ca.pem");
-        let (der, facts) = read_leaf(&path)?;
-        let issuer = Issuer::from_ca_cert_der(&der, key)
-            .map_err(|e| PkiError::crypto(format!("read the CA in {}", path.display()), e))?;
-        Ok(Signer {
-            issuer,
-            pem: store::read_text(&path)?,
-            facts,
-        })
-    }
-
-    pub(super) fn has_key(&self, ca: Ca) -> bool {
-        self.folder.join(ca.folder()).join("ca.key").exists()
+        let lock = store::lock(&self.state_folder())?;
+        change::recover(&self.folder)?;
+        Ok(lock)
     }
 
     fn refuse_overwrite(&self, force: bool) -> Result<(), PkiError> {
         if force {
             return Ok(());
         }
-        let keys = [Ca::Root, Ca::Issuing].map(|ca| self.folder.join(ca.folder()).join("ca.key"));
+        let keys = ["root/ca.key", "issuing/ca.key"].map(|key| self.folder.join(key));
         let state = self.state_folder().join("state.json");
         match keys.iter().chain([&state]).find(|path| path.exists()) {
             Some(path) => Err(PkiError::invalid(format!(
@@ -255,73 +231,6 @@ impl Authority {
         }
         state
     }
-
-    fn make_cas(&self, plan: &CaPlan<'_>, now: UnixSeconds) -> Result<(), PkiError> {
-        let root_key = plan.algorithm.generate()?;
-        let root_params = plan.params("root", 1, now)?;
-        let root = root_params
-            .self_signed(&root_key)
-            .map_err(|e| PkiError::crypto("make the root", e))?;
-        let issuing_key = plan.algorithm.generate()?;
-        let mut params = plan.params("issuing", 0, now)?;
-        params.use_authority_key_identifier_extension = true;
-        let issuing = params
-            .signed_by(&issuing_key, &Issuer::from_params(&root_params, &root_key))
-            .map_err(|e| PkiError::crypto("make the issuing CA", e))?;
-        for (ca, key, pem) in [
-            (Ca::Root, &root_key, root.pem()),
-            (Ca::Issuing, &issuing_key, issuing.pem()),
-        ] {
-            let folder = self.folder.join(ca.folder());
-            let key = key_to_pem(key, self.passphrase.as_ref())?;
-            store::write(&folder.join("ca.key"), key.as_bytes(), PRIVATE)?;
-            store::write(&folder.join("ca.pem"), pem.as_bytes(), PUBLIC)?;
-        }
-        store::write(&self.trust(), root.pem().as_bytes(), PUBLIC)
-    }
-}
-
-struct CaPlan<'a> {
-    domain: &'a TrustDomain,
-    permitted: &'a Permitted,
-    algorithm: Algorithm,
-    days: u32,
-}
-
-impl CaPlan<'_> {
-    fn params(
-        &self,
-        what: &str,
-        path_length: u8,
-        now: UnixSeconds,
-    ) -> Result<CertificateParams, PkiError> {
-        let serial = new_serial()?;
-        let mut params = CertificateParams::default();
-        // CRLs are found by the issuer's name: no two CAs may share one
-        let tag: String = serial.iter().take(4).map(|b| format!("{b:02x}")).collect();
-        let common = format!("portcullis {what} CA {tag}");
-        params.distinguished_name = subject(self.domain, &common);
-        params.serial_number = Some(SerialNumber::from(serial));
-        params.not_before = date(UnixSeconds(now.0 - BACKDATE))?;
-        params.not_after = date(after(now, self.days))?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // on both: not every verifier reads constraints off a trust anchor
-        params.name_constraints = self.permitted.extension();
-        Ok(params)
-    }
-}
-
-/// O=trust domain, CN=what it is. What is longer than an X.520 attribute may be (64) is left out.
-pub(super) fn subject(domain: &TrustDomain, common: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    if domain.as_str().len() <= 64 {
-        name.push(DnType::OrganizationName, domain.as_str());
-    }
-    if common.len() <= 64 {
-        name.push(DnType::CommonName, common);
-    }
-    name
 }
 
 /// 20 random bytes, the top bit clear (RFC 5280 section 4.1.2.2: at most 20 octets, positive).

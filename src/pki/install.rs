@@ -53,6 +53,17 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// A group was named: it may read keys.
+    pub(super) fn by_group(self) -> bool {
+        self.by_group
+    }
+
+    pub(super) fn ids(self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+}
+
 /// Numbers in given columns of the line of `name`.
 fn ids_of<const N: usize>(table: &str, name: &str, columns: [usize; N]) -> Option<[u32; N]> {
     let line = table
@@ -103,7 +114,7 @@ pub fn install(from: &Path, to: &Path, owner: Option<Owner>) -> Result<Vec<PathB
             (true, Some(Owner { by_group: true, .. })) => 0o640,
             (true, _) => store::PRIVATE,
         };
-        let ids = owner.map(|o| (o.uid, o.gid));
+        let ids = owner.map(Owner::ids);
         store::write_owned(&target, &bytes, mode, ids)
             .map_err(|e| PkiError::file("write", &target, e))?;
         written.push(target);

@@ -5,11 +5,15 @@
 
 pub mod algorithm;
 pub mod authority;
+mod ca;
+mod change;
 mod constraints;
 mod error;
 pub mod install;
 mod issue;
 pub mod profile;
+mod renew;
+mod request;
 mod revoke;
 pub mod state;
 pub mod store;
@@ -17,9 +21,12 @@ mod verify;
 
 pub use algorithm::{Algorithm, Passphrase};
 pub use authority::{Authority, InitOptions};
+pub use ca::{CaKind, CaRecord, CaStanding};
 pub use error::PkiError;
 pub use issue::{IssueRequest, Issued};
 pub use profile::Role;
+pub use renew::{RenewOptions, RenewReport, Renewal};
+pub use request::{KeyRequest, Requested, SignRequest};
 pub use revoke::{CrlOptions, CrlReport};
 pub use state::{Reason, Record, Revoked};
 pub use verify::Verified;

@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::Path};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
 
 use super::{PkiError, store};
-use crate::identity::{DnsPattern, SpiffeId, TrustDomain};
+use crate::identity::{CertFacts, DnsPattern, SpiffeId, TrustDomain, UnixSeconds};
 
 /// Who a certificate is for.
 #[derive(
@@ -47,6 +47,12 @@ impl Role {
             Self::Server => "server",
             Self::Client => "client",
         }
+    }
+
+    /// The role that a word means.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 
     /// The profile that a new store starts with.
@@ -156,25 +162,21 @@ impl Profile {
                 "a certificate for {role} needs at least one --san: the DNS name or IP address that peers connect to"
             )));
         }
-        let ia5 = |text: &str| {
-            rcgen::string::Ia5String::try_from(text)
-                .map_err(|e| PkiError::invalid(format!("{text:?} is not ASCII: {e}")))
-        };
         let mut names = Vec::with_capacity(sans.len() + 1);
         if self.spiffe_id {
             names.push(SanType::URI(ia5(&id.to_string())?));
         }
         for san in sans {
-            let (kind, name) = match san {
-                San::Dns(name) => (SanKind::Dns, SanType::DnsName(ia5(name)?)),
-                San::Ip(ip) => (SanKind::Ip, SanType::IpAddress(*ip)),
+            let kind = match san {
+                San::Dns(_) => SanKind::Dns,
+                San::Ip(_) => SanKind::Ip,
             };
             if !self.san_kinds.contains(&kind) {
                 return Err(PkiError::invalid(format!(
                     "the profile of {role} does not allow the SAN {san}"
                 )));
             }
-            names.push(name);
+            names.push(san.general_name()?);
         }
         if names.is_empty() {
             return Err(PkiError::invalid(format!(
@@ -182,6 +184,56 @@ impl Profile {
             )));
         }
         Ok(names)
+    }
+}
+
+impl Profile {
+    /// Reads a leaf back before anybody gets it: whatever the way here, it is no CA, ends with its
+    /// issuer, and has the role and names that it was to have, and no other.
+    pub(super) fn inspect(
+        &self,
+        facts: &CertFacts,
+        id: &SpiffeId,
+        sans: &[San],
+        issuer_ends: Option<UnixSeconds>,
+    ) -> Result<(), PkiError> {
+        let broken = |rule: &str| {
+            Err(PkiError::Refused(format!(
+                "{} was not issued: {rule}",
+                facts.display_name()
+            )))
+        };
+        if facts.is_ca {
+            return broken("it would be a CA");
+        }
+        if issuer_ends.is_some_and(|end| facts.not_after > end) {
+            return broken("it would outlive its issuer");
+        }
+        let wanted = |purpose| self.extended_key_usage.contains(&purpose);
+        if !facts.usage.present
+            || !facts.usage.other.is_empty()
+            || facts.usage.client_auth != wanted(Purpose::ClientAuth)
+            || facts.usage.server_auth != wanted(Purpose::ServerAuth)
+        {
+            return broken("its extended key usage would not be its profile's");
+        }
+        let ids = if self.spiffe_id {
+            vec![id.to_string()]
+        } else {
+            Vec::new()
+        };
+        let dns = sans.iter().filter_map(|san| match san {
+            San::Dns(name) => Some(name.as_str()),
+            San::Ip(_) => None,
+        });
+        let ips = sans.iter().filter_map(|san| match san {
+            San::Dns(_) => None,
+            San::Ip(ip) => Some(ip),
+        });
+        if facts.uris != ids || !dns.eq(&facts.dns) || !ips.eq(&facts.ips) {
+            return broken("its names would not be those that were asked for");
+        }
+        Ok(())
     }
 }
 
@@ -205,6 +257,30 @@ impl San {
             ))),
         }
     }
+}
+
+impl San {
+    pub(super) fn general_name(&self) -> Result<SanType, PkiError> {
+        Ok(match self {
+            Self::Dns(name) => SanType::DnsName(ia5(name)?),
+            Self::Ip(ip) => SanType::IpAddress(*ip),
+        })
+    }
+
+    /// 4 or 16 octets, as certificates and requests hold an address.
+    pub(super) fn ip(octets: &[u8]) -> Option<Self> {
+        let ip = match octets.len() {
+            4 => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?),
+            16 => IpAddr::from(<[u8; 16]>::try_from(octets).ok()?),
+            _ => return None,
+        };
+        Some(Self::Ip(ip.to_canonical()))
+    }
+}
+
+fn ia5(text: &str) -> Result<rcgen::string::Ia5String, PkiError> {
+    rcgen::string::Ia5String::try_from(text)
+        .map_err(|e| PkiError::invalid(format!("{text:?} is not ASCII: {e}")))
 }
 
 impl std::fmt::Display for San {
@@ -235,6 +311,12 @@ pub(super) fn spiffe_id(
     }
     SpiffeId::parse(&format!("spiffe://{}/{role}/{name}", domain.as_str()))
         .map_err(|e| wrong(e.reason))
+}
+
+/// Whether a name could be one in any trust domain.
+pub(super) fn check_name(name: &str) -> Result<(), PkiError> {
+    let any = TrustDomain::parse("name").map_err(|e| PkiError::invalid(e.to_string()))?;
+    spiffe_id(&any, Role::Gateway, name).map(|_id| ())
 }
 
 #[cfg(test)]

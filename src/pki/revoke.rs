@@ -1,18 +1,28 @@
 //! Revocation (RFC 5280 section 5): both CAs' lists, with numbers that only grow. Peers with
 //! `crl_policy = "require"` need a list of every issuer, so `crl.pem` always holds both.
 
+use std::path::Path;
+
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 
 use super::{
     Authority, PkiError, Reason, Record,
-    authority::{Ca, after, backdated, date},
-    state::{Revoked, State, audit},
+    algorithm::to_pem,
+    authority::{after, backdated, date},
+    ca::{CaKind, CaRecord, CaStanding, Signer},
+    change::Change,
+    state::{Revoked, State},
     store::{self, PUBLIC},
+    verify::certificates,
 };
 use crate::{
     clock,
-    identity::{Serial, UnixSeconds},
+    identity::{Serial, Sha256, UnixSeconds},
 };
+
+/// A root's list takes somebody who fetches its key: that is told so many days ahead.
+pub(super) const ROOT_CRL_WARNING: i64 = 60;
+const DAY: i64 = 86_400;
 
 /// How long the lists are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +56,7 @@ pub struct CrlReport {
 }
 
 impl Authority {
-    /// Writes both CRLs anew.
+    /// Writes the CRLs of every CA anew: the issuing ones', and the root's where its key is here.
     ///
     /// # Errors
     /// The issuing CA's key can't be used, or a file can't be written.
@@ -54,14 +64,12 @@ impl Authority {
         let _lock = self.lock()?;
         let mut state = State::load(&self.state_folder())?;
         let now = clock::now();
-        let root = self.has_key(Ca::Root);
-        let report = write_crls(self, &mut state, options, now, root)?;
-        audit(
-            &self.state_folder(),
-            now,
-            "crl",
-            &[("number", &report.number.to_string())],
-        )?;
+        let signers = Signers::load(self, &state, Roots::WhereKept)?;
+        let mut change = Change::new(self.folder());
+        let report = signers.write_crls(self, &mut state, options, now, &mut change)?;
+        change.audit(now, "crl", &[("number", &report.number.to_string())]);
+        state.save(&self.state_folder(), &mut change)?;
+        change.commit()?;
         Ok(report)
     }
 
@@ -84,18 +92,133 @@ impl Authority {
                 done.push(record.clone());
             }
         }
+        let mut change = Change::new(self.folder());
         for record in &done {
-            let facts = [("name", record.name.as_str()), ("serial", &record.serial)];
-            audit(&self.state_folder(), now, "revoke", &facts)?;
+            let facts = [
+                ("role", record.role.as_str()),
+                ("name", record.name.as_str()),
+                ("serial", &record.serial),
+                ("reason", reason.as_str()),
+            ];
+            change.audit(now, "revoke", &facts);
         }
-        state.save(&self.state_folder())?;
         let options = CrlOptions {
             days: state.crl_days,
             ..CrlOptions::default()
         };
-        write_crls(self, &mut state, options, now, false)?;
+        let signers = Signers::load(self, &state, Roots::Away)?;
+        signers.write_crls(self, &mut state, options, now, &mut change)?;
+        state.save(&self.state_folder(), &mut change)?;
+        change.commit()?;
         Ok(done)
     }
+
+    /// The issuing CA or root with this serial number (hex), if it is one of ours.
+    ///
+    /// # Errors
+    /// The state can't be read.
+    pub fn authority_of(&self, serial: &str) -> Result<Option<CaRecord>, PkiError> {
+        let Some(wanted) = Serial::parse(serial) else {
+            return Ok(None);
+        };
+        let mut all = self.authorities()?.into_iter();
+        Ok(all.find(|ca| ca.serial().as_ref() == Some(&wanted)))
+    }
+
+    /// Revokes an issuing CA, and with it all that it signed. Needs the root's key.
+    ///
+    /// # Errors
+    /// It is none of ours, a root, or revoked already; or the root's key is not here.
+    pub fn revoke_authority(&self, serial: &str, reason: Reason) -> Result<CaRecord, PkiError> {
+        let _lock = self.lock()?;
+        let mut state = State::load(&self.state_folder())?;
+        let now = clock::now();
+        let wanted = Serial::parse(serial);
+        let found = state
+            .authorities
+            .iter_mut()
+            .find(|ca| wanted.is_some() && ca.serial() == wanted);
+        let Some(ca) = found else {
+            return Err(PkiError::invalid(format!("no CA has the serial {serial}")));
+        };
+        if ca.kind == CaKind::Root {
+            return Err(PkiError::invalid(format!(
+                "{} can't be revoked, peers trust it by itself: `portcullis pki rotate root`, hand \
+                 trust.pem out, then `portcullis pki rotate root --finish --force`",
+                ca.title()
+            )));
+        }
+        if ca.revoked.is_some() {
+            return Err(PkiError::invalid(format!(
+                "{} is revoked already",
+                ca.title()
+            )));
+        }
+        ca.revoked = Some(Revoked { at: now.0, reason });
+        let ca = ca.clone();
+        let signers = Signers::load(self, &state, Roots::Needed)?;
+        let mut change = Change::new(self.folder());
+        let options = CrlOptions {
+            days: state.crl_days,
+            ..CrlOptions::default()
+        };
+        signers.write_crls(self, &mut state, options, now, &mut change)?;
+        let facts = [("serial", ca.serial.as_str()), ("reason", reason.as_str())];
+        change.audit(now, "revoke-issuing", &facts);
+        state.save(&self.state_folder(), &mut change)?;
+        change.commit()?;
+        Ok(ca)
+    }
+
+    /// What ends soon and takes somebody's hand, one line each: the root's CRL 60 days ahead, the
+    /// issuing CA's a week ahead, a CA a year ahead.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn warnings(&self) -> Result<Vec<String>, PkiError> {
+        let state = State::load(&self.state_folder())?;
+        let now = clock::now();
+        let lists = lists_of(self)?;
+        let within = |at: i64, days: i64| at <= now.0.saturating_add(days * DAY);
+        let dir = self.folder().display();
+        let mut said = Vec::new();
+        for ca in state.authorities.iter().filter(|ca| ca.is_trusted()) {
+            let list = lists.iter().find(|list| list.issuer == ca.subject);
+            if let Some(list) = list
+                && ca.revoked.is_none()
+            {
+                let (days, key) = match ca.kind {
+                    CaKind::Root => (ROOT_CRL_WARNING, "with root/ca.key back in place, "),
+                    CaKind::Issuing => (7, ""),
+                };
+                if within(list.next_update.0, days) {
+                    said.push(format!(
+                        "the CRL of the {} {} ({}), and peers then refuse everybody below it: \
+                         {key}run `portcullis pki crl --dir {dir}` and hand crl.pem out",
+                        ca.title(),
+                        ends(list.next_update, now),
+                        list.next_update
+                    ));
+                }
+            }
+            if ca.standing == CaStanding::Current && within(ca.not_after, 365) {
+                let not_after = UnixSeconds(ca.not_after);
+                said.push(format!(
+                    "the {} {} ({not_after}), and what it signs no later: run `portcullis pki \
+                     rotate {} --dir {dir}`",
+                    ca.title(),
+                    ends(not_after, now),
+                    ca.kind
+                ));
+            }
+        }
+        Ok(said)
+    }
+}
+
+fn ends(at: UnixSeconds, now: UnixSeconds) -> String {
+    let verb = if at < now { "ended" } else { "ends" };
+    format!("{verb} {}", at.relative_to(now))
 }
 
 /// Serials of what `target` means.
@@ -141,83 +264,285 @@ fn choose(records: &[Record], target: &str) -> Result<Vec<String>, PkiError> {
     Ok(signed)
 }
 
-/// Writes the issuing CA's list, the root's too where `root` says so, and `crl.pem` of both.
-pub(super) fn write_crls(
-    authority: &Authority,
-    state: &mut State,
-    options: CrlOptions,
-    now: UnixSeconds,
-    root: bool,
-) -> Result<CrlReport, PkiError> {
-    for (what, days) in [("--days", options.days), ("--root-days", options.root_days)] {
-        if !(1..=3650).contains(&days) {
-            return Err(PkiError::invalid(format!(
-                "{what} of a CRL must be 1 to 3650"
-            )));
-        }
-    }
-    state.crl_days = options.days;
-    state.issuing_crl_number += 1;
-    if root {
-        state.root_crl_number += 1;
-    }
-    // saved before a list with the number exists: no number is ever used twice
-    state.save(&authority.state_folder())?;
-    let revoked = revoked_leaves(state)?;
-    let count = revoked.len();
-    let next_update = after(now, options.days);
-    let list = Plan {
-        number: state.issuing_crl_number,
-        now,
-        next_update,
-        revoked,
-    };
-    list.write(authority, Ca::Issuing)?;
-    let mut root_next_update = None;
-    if root {
-        let next_update = after(now, options.root_days);
-        let list = Plan {
-            number: state.root_crl_number,
-            now,
-            next_update,
-            revoked: Vec::new(),
-        };
-        list.write(authority, Ca::Root)?;
-        root_next_update = Some(next_update);
-    }
-    let both = [Ca::Issuing, Ca::Root]
-        .map(|ca| store::read(&authority.folder().join(ca.folder()).join("crl.pem")));
-    let [issuing, root] = both;
-    store::write(&authority.crl(), &[issuing?, root?].concat(), PUBLIC)?;
-    Ok(CrlReport {
-        next_update,
-        number: state.issuing_crl_number,
-        revoked: count,
-        root_next_update,
-    })
+/// Which keys of roots a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Roots {
+    /// None: their lists are kept.
+    Away,
+    /// Those that are here.
+    WhereKept,
+    /// The one in force, or nothing is done.
+    Needed,
 }
 
-fn revoked_leaves(state: &State) -> Result<Vec<RevokedCertParams>, PkiError> {
-    let mut entries = Vec::new();
-    for record in &state.certificates {
-        let Some(revoked) = record.revoked else {
-            continue;
+/// The CAs that a command signs with, and the lists in force of those that it has no key of.
+#[derive(Default)]
+pub(super) struct Signers {
+    signers: Vec<(String, Signer)>,
+    lists: Vec<List>,
+    /// Certificates of `trust.pem`.
+    trusted: Vec<(String, String)>,
+}
+
+/// One CRL in force.
+struct List {
+    issuer: String,
+    next_update: UnixSeconds,
+    pem: String,
+}
+
+impl Signers {
+    /// Loads every issuing CA that is trusted and not revoked, and the roots.
+    pub(super) fn load(
+        authority: &Authority,
+        state: &State,
+        roots: Roots,
+    ) -> Result<Self, PkiError> {
+        let mut all = Self {
+            lists: lists_of(authority)?,
+            trusted: certificates_of(&authority.trust())?,
+            ..Self::default()
         };
-        let Some(serial) = record.serial() else {
-            // left out, it would be let in: the whole list is refused instead
-            return Err(PkiError::invalid(format!(
-                "the state holds {:?} as a serial number, which is none",
-                record.serial
-            )));
-        };
-        entries.push(RevokedCertParams {
-            serial_number: SerialNumber::from(serial.0),
-            revocation_time: date(UnixSeconds(revoked.at))?,
-            reason_code: revoked.reason.code(),
-            invalidity_date: None,
-        });
+        for ca in state.authorities.iter().filter(|ca| ca.is_trusted()) {
+            let wanted = match (ca.kind, roots) {
+                (CaKind::Issuing, _) => ca.revoked.is_none(),
+                (CaKind::Root, Roots::Away) => false,
+                (CaKind::Root, Roots::WhereKept) => authority.has_key(ca),
+                (CaKind::Root, Roots::Needed) => {
+                    let here = authority.has_key(ca);
+                    if !here && ca.standing == CaStanding::Current {
+                        let folder = authority.ca_folder(ca);
+                        return Err(PkiError::invalid(format!(
+                            "this takes the key of the {}, which is not in {}: put it back for \
+                             the time of the command",
+                            ca.title(),
+                            folder.join("ca.key").display()
+                        )));
+                    }
+                    here
+                }
+            };
+            if wanted {
+                all.add(ca, authority.signer(ca)?);
+            }
+        }
+        Ok(all)
     }
-    Ok(entries)
+
+    pub(super) fn add(&mut self, ca: &CaRecord, signer: Signer) {
+        self.signers.push((ca.serial.clone(), signer));
+    }
+
+    pub(super) fn of(&self, ca: &CaRecord) -> Option<&Signer> {
+        let found = self.signers.iter().find(|(serial, _)| *serial == ca.serial);
+        found.map(|(_, signer)| signer)
+    }
+
+    /// `trust.pem`: every trusted root.
+    pub(super) fn bundle(&self, state: &State) -> Result<String, PkiError> {
+        let mut text = String::new();
+        for ca in &state.authorities {
+            if ca.kind != CaKind::Root || !ca.is_trusted() {
+                continue;
+            }
+            let kept = || {
+                let found = self.trusted.iter().find(|(of, _)| *of == ca.fingerprint);
+                found.map(|(_, pem)| pem.as_str())
+            };
+            let pem = self.of(ca).map(|signer| signer.pem.as_str());
+            let Some(pem) = pem.or_else(kept) else {
+                return Err(PkiError::invalid(format!(
+                    "neither trust.pem nor the root's folder holds the {}: put ca.pem back",
+                    ca.title()
+                )));
+            };
+            text += pem;
+        }
+        Ok(text)
+    }
+
+    /// Has the lists written of every CA that is here, and `crl.pem` of all.
+    pub(super) fn write_crls(
+        &self,
+        authority: &Authority,
+        state: &mut State,
+        options: CrlOptions,
+        now: UnixSeconds,
+        change: &mut Change,
+    ) -> Result<CrlReport, PkiError> {
+        for (what, days) in [("--days", options.days), ("--root-days", options.root_days)] {
+            if !(1..=3650).contains(&days) {
+                return Err(PkiError::invalid(format!(
+                    "{what} of a CRL must be 1 to 3650"
+                )));
+            }
+        }
+        state.crl_days = options.days;
+        state.issuing_crl_number += 1;
+        let is_root = |ca: &CaRecord| ca.kind == CaKind::Root && ca.is_trusted();
+        let roots = state.authorities.iter().filter(|ca| is_root(ca));
+        if roots.clone().any(|ca| self.of(ca).is_some()) {
+            state.root_crl_number += 1;
+        }
+        let next_update = after(now, options.days);
+        let root_end = after(now, options.root_days);
+        let mut root_next_update = None;
+        let mut count = 0;
+        let mut all = String::new();
+        for kind in [CaKind::Issuing, CaKind::Root] {
+            for ca in &state.authorities {
+                if ca.kind != kind || !ca.is_trusted() || ca.revoked.is_some() {
+                    continue;
+                }
+                let Some(signer) = self.of(ca) else {
+                    all += &self.kept(ca)?.pem;
+                    continue;
+                };
+                let plan = match kind {
+                    CaKind::Issuing => Plan {
+                        number: state.issuing_crl_number,
+                        now,
+                        next_update,
+                        revoked: revoked_leaves(state, ca)?,
+                    },
+                    CaKind::Root => Plan {
+                        number: state.root_crl_number,
+                        now,
+                        next_update: root_end,
+                        revoked: revoked_authorities(state, ca)?,
+                    },
+                };
+                match kind {
+                    CaKind::Issuing => count += plan.revoked.len(),
+                    CaKind::Root if ca.standing == CaStanding::Current => {
+                        root_next_update = Some(root_end);
+                    }
+                    CaKind::Root => {}
+                }
+                let pem = plan.sign(signer)?;
+                let folder = authority.ca_folder(ca);
+                change.write(folder.join("crl.pem"), pem.as_bytes(), PUBLIC);
+                all += &pem;
+            }
+        }
+        change.write(authority.crl(), all, PUBLIC);
+        Ok(CrlReport {
+            next_update,
+            number: state.issuing_crl_number,
+            revoked: count,
+            root_next_update,
+        })
+    }
+
+    fn kept(&self, ca: &CaRecord) -> Result<&List, PkiError> {
+        let found = self.lists.iter().find(|list| list.issuer == ca.subject);
+        found.ok_or_else(|| {
+            PkiError::invalid(format!(
+                "crl.pem holds no CRL of the {}, and its key is not here to write one: put \
+                 crl.pem back from a backup, or the key, and run `portcullis pki crl`",
+                ca.title()
+            ))
+        })
+    }
+}
+
+/// Whether a list has half of its life behind it, or, a root's whose key is here, 60 days left.
+pub(super) fn crls_due(
+    authority: &Authority,
+    state: &State,
+    now: UnixSeconds,
+) -> Result<bool, PkiError> {
+    let lists = lists_of(authority)?;
+    let half = i64::from(state.crl_days) * DAY / 2;
+    Ok(state
+        .authorities
+        .iter()
+        .filter(|ca| ca.is_trusted() && ca.revoked.is_none())
+        .any(|ca| {
+            let left = match ca.kind {
+                CaKind::Issuing => half,
+                CaKind::Root if authority.has_key(ca) => ROOT_CRL_WARNING * DAY,
+                CaKind::Root => return false,
+            };
+            lists
+                .iter()
+                .find(|list| list.issuer == ca.subject)
+                .is_none_or(|list| list.next_update.0.saturating_sub(now.0) < left)
+        }))
+}
+
+/// The lists in `crl.pem`, and in the CAs' folders where it lacks one.
+fn lists_of(authority: &Authority) -> Result<Vec<List>, PkiError> {
+    let mut found = Vec::new();
+    let folder = authority.folder();
+    for path in [
+        authority.crl(),
+        folder.join("issuing/crl.pem"),
+        folder.join("root/crl.pem"),
+    ] {
+        if !path.exists() {
+            continue;
+        }
+        let wrong = |reason: &dyn ToString| {
+            PkiError::invalid(format!("{}: {}", path.display(), reason.to_string()))
+        };
+        for block in x509_parser::pem::Pem::iter_from_buffer(&store::read(&path)?) {
+            let block = block.map_err(|e| wrong(&e))?;
+            let (_, list) = x509_parser::parse_x509_crl(&block.contents).map_err(|e| wrong(&e))?;
+            found.push(List {
+                issuer: list.issuer().to_string(),
+                next_update: UnixSeconds(list.next_update().map_or(i64::MAX, |at| at.timestamp())),
+                pem: to_pem("X509 CRL", &block.contents)?,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Fingerprint and PEM of each certificate of a bundle.
+fn certificates_of(path: &Path) -> Result<Vec<(String, String)>, PkiError> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    certificates(&store::read(path)?, path)?
+        .iter()
+        .map(|der| Ok((Sha256::of(der).to_string(), to_pem("CERTIFICATE", der)?)))
+        .collect()
+}
+
+fn revoked_leaves(state: &State, by: &CaRecord) -> Result<Vec<RevokedCertParams>, PkiError> {
+    state
+        .certificates
+        .iter()
+        .filter(|record| record.issuer.as_ref() == Some(&by.serial))
+        .filter_map(|record| Some((&record.serial, record.revoked?)))
+        .map(entry)
+        .collect()
+}
+
+fn revoked_authorities(state: &State, by: &CaRecord) -> Result<Vec<RevokedCertParams>, PkiError> {
+    state
+        .authorities
+        .iter()
+        .filter(|ca| ca.kind == CaKind::Issuing && ca.root == by.serial)
+        .filter_map(|ca| Some((&ca.serial, ca.revoked?)))
+        .map(entry)
+        .collect()
+}
+
+fn entry((serial, revoked): (&String, Revoked)) -> Result<RevokedCertParams, PkiError> {
+    let Some(parsed) = Serial::parse(serial) else {
+        // left out, it would be let in: the whole list is refused instead
+        return Err(PkiError::invalid(format!(
+            "the state holds {serial:?} as a serial number, which is none"
+        )));
+    };
+    Ok(RevokedCertParams {
+        serial_number: SerialNumber::from(parsed.0),
+        revocation_time: date(UnixSeconds(revoked.at))?,
+        reason_code: revoked.reason.code(),
+        invalidity_date: None,
+    })
 }
 
 struct Plan {
@@ -228,9 +553,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn write(self, authority: &Authority, ca: Ca) -> Result<(), PkiError> {
-        let signer = authority.signer(ca)?;
-        let pem = CertificateRevocationListParams {
+    fn sign(self, signer: &Signer) -> Result<String, PkiError> {
+        CertificateRevocationListParams {
             this_update: date(backdated(self.now))?,
             next_update: date(self.next_update)?,
             crl_number: SerialNumber::from(self.number),
@@ -240,8 +564,6 @@ impl Plan {
         }
         .signed_by(&signer.issuer)
         .and_then(|list| list.pem())
-        .map_err(|e| PkiError::crypto("sign the CRL", e))?;
-        let path = authority.folder().join(ca.folder()).join("crl.pem");
-        store::write(&path, pem.as_bytes(), PUBLIC)
+        .map_err(|e| PkiError::crypto("sign the CRL", e))
     }
 }

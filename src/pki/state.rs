@@ -1,16 +1,22 @@
-//! What was issued and revoked (`state/state.json`), and the log of it (`state/audit.log`).
-//! The state is written before the files that it speaks of: a certificate that exists can
-//! always be revoked.
+//! What was issued and revoked (`state/state.json`). It changes together with the files that it
+//! speaks of: a certificate that exists can always be revoked.
 
 use std::path::Path;
 
 use rcgen::RevocationReason;
 
-use super::{Algorithm, PkiError, Role, constraints::Permitted, store};
+use super::{
+    PkiError, Role,
+    authority::read_leaf,
+    ca::{CaKind, CaRecord, CaStanding},
+    change::Change,
+    constraints::Permitted,
+    store,
+};
 use crate::identity::{Serial, Sha256, UnixSeconds};
 
-/// The shape of `state.json` that this program writes and reads.
-const SCHEMA: u32 = 1;
+/// The shape of `state.json` that this program writes. It reads all before it, too.
+const SCHEMA: u32 = 2;
 const DAY: i64 = 86_400;
 
 /// Why a certificate is revoked (RFC 5280 section 5.3.1; those that fit a leaf).
@@ -34,6 +40,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// As commands and the audit log say it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::KeyCompromise => "key-compromise",
+            Self::AffiliationChanged => "affiliation-changed",
+            Self::Superseded => "superseded",
+            Self::CessationOfOperation => "cessation-of-operation",
+            Self::PrivilegeWithdrawn => "privilege-withdrawn",
+        }
+    }
+
     /// `None`: the code "unspecified" should be left out of a CRL.
     pub(super) fn code(self) -> Option<RevocationReason> {
         match self {
@@ -69,8 +88,8 @@ pub struct Record {
     pub name: String,
     /// Signed by its own key: no CRL can revoke it.
     pub self_signed: bool,
-    /// Key algorithm.
-    pub algorithm: Algorithm,
+    /// Key algorithm: `ecdsa-p256`, `ecdsa-p384`, `ed25519` or `rsa-BITS`.
+    pub algorithm: String,
     /// DNS and IP SANs.
     pub sans: Vec<String>,
     /// Unix seconds.
@@ -79,6 +98,19 @@ pub struct Record {
     pub not_after: i64,
     /// SHA-256 of the DER, hex.
     pub fingerprint: String,
+    /// Serial number of the CA that signed it; absent where it signed itself.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// SHA-256 of its public key, hex; empty where schema 1 did not record it.
+    #[serde(default)]
+    pub spki: String,
+    /// The key was made elsewhere, and signed by a request.
+    #[serde(default)]
+    pub requested: bool,
+    /// When a newer certificate of the same role and name took its place, Unix seconds. It is
+    /// valid all the same until it ends or is revoked.
+    #[serde(default)]
+    pub superseded: Option<i64>,
     /// Absent: in force, as far as the CRL goes.
     pub revoked: Option<Revoked>,
 }
@@ -97,6 +129,9 @@ pub(super) struct State {
     /// Life of the issuing CA's last CRL: one that a revocation writes must not end sooner than
     /// whoever renews it by the calendar expects.
     pub(super) crl_days: u32,
+    /// Every root and issuing CA, oldest first.
+    #[serde(default)]
+    pub(super) authorities: Vec<CaRecord>,
     pub(super) certificates: Vec<Record>,
 }
 
@@ -109,6 +144,7 @@ impl State {
             issuing_crl_number: 0,
             root_crl_number: 0,
             crl_days: super::CrlOptions::default().days,
+            authorities: Vec::new(),
             certificates: Vec::new(),
         }
     }
@@ -123,27 +159,90 @@ impl State {
         let wrong = |e: serde_json::Error| PkiError::invalid(format!("{}: {e}", path.display()));
         // the number first: a newer shape must be named, not reported as an unknown field
         let shape: Shape = serde_json::from_slice(&bytes).map_err(wrong)?;
-        if shape.schema != SCHEMA {
+        if !(1..=SCHEMA).contains(&shape.schema) {
             return Err(PkiError::invalid(format!(
-                "{} has schema {}, this program knows {SCHEMA}: use the version that wrote it",
+                "{} has schema {}, this program knows 1 to {SCHEMA}: use a version at least as \
+                 new as the one that wrote it",
                 path.display(),
                 shape.schema
             )));
         }
-        serde_json::from_slice(&bytes).map_err(wrong)
+        let mut state: Self = serde_json::from_slice(&bytes).map_err(wrong)?;
+        if state.schema < SCHEMA {
+            state.migrate(folder)?;
+        }
+        Ok(state)
     }
 
-    pub(super) fn save(&self, folder: &Path) -> Result<(), PkiError> {
+    /// Schema 1 knew one root, one issuing CA, and nothing of successors.
+    fn migrate(&mut self, folder: &Path) -> Result<(), PkiError> {
+        let pki = folder.parent().unwrap_or(folder);
+        let root = Some(pki.join("root/ca.pem"))
+            .filter(|path| path.exists())
+            .unwrap_or_else(|| pki.join("trust.pem"));
+        let (_, root) = read_leaf(&root)?;
+        let (_, issuing) = read_leaf(&pki.join("issuing/ca.pem"))?;
+        let above = root.serial.to_string();
+        self.authorities = vec![
+            CaRecord::new(CaKind::Root, CaStanding::Current, &root, &above),
+            CaRecord::new(CaKind::Issuing, CaStanding::Current, &issuing, &above),
+        ];
+        let mut newer: Vec<(Role, String, i64)> = Vec::new();
+        for record in self.certificates.iter_mut().rev() {
+            if !record.self_signed {
+                record.issuer = Some(issuing.serial.to_string());
+            }
+            record.superseded = newer
+                .iter()
+                .find(|(role, name, _)| *role == record.role && *name == record.name)
+                .map(|(.., since)| *since);
+            if record.superseded.is_none() {
+                newer.push((record.role, record.name.clone(), record.not_before));
+            }
+        }
+        self.schema = SCHEMA;
+        Ok(())
+    }
+
+    /// Has the state written with the rest of a change.
+    pub(super) fn save(&self, folder: &Path, change: &mut Change) -> Result<(), PkiError> {
         let mut bytes =
             serde_json::to_vec_pretty(self).map_err(|e| PkiError::crypto("write the state", e))?;
         bytes.push(b'\n');
-        store::write(&folder.join("state.json"), &bytes, store::PRIVATE)
+        change.write(folder.join("state.json"), bytes, store::PRIVATE);
+        Ok(())
+    }
+
+    /// The CA that signs now.
+    pub(super) fn current(&self, kind: CaKind) -> Result<&CaRecord, PkiError> {
+        self.authorities
+            .iter()
+            .find(|ca| ca.kind == kind && ca.standing == CaStanding::Current)
+            .ok_or_else(|| PkiError::invalid(format!("the state knows no {kind} CA in force")))
+    }
+
+    /// The newest certificate of a role and name.
+    pub(super) fn latest(&self, role: Role, name: &str) -> Option<&Record> {
+        self.certificates
+            .iter()
+            .rev()
+            .find(|record| record.role == role && record.name == name)
+    }
+
+    /// Adds a certificate, which takes the place of those of its role and name.
+    pub(super) fn add(&mut self, record: Record, now: UnixSeconds) {
+        for other in &mut self.certificates {
+            if other.role == record.role && other.name == record.name {
+                other.superseded.get_or_insert(now.0);
+            }
+        }
+        self.certificates.push(record);
     }
 }
 
 impl Record {
-    /// "in force", "expires soon", "expired", "not yet valid" or "revoked". Soon: a third of its
-    /// life is left, the point at which a renewal is due.
+    /// "in force", "expires soon", "expired", "superseded", "not yet valid" or "revoked". Soon: a
+    /// third of its life is left, the point at which a renewal is due.
     #[must_use]
     pub fn standing(&self, now: UnixSeconds) -> &'static str {
         let life = self.not_after.saturating_sub(self.not_before);
@@ -152,10 +251,26 @@ impl Record {
                 revoked: Some(_), ..
             } => "revoked",
             _ if now.0 > self.not_after => "expired",
+            Self {
+                superseded: Some(_),
+                ..
+            } => "superseded",
             _ if now.0 < self.not_before => "not yet valid",
             _ if self.not_after.saturating_sub(now.0) < life / 3 => "expires soon",
             _ => "in force",
         }
+    }
+
+    /// Its life in days, rounded up; the minute that it was dated back does not count.
+    pub(super) fn days(&self) -> u32 {
+        let life = self.not_after.saturating_sub(self.not_before);
+        u32::try_from(life.saturating_add(DAY - 61) / DAY).unwrap_or(u32::MAX)
+    }
+
+    /// `ROLE/NAME (serial …)`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{}/{} (serial {})", self.role, self.name, self.serial)
     }
 
     /// Whether it ends within so many days, or has ended.
@@ -173,21 +288,4 @@ impl Record {
     pub fn sha256(&self) -> Option<Sha256> {
         Sha256::parse(&self.fingerprint)
     }
-}
-
-/// Adds one line to the audit log: when, what, about whom.
-pub(super) fn audit(
-    folder: &Path,
-    now: UnixSeconds,
-    act: &str,
-    facts: &[(&str, &str)],
-) -> Result<(), PkiError> {
-    use std::fmt::Write as _;
-    let mut line = format!("{now} {act}");
-    for (key, value) in facts {
-        // Debug quotes and escapes: a name can't forge a second line
-        let _infallible = write!(line, " {key}={value:?}");
-    }
-    line.push('\n');
-    store::append(&folder.join("audit.log"), &line)
 }

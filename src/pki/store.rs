@@ -48,8 +48,10 @@ pub fn write_owned(
             "not a file name",
         ));
     };
+    step();
     let (temporary, mut file) = create_beside(folder, name)?;
     let written = (|| {
+        step();
         file.write_all(bytes)?;
         if let Some((uid, gid)) = owner {
             rustix::fs::fchown(
@@ -61,6 +63,7 @@ pub fn write_owned(
         // the umask may have taken bits away; it is never asked
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
+        step();
         fs::rename(&temporary, path)
     })();
     if let Err(error) = written {
@@ -84,6 +87,57 @@ fn create_beside(folder: &Path, name: &std::ffi::OsStr) -> io::Result<(PathBuf, 
         .mode(PRIVATE)
         .open(&path)?;
     Ok((path, file))
+}
+
+/// Writes a file that has no name that anybody reads yet, over what a killed command left there.
+pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
+    let wrong = |e| PkiError::file("write", path, e);
+    remove(path)?;
+    step();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE)
+        .open(path)
+        .map_err(wrong)?;
+    // a kill in the midst of a write
+    step();
+    file.write_all(bytes).map_err(wrong)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+        .map_err(wrong)?;
+    file.sync_all().map_err(wrong)
+}
+
+/// Gives a file its name.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), PkiError> {
+    step();
+    fs::rename(from, to).map_err(|e| PkiError::file("write", to, e))
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), PkiError> {
+    step();
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(PkiError::file("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes names in a folder last.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), PkiError> {
+    step();
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| PkiError::file("write", folder, e))
+}
+
+/// Length of a file; 0 where there is none.
+pub(super) fn length(path: &Path) -> Result<u64, PkiError> {
+    match fs::metadata(path) {
+        Ok(file) => Ok(file.len()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(PkiError::file("read", path, e)),
+    }
 }
 
 /// Makes a folder and its parents; the last one gets `mode`.
@@ -132,6 +186,7 @@ pub(super) fn read_text(path: &Path) -> Result<String, PkiError> {
 /// Adds lines to a log that is never rewritten.
 pub(super) fn append(path: &Path, line: &str) -> Result<(), PkiError> {
     let wrong = |e| PkiError::file("append to", path, e);
+    step();
     let mut file = OpenOptions::new()
         .append(true)
         .create(true)
@@ -161,4 +216,46 @@ pub(super) fn lock(state: &Path) -> Result<Lock, PkiError> {
     flock(&file, FlockOperation::LockExclusive)
         .map_err(|e| PkiError::file("lock", &path, e.into()))?;
     Ok(Lock { _file: file })
+}
+
+/// Every act that changes a disk comes by here first: tests kill the command at each.
+#[cfg(not(test))]
+fn step() {}
+
+#[cfg(test)]
+pub(super) use killer::{acts_until_killed, step};
+
+#[cfg(test)]
+mod killer {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// How a killed command ends: no error comes back, no clean-up runs.
+    struct Killed;
+
+    pub(in super::super) fn step() {
+        match LEFT.get() {
+            Some(0) => std::panic::resume_unwind(Box::new(Killed)),
+            Some(left) => LEFT.set(Some(left - 1)),
+            None => {}
+        }
+    }
+
+    /// Runs a command that dies before its act number `acts`; `None`: it did.
+    pub(in super::super) fn acts_until_killed<T>(
+        acts: usize,
+        command: impl FnOnce() -> T,
+    ) -> Option<T> {
+        LEFT.set(Some(acts));
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(command));
+        LEFT.set(None);
+        match ended {
+            Ok(done) => Some(done),
+            Err(cause) if cause.is::<Killed>() => None,
+            Err(cause) => std::panic::resume_unwind(cause),
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! The authority against a real folder, read back by our own reader; `tests/it/pki.rs` asks
 //! OpenSSL the same questions.
 
+mod crash;
+mod lifecycle;
+
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;

@@ -1,0 +1,223 @@
+//! `pki request`, `sign` and `renew`: a certificate's life after its first issue.
+
+use std::{
+    fmt::Write as _,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{
+    Failure,
+    show::{describe_issued, until},
+};
+use crate::{
+    cli::report::err,
+    identity::UnixSeconds,
+    pki::{
+        Algorithm, Authority, KeyRequest, RenewOptions, Renewal, Role, SignRequest, install::Owner,
+    },
+};
+
+/// Largest request that is read.
+const MAX_REQUEST: u64 = 64 << 10;
+
+#[derive(Debug, Args)]
+pub(super) struct Request {
+    /// What the certificate is for
+    role: Role,
+    /// The last segment of the SPIFFE ID
+    name: String,
+    /// A DNS name or IP address to ask for; repeatable; acceptors and servers need one
+    #[arg(long, value_name = "DNS-OR-IP")]
+    san: Vec<String>,
+    /// Of the key
+    #[arg(long, default_value = "ecdsa-p256")]
+    algorithm: Algorithm,
+    /// Where key.pem, unless it is there, and NAME.csr go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// USER (key 0600) or USER:GROUP (key 0640)
+    #[arg(long, value_name = "USER[:GROUP]")]
+    owner: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sign {
+    /// The request, or - for standard input
+    #[arg(value_name = "CSR")]
+    request: PathBuf,
+    /// What it is for, where the request does not say
+    #[arg(long)]
+    role: Option<Role>,
+    /// The last segment of its SPIFFE ID, where the request does not say
+    #[arg(long)]
+    name: Option<String>,
+    /// Life; default and limit: the role's profile
+    #[arg(long)]
+    days: Option<u32>,
+    /// Replace the key and certificate of that name
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Renew {
+    /// NAME or ROLE/NAME
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    names: Vec<String>,
+    /// Everything that is due, and the CRLs
+    #[arg(long)]
+    all: bool,
+    /// Only what ends within so many days, such as 30d; default with --all: what has a third of its life left
+    #[arg(long, value_name = "DAYS", value_parser = super::days)]
+    within: Option<u32>,
+    /// With a new key
+    #[arg(long)]
+    rekey: bool,
+    /// Life; default: the one that it had
+    #[arg(long)]
+    days: Option<u32>,
+}
+
+pub(super) fn request(asked: Request) -> Result<String, Failure> {
+    let owner = asked.owner.as_deref().map(Owner::look_up).transpose()?;
+    let made = KeyRequest {
+        role: asked.role,
+        name: asked.name,
+        sans: asked.san,
+        algorithm: asked.algorithm,
+        out: asked.out,
+        owner,
+    }
+    .make()?;
+    let kept = if made.key_kept { "kept" } else { "made" };
+    Ok(format!(
+        "{kept} {}: it stays on this host\n\
+         made {}: bring it to the authority\n\
+         spki:sha256:{}\n\
+         next, there: portcullis pki sign {}\n",
+        made.key.display(),
+        made.request.display(),
+        made.spki,
+        made.request.file_name().unwrap_or_default().display(),
+    ))
+}
+
+pub(super) fn sign(
+    authority: &Authority,
+    asked: Sign,
+    now: UnixSeconds,
+) -> Result<String, Failure> {
+    let request = SignRequest {
+        request: read(&asked.request)?,
+        role: asked.role,
+        name: asked.name,
+        days: asked.days,
+        force: asked.force,
+    };
+    let issued = authority.sign(&request).map_err(|error| {
+        let failure = Failure::from(error);
+        let at = asked.request.display();
+        match failure {
+            Failure::Failed(text) => Failure::Failed(format!("{at}: {text}")),
+            Failure::Wrong(text) => Failure::Wrong(format!("{at}: {text}")),
+            Failure::Found(n) => Failure::Found(n),
+        }
+    })?;
+    for note in &issued.notes {
+        err(&format!("note: {note}\n"));
+    }
+    let names: Vec<String> = issued
+        .facts
+        .uris
+        .iter()
+        .cloned()
+        .chain(issued.facts.dns.iter().map(|name| format!("dns:{name}")))
+        .chain(issued.facts.ips.iter().map(|ip| format!("ip:{ip}")))
+        .collect();
+    let spki = issued.facts.spki;
+    Ok(format!(
+        "{}names {}\nspki:sha256:{spki}\n",
+        describe_issued(authority, &issued, now),
+        names.join(", ")
+    ))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let wrong = |e: std::io::Error| Failure::Wrong(format!("can't read {}: {e}", path.display()));
+    let mut source: Box<dyn std::io::Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(wrong)?)
+    };
+    let mut bytes = Vec::new();
+    source
+        .by_ref()
+        .take(MAX_REQUEST)
+        .read_to_end(&mut bytes)
+        .map_err(wrong)?;
+    Ok(bytes)
+}
+
+pub(super) fn renew(
+    authority: &Authority,
+    asked: Renew,
+    now: UnixSeconds,
+) -> Result<String, Failure> {
+    let report = authority.renew(&RenewOptions {
+        names: asked.names,
+        within: asked.within,
+        rekey: asked.rekey,
+        days: asked.days,
+    })?;
+    let mut text = String::new();
+    let mut failures = Vec::new();
+    for (record, renewal) in &report.renewals {
+        match renewal {
+            Renewal::Done(issued) => {
+                let _infallible = writeln!(
+                    text,
+                    "renewed {}/{}: serial {}, {}, in {}",
+                    issued.role,
+                    issued.name,
+                    issued.facts.serial,
+                    until(issued.facts.not_after, now),
+                    issued.certificate.display(),
+                );
+                for note in &issued.notes {
+                    err(&format!("note: {}/{}: {note}\n", issued.role, issued.name));
+                }
+            }
+            Renewal::NotDue => {
+                if !asked.all {
+                    let end = until(UnixSeconds(record.not_after), now);
+                    let _infallible = writeln!(text, "not due: {} {end}", record.title());
+                }
+            }
+            Renewal::Skipped(why) => err(&format!("note: skipped {why}\n")),
+            Renewal::Failed(error) => failures.push(format!("{}: {error}", record.title())),
+        }
+    }
+    if let Some(crls) = &report.crls {
+        let _infallible = writeln!(
+            text,
+            "wrote {}: number {}, {}",
+            authority.crl().display(),
+            crls.number,
+            until(crls.next_update, now)
+        );
+    }
+    if failures.is_empty() {
+        if text.is_empty() {
+            text += "nothing is due\n";
+        }
+        return Ok(text);
+    }
+    super::out(&text);
+    Err(Failure::Failed(format!(
+        "not renewed:\n{}",
+        failures.join("\n")
+    )))
+}
