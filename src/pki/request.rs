@@ -242,20 +242,20 @@ impl Request {
             if !constraints.ca {
                 return Ok(());
             }
-            "to be a CA"
+            "asks to be a CA"
         } else if let ParsedExtension::KeyUsage(_) = extension {
-            "a key usage"
+            "asks for a key usage"
         } else if let ParsedExtension::ExtendedKeyUsage(_) = extension {
-            "an extended key usage"
+            "asks for an extended key usage"
         } else if let ParsedExtension::ParseError { .. } = extension {
             return Err(PkiError::invalid(
                 "an extension of the request is malformed",
             ));
         } else {
-            "another extension"
+            "asks for another extension"
         };
         self.left_out.push(format!(
-            "the request asks for {what}: its role's profile alone says that"
+            "the request {what}: its role's profile alone says that"
         ));
         Ok(())
     }

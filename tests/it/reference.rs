@@ -415,7 +415,7 @@ fn every_command_and_option_is_described() {
                 &format!("pki {name}"),
                 own,
                 &help,
-                &["--dir", "--passphrase-file"],
+                &["--dir", "--passphrase", "--passphrase-file"],
             );
         }
     }

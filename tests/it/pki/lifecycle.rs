@@ -177,14 +177,14 @@ fn extensions_are_asked_for_in_vain() {
         "-out",
         &csr,
         "-subj",
-        "/CN=client/greedy",
+        "/CN=greedy",
         "-addext",
         "basicConstraints=critical,CA:TRUE",
         "-addext",
         "keyUsage=keyCertSign",
     ]);
-    let said = place.done(&["sign", &csr]);
-    assert!(said.contains("asks for to be a CA"), "{said}");
+    let said = place.done(&["sign", &csr, "--role", "client"]);
+    assert!(said.contains("asks to be a CA"), "{said}");
     let certificate = place
         .authority
         .certificate_folder(Role::Client, "greedy")
@@ -241,7 +241,7 @@ fn everything_but_the_roots_own_business_works_without_the_root() {
     let crl = std::fs::read_to_string(place.authority.crl()).unwrap();
     assert_eq!(crl.matches("BEGIN X509 CRL").count(), 1);
     let said = place.refused(&["verify", text(&leaf)]);
-    assert!(said.contains("revo"), "{said}");
+    assert!(said.contains("refused"), "{said}");
     let said = place.refused(&["issue", "gateway", "edge-2"]);
     assert!(said.contains("pki rotate issuing"), "{said}");
 }
