@@ -17,7 +17,7 @@ use super::{
     Chain,
     credentials::Server,
     h2::{self, block},
-    raw::{Message, Raw, Seen, mirror},
+    raw::{Message, Peer, Raw, Seen, mirror},
 };
 use crate::world::{Backend, Client, Running, World, run, text, until};
 
@@ -757,4 +757,71 @@ fn who_speaks_through_a_tcp_gateway_proves_itself_too() {
     let proof = format!("X-Backend-Secret: {SECRET}");
     assert_eq!(raw.ask(&["GET /", &proof]).status(), 200);
     assert_eq!(seen.all().len(), 1);
+}
+
+/// Upgrades and tunnels prove themselves like any other request.
+#[rstest::rstest]
+#[case("header")]
+#[case("signature")]
+fn upgrades_prove_themselves(#[case] kind: &str) {
+    let world = World::new();
+    world.write("secret", SECRET);
+    world.write("ours", SECRET);
+    world.write("hmac.key", KEY);
+    let seen = Seen::default();
+    let notes = seen.clone();
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        let Some(request) = peer.head() else { return };
+        let answer = if request.start.starts_with("CONNECT ") {
+            "HTTP/1.1 200 OK\r\n\r\nhello"
+        } else {
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello"
+        };
+        notes.push(request);
+        peer.send(answer);
+        peer.close();
+    });
+    let (rules, more) = match kind {
+        "header" => (header_rule(&["secret"], ""), HEADER_CREDENTIALS.to_owned()),
+        _ => (
+            signature_rule("hmac-sha256", "hmac.key", ""),
+            "credentials = { signature = { key_id = \"edge\", key = { file = \"hmac.key\" }, \
+             algorithm = \"hmac-sha256\", components = [\"@method\", \"@authority\", \"@path\", \
+             \"@query\", \"content-digest\"] } }"
+                .to_owned(),
+        ),
+    };
+    let (acceptor, link) = world.http_acceptor(&backend.address.to_string(), &rules);
+    let edge = world.address();
+    let text = world.gateway_text("http", edge, link, "", &more);
+    // a route that says so opens tunnels
+    let text = text.replace(
+        "[[route]]\n",
+        "[[route]]\nhost = \"site.test\"\nmethods = [\"GET\", \"CONNECT\"]\n",
+    );
+    let _gateway = world.gateway(&text);
+    let connect = || Raw::new(world.client().connect(edge, "site.test").unwrap());
+    let mut hello = [0; 5];
+    let mut raw = connect();
+    raw.request(&["GET /up?a=b", "Connection: upgrade", "Upgrade: echo"]);
+    assert_eq!(raw.answer().status(), 101, "{}", acceptor.text());
+    std::io::Read::read_exact(raw.reader(), &mut hello).unwrap();
+    assert_eq!(&hello, b"hello");
+    let mut raw = connect();
+    raw.send("CONNECT site.test:443 HTTP/1.1\r\nHost: site.test:443\r\n\r\n");
+    assert_eq!(raw.head().unwrap().status(), 200, "{}", acceptor.text());
+    std::io::Read::read_exact(raw.reader(), &mut hello).unwrap();
+    assert_eq!(&hello, b"hello");
+    for request in seen.all() {
+        assert!(request.one("x-backend-secret").is_none() && request.one("signature").is_none());
+    }
+    assert_eq!(seen.all().len(), 2);
+    // without a proof there is neither
+    let leaf = world.leaf(Role::Gateway, "edge-1");
+    let foreign = world.client().certificate(&leaf).source(world.other_ip(4));
+    let mut raw = Raw::new(foreign.connect(link, "legacy.internal").unwrap());
+    let refused = raw.ask(&["GET /up", "Connection: upgrade", "Upgrade: echo"]);
+    assert_eq!(refused.status(), 401);
+    assert_eq!(seen.all().len(), 2);
 }
