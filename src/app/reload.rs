@@ -229,6 +229,13 @@ impl Process {
     fn publish(&self, loaded: Loaded) {
         let now = clock::now();
         self.metrics.reloaded(Some(now.0));
+        let secrets = loaded.config.required_secrets();
+        self.metrics.keep_secrets(|listener, rule, secret| {
+            let same = |(name, of, place): &(&str, &str, String)| {
+                *name == listener && *of == rule && place == secret
+            };
+            secrets.iter().any(same)
+        });
         self.tell_ends(&loaded);
         CrlNumbers::of(loaded.common()).keep(&loaded);
         for warning in &loaded.warnings {

@@ -12,6 +12,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::report::{Failure, out};
+use crate::{clock, identity::UnixSeconds};
 
 /// Where the units' configurations put it.
 const USUAL: [&str; 2] = [
@@ -166,6 +167,23 @@ fn shown(status: &Value) -> String {
             shown.push_str(&format!("    {count} {reason}\n"));
         }
     }
+    for secret in list(status, "secrets") {
+        let used = secret.get("last_used").and_then(Value::as_i64);
+        let now = clock::now();
+        shown.push_str(&format!(
+            "  secret {} of {} in {}: {}\n",
+            text(secret, "rule"),
+            text(secret, "listener"),
+            text(secret, "secret"),
+            used.map_or_else(
+                || "not used since the start".to_owned(),
+                |at| match at < now.0 {
+                    true => format!("last used {}", UnixSeconds(at).relative_to(now)),
+                    false => "last used now".to_owned(),
+                }
+            )
+        ));
+    }
     for check in list(status, "checks") {
         let flag = |key| check.get(key).and_then(Value::as_bool).unwrap_or(false);
         let word = match (flag("ok"), flag("warning")) {
@@ -193,11 +211,16 @@ mod tests {
             "role": "acceptor", "version": "1", "identity": { "name": "x" },
             "listeners": [{ "name": "l", "address": "a", "active": 1, "admitted": 2, "denied": 3,
                             "denied_by_reason": { "not_tls": 3 } }],
+            "secrets": [{ "listener": "l", "rule": "x-s", "secret": "/s", "last_used": null },
+                        { "listener": "l", "rule": "x-s", "secret": "/t",
+                          "last_used": clock::now().0 - 7_200 }],
             "checks": [{ "name": "crl", "ok": false, "warning": true, "detail": "old" }],
         });
         assert_eq!(
             shown(&status),
             "acceptor 1 as x\n  listener l a: 1 active, 2 admitted, 3 refused\n    3 not_tls\n  \
+             secret x-s of l in /s: not used since the start\n  \
+             secret x-s of l in /t: last used 2 hours ago\n  \
              warn crl: old\n"
         );
     }

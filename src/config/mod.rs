@@ -217,6 +217,22 @@ impl Config {
     pub fn files(&self) -> Vec<PathBuf> {
         self.common().files()
     }
+
+    /// The secrets and keys that requests are asked for: listener, rule, and where it is kept.
+    #[must_use]
+    pub fn required_secrets(&self) -> Vec<(&str, &str, String)> {
+        let Self::Acceptor(acceptor) = self else {
+            return Vec::new();
+        };
+        let mut list = Vec::new();
+        for listener in &acceptor.listeners {
+            for rule in &listener.require {
+                let places = rule.places();
+                list.extend(places.map(|place| (&*listener.name, rule.name(), place.to_string())));
+            }
+        }
+        list
+    }
 }
 
 impl Common {

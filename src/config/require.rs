@@ -67,6 +67,26 @@ pub struct RequiredKey {
     pub key_is_base64: bool,
 }
 
+impl Requirement {
+    /// What it is called: its header, or `signature`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Header(rule) => rule.name.as_str(),
+            Self::Signature(_) => "signature",
+        }
+    }
+
+    /// Where its secrets and keys are kept.
+    pub fn places(&self) -> impl Iterator<Item = &SecretRef> {
+        let (secrets, keys): (&[_], &[RequiredKey]) = match self {
+            Self::Header(rule) => (&rule.secrets, &[]),
+            Self::Signature(rule) => (&[], &rule.keys),
+        };
+        secrets.iter().chain(keys.iter().map(|key| &key.key))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Header,

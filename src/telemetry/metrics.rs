@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicI64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
 };
 
 use prometheus_client::{
@@ -90,6 +90,8 @@ pub struct Metrics {
     request_duration: Family<ByListener, Histogram>,
     refused: Family<ByReason, Counter>,
     secret_used: Family<BySecret, Gauge>,
+    /// Those whose use is noted.
+    secrets: Mutex<Vec<BySecret>>,
     connect: Family<ByBackend, Histogram>,
     connect_failed: Family<ByBackendReason, Counter>,
     backend_active: Family<ByBackend, Gauge>,
@@ -133,6 +135,7 @@ impl Metrics {
             request_duration: Family::new_with_constructor(histogram),
             refused: Family::default(),
             secret_used: Family::default(),
+            secrets: Mutex::default(),
             connect: Family::new_with_constructor(histogram),
             connect_failed: Family::default(),
             backend_active: Family::default(),
@@ -354,11 +357,30 @@ impl Metrics {
     /// When one of a listener's secrets is used: `rule` asks for it, `secret` is where it is kept.
     #[must_use]
     pub fn secret(&self, listener: &str, rule: &str, secret: &str) -> LastUsed {
-        LastUsed(self.secret_used.get_or_create_owned(&BySecret {
+        let by = BySecret {
             listener: listener.to_owned(),
             rule: rule.to_owned(),
             secret: secret.to_owned(),
-        }))
+        };
+        let used = self.secret_used.get_or_create_owned(&by);
+        let mut known = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(&by) {
+            known.push(by);
+        }
+        LastUsed(used)
+    }
+
+    /// Forgets the secrets that are not asked for any more: listener, rule and place of one say
+    /// whether it is.
+    pub fn keep_secrets(&self, kept: impl Fn(&str, &str, &str) -> bool) {
+        let mut known = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|by| {
+            let stays = kept(&by.listener, &by.rule, &by.secret);
+            if !stays {
+                self.secret_used.remove(by);
+            }
+            stays
+        });
     }
 
     /// A reload succeeded at this time, or failed.

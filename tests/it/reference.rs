@@ -92,15 +92,7 @@ fn row(denial: Denial) -> Vec<String> {
 fn every_metric_is_described_with_its_type_and_labels() {
     let world = World::new();
     let backend = Backend::echo(world.address());
-    world.write("secret", "correct-horse-battery");
-    let second = world.acceptor_text_in(
-        "http",
-        world.address(),
-        &backend.address.to_string(),
-        "danger_any_source = true\n[[listener.require]]\nkind = \"header\"\nheader = \"X-S\"\n\
-         secrets = [{ file = \"secret\" }]",
-    );
-    let second = second.replace("\"legacy\"", "\"second\"");
+    let second = second_listener(&world, &backend);
     let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), &second);
     let health = "health = { interval = \"100ms\" }\n";
     let (gateway, edge) = world.plain_gateway("tcp", link, "", health);
@@ -124,6 +116,19 @@ fn every_metric_is_described_with_its_type_and_labels() {
         .map(|row| format!("{} {}: {}", row[0], row[1], row[3].replace('`', "")))
         .collect();
     same("metrics.md", &page, &code);
+}
+
+/// A listener that asks requests for a secret.
+fn second_listener(world: &World, backend: &Backend) -> String {
+    world.write("secret", "correct-horse-battery");
+    let second = world.acceptor_text_in(
+        "http",
+        world.address(),
+        &backend.address.to_string(),
+        "danger_any_source = true\n[[listener.require]]\nkind = \"header\"\nheader = \"X-S\"\n\
+         secrets = [{ file = \"secret\" }]",
+    );
+    second.replace("\"legacy\"", "\"second\"")
 }
 
 /// The labels of a family's first sample, in order, without a histogram's `le`.
@@ -454,7 +459,8 @@ fn same_options(command: &str, section: &str, help: &str, common: &[&str]) {
 fn every_field_of_the_status_is_described() {
     let world = World::new();
     let backend = Backend::echo(world.address());
-    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let second = second_listener(&world, &backend);
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), &second);
     let (gateway, _edge) = world.plain_gateway("tcp", link, "", "");
     let mut code = BTreeSet::new();
     for role in [&gateway, &acceptor] {
@@ -482,8 +488,8 @@ fn fields(path: &str, value: &serde_json::Value, into: &mut BTreeSet<String>) {
         for value in list {
             fields(&format!("{path}[]"), value, into);
         }
-    } else if path != "backends" {
-        // an acceptor has no backends
+    } else if !matches!(path, "backends" | "secrets") {
+        // each belongs to one role
         into.insert(path.to_owned());
     }
 }

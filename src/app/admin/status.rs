@@ -162,6 +162,16 @@ pub(super) fn json(process: &Process) -> String {
         let identity = &in_force.loaded.identity;
         let role = if matches!(in_force.loaded.config, Config::Gateway(_)) { "gateway" } else { "acceptor" };
         map.insert("role".to_owned(), role.into());
+        let secrets = in_force.loaded.config.required_secrets();
+        let secrets: Vec<Value> = secrets
+            .iter()
+            .map(|(listener, rule, place)| {
+                let used = process.metrics.secret(listener, rule, place).get();
+                json!({ "listener": listener, "rule": rule, "secret": place,
+                        "last_used": Some(used).filter(|used| *used != 0) })
+            })
+            .collect();
+        map.insert("secrets".to_owned(), secrets.into());
         map.insert("loaded_at".to_owned(), in_force.since.into());
         map.insert("last_reload_refused".to_owned(), in_force.refused.clone().into());
         map.insert("warnings".to_owned(), in_force.loaded.warnings.clone().into());

@@ -434,6 +434,16 @@ fn a_secret_is_rotated_at_both_ends_without_a_failed_request() {
         // and goes
         rewrite(&rules(&["secret-2", "secret-1"]), &rules(&["secret-2"]));
         some();
+        let (_, metrics) = chain.acceptor.admin("/metrics").unwrap();
+        assert!(metrics.contains("secret-2") && !metrics.contains("secret-1"));
+        let (_, status) = chain.acceptor.admin("/status.json").unwrap();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let secrets = status["secrets"].as_array().unwrap();
+        assert_eq!(secrets.len(), 1, "{status}");
+        assert!(secrets[0]["last_used"].as_i64().unwrap() > 1_000_000_000);
+        let socket = format!("unix:{}", text(&chain.world.path("acceptor.sock")));
+        let (_, shown) = run(crate::world::BINARY, &["status", "--admin", &socket]);
+        assert!(shown.contains("secret-2: last used"), "{shown}");
         stop.store(true, Ordering::Relaxed);
         let all = clients
             .into_iter()
