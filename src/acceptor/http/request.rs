@@ -247,7 +247,8 @@ async fn forward(
         .transpose()?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let (mut body, received) = RequestBody::new(body, &acceptor.limits);
+    let (mut body, received) =
+        RequestBody::new(body, connection.activity.is_http2(), &acceptor.limits);
     account.received = Some(Arc::clone(&received));
     if let Some(require) = require {
         body = body.without(require.names());

@@ -267,7 +267,11 @@ async fn forward(
         .transpose()?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let (mut body, mut received) = RequestBody::new(body, &asked.gateway.limits);
+    let (mut body, mut received) = RequestBody::new(
+        body,
+        asked.connection.activity.is_http2(),
+        &asked.gateway.limits,
+    );
     account.received = Some(Arc::clone(&received));
     if let Some(credentials) = judged.runtime.credentials() {
         body = body.without(credentials.names());

@@ -42,6 +42,23 @@ pub(crate) enum BodyError {
     OtherDigest,
     #[error("{0}")]
     Broken(#[from] hyper::Error),
+    /// What hyper takes for an end (RFC 9113 section 8.1 lets a server that has answered say so).
+    #[error("the stream was reset before its end")]
+    Reset,
+}
+
+/// Why an answer was cut.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerError {
+    #[error("{0}")]
+    Broken(#[from] hyper::Error),
+    #[error("the stream was reset before its end")]
+    Reset,
+}
+
+/// Whether a body of HTTP/2 that seems to have ended was cut by RST_STREAM with NO_ERROR.
+fn is_reset(inner: &Incoming, http2: bool) -> bool {
+    http2 && !inner.is_end_stream()
 }
 
 impl BodyError {
@@ -50,13 +67,14 @@ impl BodyError {
         let reason = match self {
             Self::TooLarge => Denial::BodyTooLarge,
             Self::TooSlow => Denial::RequestTooSlow,
-            Self::OtherDigest | Self::Broken(_) => Denial::RequestInvalid,
+            Self::OtherDigest | Self::Broken(_) | Self::Reset => Denial::RequestInvalid,
         };
         let detail = match self {
             Self::Broken(error) => match framing(error) {
                 Some(fault) => fault.to_string(),
                 None => format!("the request's body broke: {error}"),
             },
+            Self::Reset => format!("the request's body broke: {self}"),
             Self::TooLarge | Self::TooSlow | Self::OtherDigest => self.to_string(),
         };
         Denied::new(reason, detail)
@@ -89,6 +107,8 @@ impl Received {
 pub(crate) struct RequestBody {
     /// `None`: there is nothing to send.
     inner: Option<Incoming>,
+    /// It comes in a stream of HTTP/2.
+    http2: bool,
     pub(super) received: Arc<Received>,
     left: u64,
     rate: u64,
@@ -107,7 +127,7 @@ pub(crate) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, limits: &Limits) -> (Self, Arc<Received>) {
+    pub(crate) fn new(inner: Incoming, http2: bool, limits: &Limits) -> (Self, Arc<Received>) {
         let inner = Some(inner).filter(|body| !body.is_end_stream());
         let received = Arc::new(Received {
             done: AtomicBool::new(inner.is_none()),
@@ -120,6 +140,7 @@ impl RequestBody {
         };
         let body = Self {
             inner,
+            http2,
             received: Arc::clone(&received),
             left,
             rate: limits.body_min_rate,
@@ -154,6 +175,7 @@ impl RequestBody {
     pub(crate) fn none(received: &Arc<Received>) -> Self {
         Self {
             inner: None,
+            http2: false,
             received: Arc::clone(received),
             left: 0,
             rate: 0,
@@ -221,6 +243,9 @@ impl Body for RequestBody {
                 Err(error) => Poll::Ready(Some(Err(error))),
             },
             Poll::Ready(None) => {
+                if is_reset(inner, this.http2) {
+                    return Poll::Ready(Some(Err(BodyError::Reset)));
+                }
                 this.hash(None, true)?;
                 this.received.done.store(true, Ordering::Release);
                 Poll::Ready(None)
@@ -353,6 +378,8 @@ pub(crate) enum ResponseBody<K: Upstream> {
     /// A backend's.
     Upstream {
         inner: Incoming,
+        /// It comes in a stream of HTTP/2.
+        http2: bool,
         /// The connection that it comes over; kept for others once the body has passed whole.
         sender: Option<K>,
         /// Whether the request's body was handed on whole: else its connection's framing is in
@@ -364,12 +391,12 @@ pub(crate) enum ResponseBody<K: Upstream> {
 
 impl<K: Upstream> Body for ResponseBody<K> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match self.get_mut() {
             Self::Own(bytes, account) => {
                 account.complete = true;
@@ -382,12 +409,19 @@ impl<K: Upstream> Body for ResponseBody<K> {
             }
             Self::Upstream {
                 inner,
+                http2,
                 sender,
                 received,
                 account,
             } => {
                 account.taken();
                 let polled = Pin::new(&mut *inner).poll_frame(cx);
+                let polled = match polled.map_err(AnswerError::from) {
+                    Poll::Ready(None) if is_reset(inner, *http2) => {
+                        Poll::Ready(Some(Err(AnswerError::Reset)))
+                    }
+                    polled => polled,
+                };
                 let mut ended = matches!(polled, Poll::Ready(None));
                 let polled = polled.map_ok(|mut frame| {
                     if let Some(data) = frame.data_ref() {
@@ -452,6 +486,7 @@ impl<K: Upstream> Drop for ResponseBody<K> {
                 sender,
                 received,
                 account,
+                ..
             } if inner.is_end_stream() => {
                 finish(sender, received, account);
             }

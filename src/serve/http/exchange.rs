@@ -157,10 +157,12 @@ impl<K: Upstream> Answered<K> {
         forwarded::strip_hop_by_hop(&mut parts.headers);
         parts.headers.append(header::VIA, via(parts.version));
         parts.extensions.clear();
+        let http2 = parts.version == Version::HTTP_2;
         Response::from_parts(
             parts,
             ResponseBody::Upstream {
                 inner,
+                http2,
                 sender: Some(sender),
                 received,
                 account,

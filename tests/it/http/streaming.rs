@@ -395,6 +395,7 @@ fn an_aborted_upload_is_broken_at_the_backend() {
     for (path, reason) in [
         ("/cancel", Some(h2::Reason::CANCEL)),
         ("/error", Some(h2::Reason::INTERNAL_ERROR)),
+        ("/no-error", Some(h2::Reason::NO_ERROR)),
         ("/gone", None),
     ] {
         block(async {
@@ -455,15 +456,17 @@ fn a_broken_answer_never_looks_complete(#[case] answer: &'static str, #[case] re
     }
 }
 
-#[test]
-fn a_broken_answer_over_http_2_is_broken_too() {
+#[rstest::rstest]
+#[case(h2::Reason::CANCEL)]
+#[case(h2::Reason::NO_ERROR)]
+fn a_broken_answer_over_http_2_is_broken_too(#[case] reason: h2::Reason) {
     let world = World::new();
-    let backend = h2::speaking(world.address(), |_request, mut respond| async move {
+    let backend = h2::speaking(world.address(), move |_request, mut respond| async move {
         let head = http::Response::new(());
         let mut out = respond.send_response(head, false)?;
         out.send_data(Bytes::from_static(b"hello"), false)?;
         tokio::time::sleep(Duration::from_millis(200)).await;
-        out.send_reset(h2::Reason::CANCEL);
+        out.send_reset(reason);
         Ok(())
     });
     let chain = Chain::new(world, backend.address, "", "protocol = \"h2\"");
