@@ -416,12 +416,10 @@ impl<K: Upstream> Body for ResponseBody<K> {
             } => {
                 account.taken();
                 let polled = Pin::new(&mut *inner).poll_frame(cx);
-                let polled = match polled.map_err(AnswerError::from) {
-                    Poll::Ready(None) if is_reset(inner, *http2) => {
-                        Poll::Ready(Some(Err(AnswerError::Reset)))
-                    }
-                    polled => polled,
-                };
+                let mut polled = polled.map_err(AnswerError::from);
+                if matches!(polled, Poll::Ready(None)) && is_reset(inner, *http2) {
+                    polled = Poll::Ready(Some(Err(AnswerError::Reset)));
+                }
                 let mut ended = matches!(polled, Poll::Ready(None));
                 let polled = polled.map_ok(|mut frame| {
                     if let Some(data) = frame.data_ref() {
