@@ -18,7 +18,7 @@ use super::{
     state::State,
     store::{self, PRIVATE, PUBLIC, make_folder},
 };
-use crate::identity::{CertFacts, Serial, TrustDomain, UnixSeconds};
+use crate::identity::{CertFacts, Serial, Sha256, TrustDomain, UnixSeconds};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -155,6 +155,14 @@ impl Authority {
             return Err(PkiError::invalid(format!(
                 "{} is not the {} that the state knows: put the file back from a backup",
                 path.display(),
+                ca.title()
+            )));
+        }
+        let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
+        if Sha256::of(&spki) != facts.spki {
+            return Err(PkiError::invalid(format!(
+                "{} is not the key of the {}: another CA's was put there",
+                folder.join("ca.key").display(),
                 ca.title()
             )));
         }

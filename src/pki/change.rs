@@ -58,7 +58,18 @@ impl Change {
         self.writes.push((path, Zeroizing::new(bytes.into()), mode));
     }
 
-    /// A file is to go, if it is there.
+    /// What a file is to hold, if anything was said of it.
+    pub(super) fn pending(&self, path: &Path) -> Option<&[u8]> {
+        let found = self.writes.iter().find(|(other, ..)| other == path);
+        found.map(|(_, bytes, _)| bytes.as_slice())
+    }
+
+    /// Nothing was said of this file.
+    pub(super) fn forget(&mut self, path: &Path) {
+        self.writes.retain(|(other, ..)| other != path);
+    }
+
+    /// A file is to go, if it is there; one that is written by the same change stays.
     pub(super) fn remove(&mut self, path: PathBuf) {
         self.removals.push(path);
     }
@@ -90,6 +101,7 @@ impl Change {
             removals: self
                 .removals
                 .iter()
+                .filter(|path| self.pending(path).is_none())
                 .map(|path| relative(path))
                 .collect::<Result<_, _>>()?,
             audit_at: store::length(&state.join(AUDIT))?,

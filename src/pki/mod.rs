@@ -15,6 +15,7 @@ pub mod profile;
 mod renew;
 mod request;
 mod revoke;
+mod rotate;
 pub mod state;
 pub mod store;
 mod verify;
@@ -28,6 +29,7 @@ pub use profile::Role;
 pub use renew::{RenewOptions, RenewReport, Renewal};
 pub use request::{KeyRequest, Requested, SignRequest};
 pub use revoke::{CrlOptions, CrlReport};
+pub use rotate::{RotateOptions, Rotated};
 pub use state::{Reason, Record, Revoked};
 pub use verify::Verified;
 

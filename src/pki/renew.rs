@@ -17,7 +17,7 @@ pub struct RenewOptions {
     /// `NAME` or `ROLE/NAME`; empty: everything, the CRLs that are due too.
     pub names: Vec<String>,
     /// Only what ends within so many days. Default: what is named, or what has a third of its
-    /// life left.
+    /// life left. What hangs on a CA that is being rotated out is due in any case.
     pub within: Option<u32>,
     /// With a new key.
     pub rekey: bool,
@@ -57,7 +57,8 @@ impl Authority {
         let chosen = choose(&desk.state, &options.names)?;
         let mut renewals = Vec::new();
         for record in chosen {
-            let renewal = match judge(&record, options, desk.now) {
+            let moves = options.names.is_empty() && desk.state.is_leaving(&record);
+            let renewal = match judge(&record, options, moves, desk.now) {
                 Some(left_alone) => left_alone,
                 None => match desk.renew(&record, options) {
                     Ok(issued) => Renewal::Done(Box::new(issued)),
@@ -90,8 +91,13 @@ impl Authority {
     }
 }
 
-/// `None`: it is to be renewed.
-fn judge(record: &Record, options: &RenewOptions, now: UnixSeconds) -> Option<Renewal> {
+/// `None`: it is to be renewed. `moves`: because its CA will not be trusted for long.
+fn judge(
+    record: &Record,
+    options: &RenewOptions,
+    moves: bool,
+    now: UnixSeconds,
+) -> Option<Renewal> {
     let named = !options.names.is_empty();
     if let Some(revoked) = record.revoked {
         let text = format!(
@@ -115,7 +121,7 @@ fn judge(record: &Record, options: &RenewOptions, now: UnixSeconds) -> Option<Re
         (None, true) => true,
         (None, false) => matches!(record.standing(now), "expires soon" | "expired"),
     };
-    if !due {
+    if !due && !moves {
         return Some(Renewal::NotDue);
     }
     if options.rekey && record.requested {

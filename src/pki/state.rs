@@ -221,6 +221,13 @@ impl State {
             .ok_or_else(|| PkiError::invalid(format!("the state knows no {kind} CA in force")))
     }
 
+    /// Whether the CA that signed it is being rotated out.
+    pub(super) fn is_leaving(&self, record: &Record) -> bool {
+        let by = |ca: &&CaRecord| record.issuer.as_ref() == Some(&ca.serial);
+        let ca = self.authorities.iter().find(by);
+        ca.is_some_and(|ca| ca.standing == CaStanding::Old)
+    }
+
     /// The newest certificate of a role and name.
     pub(super) fn latest(&self, role: Role, name: &str) -> Option<&Record> {
         self.certificates
@@ -265,6 +272,11 @@ impl Record {
     pub(super) fn days(&self) -> u32 {
         let life = self.not_after.saturating_sub(self.not_before);
         u32::try_from(life.saturating_add(DAY - 61) / DAY).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a peer would accept it today, superseded or not.
+    pub(super) fn is_valid(&self, now: UnixSeconds) -> bool {
+        self.revoked.is_none() && !self.self_signed && now.0 <= self.not_after
     }
 
     /// `ROLE/NAME (serial …)`.

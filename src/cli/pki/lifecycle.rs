@@ -1,4 +1,4 @@
-//! `pki request`, `sign` and `renew`: a certificate's life after its first issue.
+//! `pki request`, `sign`, `renew` and `rotate`: a certificate's life after its first issue.
 
 use std::{
     fmt::Write as _,
@@ -16,7 +16,8 @@ use crate::{
     cli::report::err,
     identity::UnixSeconds,
     pki::{
-        Algorithm, Authority, KeyRequest, RenewOptions, Renewal, Role, SignRequest, install::Owner,
+        Algorithm, Authority, CaKind, KeyRequest, RenewOptions, Renewal, Role, RotateOptions,
+        SignRequest, install::Owner,
     },
 };
 
@@ -79,6 +80,33 @@ pub(super) struct Renew {
     /// Life; default: the one that it had
     #[arg(long)]
     days: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    /// The issuing CA, or the root, and the issuing CA with it
+    what: Which,
+    /// Put the new one into trust.pem and crl.pem, and let it sign later
+    #[arg(long, conflicts_with = "finish")]
+    prepare: bool,
+    /// End the rotation: the old one is not trusted any more
+    #[arg(long)]
+    finish: bool,
+    /// End it though valid certificates hang on the old one
+    #[arg(long, requires = "finish")]
+    force: bool,
+    /// Of the new keys; default: as it was
+    #[arg(long, conflicts_with = "finish")]
+    algorithm: Option<Algorithm>,
+    /// Life of the new one
+    #[arg(long, default_value_t = 3650, conflicts_with = "finish")]
+    days: u32,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Which {
+    Issuing,
+    Root,
 }
 
 pub(super) fn request(asked: Request) -> Result<String, Failure> {
@@ -220,4 +248,55 @@ pub(super) fn renew(
         "not renewed:\n{}",
         failures.join("\n")
     )))
+}
+
+pub(super) fn rotate(
+    authority: &Authority,
+    asked: &Rotate,
+    now: UnixSeconds,
+) -> Result<String, Failure> {
+    let kind = match asked.what {
+        Which::Issuing => CaKind::Issuing,
+        Which::Root => CaKind::Root,
+    };
+    let bundle = format!(
+        "{} and {}: hand both to every peer\n",
+        authority.trust().display(),
+        authority.crl().display()
+    );
+    let mut text = String::new();
+    if asked.finish {
+        for ca in authority.finish_rotation(kind, asked.force)? {
+            let _infallible = writeln!(text, "ended the {}", ca.title());
+        }
+        return Ok(text + &bundle);
+    }
+    let rotated = authority.rotate(&RotateOptions {
+        kind,
+        prepare: asked.prepare,
+        algorithm: asked.algorithm,
+        days: asked.days,
+    })?;
+    for ca in &rotated.new {
+        let end = until(UnixSeconds(ca.not_after), now);
+        let what = if asked.prepare {
+            "prepared"
+        } else {
+            "in force"
+        };
+        let _infallible = writeln!(text, "{what}: the {}, {end}", ca.title());
+    }
+    for ca in &rotated.old {
+        let _infallible = writeln!(text, "trusted until the end: the {}", ca.title());
+    }
+    text += &bundle;
+    text += &if asked.prepare {
+        format!("next, when they have it: portcullis pki rotate {kind}\n")
+    } else {
+        format!(
+            "next, when they have it: portcullis pki renew --all, install what it made, then\n\
+             portcullis pki rotate {kind} --finish\n"
+        )
+    };
+    Ok(text)
 }

@@ -102,8 +102,8 @@ enum PkiCommand {
     Sign(lifecycle::Sign),
     /// Renew certificates; with --all those that are due, and the CRLs
     Renew(lifecycle::Renew),
-    /// Change to a new CA (not supported yet)
-    Rotate(Later),
+    /// Make a new CA beside the old one; both are trusted until --finish
+    Rotate(lifecycle::Rotate),
     /// Export for others' TLS (not supported yet)
     Export(Later),
     /// Serve renewals over mutual TLS (not supported yet)
@@ -251,7 +251,7 @@ fn answer(args: PkiArgs) -> Result<String, Failure> {
         PkiCommand::Request(asked) => lifecycle::request(asked),
         PkiCommand::Sign(asked) => lifecycle::sign(&open()?, asked, now),
         PkiCommand::Renew(asked) => lifecycle::renew(&open()?, asked, now),
-        PkiCommand::Rotate(_) => later("rotate"),
+        PkiCommand::Rotate(asked) => lifecycle::rotate(&open()?, &asked, now),
         PkiCommand::Export(_) => later("export"),
         PkiCommand::Serve(_) => later("serve"),
     }

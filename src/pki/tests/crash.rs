@@ -165,6 +165,42 @@ fn a_command_killed_anywhere_leaves_the_old_or_the_new() {
 }
 
 #[test]
+fn a_rotation_killed_anywhere_leaves_the_old_or_the_new() {
+    let home = tempfile::tempdir().unwrap();
+    let base = home.path().join("pki");
+    let authority = Authority::init(&base, InitOptions::default()).unwrap();
+    authority
+        .issue(&IssueRequest::new(Role::Gateway, "edge-1"))
+        .unwrap();
+    for kind in [CaKind::Issuing, CaKind::Root] {
+        let mut options = RotateOptions {
+            kind,
+            prepare: false,
+            algorithm: None,
+            days: 3650,
+        };
+        everywhere("rotate", &base, |authority| {
+            authority.rotate(&options).map(drop)
+        });
+        options.prepare = true;
+        everywhere("prepare", &base, |authority| {
+            authority.rotate(&options).map(drop)
+        });
+        authority.rotate(&options).unwrap();
+        options.prepare = false;
+        everywhere("switch", &base, |authority| {
+            authority.rotate(&options).map(drop)
+        });
+        authority.rotate(&options).unwrap();
+        authority.renew(&RenewOptions::default()).unwrap();
+        everywhere("finish", &base, |authority| {
+            authority.finish_rotation(kind, true).map(drop)
+        });
+        authority.finish_rotation(kind, true).unwrap();
+    }
+}
+
+#[test]
 fn an_init_killed_anywhere_can_be_run_again_or_is_done() {
     let home = tempfile::tempdir().unwrap();
     for acts in 0.. {

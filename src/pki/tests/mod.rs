@@ -3,6 +3,7 @@
 
 mod crash;
 mod lifecycle;
+mod rotation;
 
 use std::os::unix::fs::PermissionsExt;
 
