@@ -14,7 +14,7 @@ use super::{
 use crate::{
     admit::{Denial, Denied, PeerFacts, decide_source},
     app, clock,
-    config::Config,
+    config::{Config, Requirement},
     gateway::routes,
     identity::UnixSeconds,
     serve::ListenerRules,
@@ -84,6 +84,7 @@ pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
             }
             Ok((said, peer)) => {
                 out(&said);
+                out(&required(&loaded.config, &listener.name));
                 if let Some(gateway) = &gateway {
                     out(&route(gateway, &listener.name, ask, peer.as_ref()));
                 }
@@ -133,6 +134,28 @@ fn judge(
         ));
         (said, peer)
     }))
+}
+
+/// What each request of an admitted gateway has to prove.
+fn required(config: &Config, listener: &str) -> String {
+    let Config::Acceptor(acceptor) = config else {
+        return String::new();
+    };
+    let listener = acceptor.listeners.iter().find(|l| *l.name == *listener);
+    let rules = listener.map_or(&[][..], |listener| listener.require.as_slice());
+    let line = |rule: &Requirement| {
+        let places: Vec<String> = rule.places().map(ToString::to_string).collect();
+        let places = places.join(" or ");
+        match rule {
+            Requirement::Header(rule) => {
+                format!("  each request needs: {} as in {places}\n", rule.name)
+            }
+            Requirement::Signature(_) => {
+                format!("  each request needs: a signature by the key in {places}\n")
+            }
+        }
+    };
+    rules.iter().map(line).collect()
 }
 
 fn route(

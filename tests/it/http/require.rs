@@ -234,6 +234,22 @@ fn who_has_no_secret_is_refused() {
     assert_eq!(beside.seen.targets(), ["/right", "/right"]);
     let (_, said) = run(crate::world::BINARY, &["explain", "secret_wrong"]);
     assert!(said.contains("secret_wrong"), "{said}");
+    let config = text(&beside.acceptor.config);
+    let leaf = beside.world.leaf(Role::Gateway, "edge-1");
+    let from = beside.world.other_ip(4).to_string();
+    let (_, said) = run(
+        crate::world::BINARY,
+        &[
+            "explain",
+            config,
+            "--from",
+            &from,
+            "--cert",
+            text(&leaf.certificate),
+        ],
+    );
+    let needs = "  each request needs: x-backend-secret as in ";
+    assert!(said.contains(needs) && said.contains("/next"), "{said}");
 }
 
 /// A gateway that admits the client's own spellings: none of them reaches the backend.
