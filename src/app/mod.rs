@@ -10,6 +10,7 @@ pub mod notify;
 pub mod reload;
 pub mod run;
 pub mod signals;
+mod staplers;
 pub mod watch;
 
 pub use load::{Loaded, load};

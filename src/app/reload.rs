@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     crl_numbers::CrlNumbers,
     load::{Loaded, LoadedListener, load},
+    staplers::Staplers,
 };
 use crate::{
     clock,
@@ -47,6 +48,8 @@ pub struct Process {
     pub(super) inherited: Inherited,
     live: Mutex<HashMap<Arc<str>, Live>>,
     in_force: Mutex<Option<InForce>>,
+    /// Ask responders for the status of our certificates.
+    staplers: Staplers,
     /// Ends the active checks of what was in force before.
     checks: Mutex<CancellationToken>,
 }
@@ -61,6 +64,7 @@ impl Process {
             inherited,
             live: Mutex::default(),
             in_force: Mutex::default(),
+            staplers: Staplers::default(),
             checks: Mutex::default(),
         })
     }
@@ -251,6 +255,8 @@ impl Process {
             health::start(backend, &self.drain, &checks);
             reuse::start(backend, &self.drain, &checks);
         }
+        self.staplers
+            .follow(&loaded.staples, &self.metrics, &self.drain);
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         let at = |loaded: &Loaded| {
             loaded

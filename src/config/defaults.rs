@@ -108,6 +108,10 @@ pub(super) const PATH_NORMALISATION: PathNormalisation = PathNormalisation::Refu
 /// `underscore_headers`: as nginx does, for the same reason.
 pub(super) const UNDERSCORE_HEADERS: UnderscoreHeaders = UnderscoreHeaders::Drop;
 
+/// `ocsp_stapling`: whose authority offers the status of a certificate wants clients to see it.
+/// nginx and HAProxy leave it off, Caddy has it on.
+pub(super) const OCSP_STAPLING: bool = true;
+
 /// `signature.body_bytes`: a body that is signed is kept whole for so long as it takes.
 pub(super) const SIGNED_BODY: usize = 1 << 20;
 

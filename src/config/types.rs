@@ -327,6 +327,8 @@ pub struct GatewayListener {
     pub underscore_headers: UnderscoreHeaders,
     /// `starttls = "postgres"`.
     pub starttls_postgres: bool,
+    /// What certificates' authorities say of them is shown with them, where they name a responder.
+    pub ocsp_stapling: bool,
     /// TLS with this listener's table merged.
     pub tls: TlsOptions,
     /// Limits with this listener's table merged.

@@ -76,6 +76,12 @@ struct ByCertificate {
     certificate: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCertificateReason {
+    certificate: String,
+    reason: &'static str,
+}
+
 /// The process's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -102,6 +108,8 @@ pub struct Metrics {
     last_reload: Gauge<i64, AtomicI64>,
     not_after: Family<ByCertificate, Gauge>,
     crl_next_update: Family<ByCertificate, Gauge>,
+    ocsp_next_update: Family<ByCertificate, Gauge>,
+    ocsp_failures: Family<ByCertificateReason, Counter>,
     exposed: Family<ByListener, Gauge>,
     descriptors: Gauge<i64, AtomicI64>,
 }
@@ -146,6 +154,8 @@ impl Metrics {
             last_reload: Gauge::default(),
             not_after: Family::default(),
             crl_next_update: Family::default(),
+            ocsp_next_update: Family::default(),
+            ocsp_failures: Family::default(),
             exposed: Family::default(),
             descriptors: Gauge::default(),
             registry: Registry::default(),
@@ -255,6 +265,16 @@ impl Metrics {
             "crl_next_update_timestamp_seconds",
             "When CRLs have to be replaced",
             m.crl_next_update.clone(),
+        );
+        r.register(
+            "ocsp_next_update_timestamp_seconds",
+            "When the stapled OCSP answer ends; 0: there is none",
+            m.ocsp_next_update.clone(),
+        );
+        r.register(
+            "ocsp_failures",
+            "Attempts to get an OCSP answer that brought none, by reason",
+            m.ocsp_failures.clone(),
         );
         r.register(
             "backend_exposed",
@@ -410,6 +430,34 @@ impl Metrics {
             .set(next_update);
     }
 
+    /// The metrics of a certificate whose status is asked for.
+    #[must_use]
+    pub fn ocsp(&self, certificate: &str, reasons: &[&'static str]) -> OcspMetrics {
+        let next_update = self.ocsp_next_update.get_or_create_owned(&ByCertificate {
+            certificate: certificate.to_owned(),
+        });
+        let of = |reason: &&'static str| {
+            let by = ByCertificateReason {
+                certificate: certificate.to_owned(),
+                reason,
+            };
+            (*reason, self.ocsp_failures.get_or_create_owned(&by))
+        };
+        // absence of an answer is to be seen, and not absence of a sample
+        next_update.set(0);
+        OcspMetrics {
+            next_update,
+            failures: reasons.iter().map(of).collect(),
+        }
+    }
+
+    /// Nobody asks for this certificate's status any more.
+    pub fn ocsp_gone(&self, certificate: &str) {
+        self.ocsp_next_update.remove(&ByCertificate {
+            certificate: certificate.to_owned(),
+        });
+    }
+
     /// Open files that the process may have.
     pub fn descriptors(&self, limit: u64) {
         self.descriptors
@@ -425,6 +473,26 @@ impl Metrics {
             text.clear();
         }
         text
+    }
+}
+
+/// The metrics of a certificate whose status is asked for.
+#[derive(Debug)]
+pub struct OcspMetrics {
+    next_update: Gauge,
+    failures: Vec<(&'static str, Counter)>,
+}
+
+impl OcspMetrics {
+    /// When the answer that is stapled ends.
+    pub fn next_update(&self, at: i64) {
+        self.next_update.set(at);
+    }
+
+    /// An attempt brought no answer.
+    pub fn failed(&self, reason: &str) {
+        let of = self.failures.iter().find(|(known, _)| *known == reason);
+        of.map(|(_, counter)| counter.inc());
     }
 }
 

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use rustls::{crypto::CryptoProvider, pki_types::SubjectPublicKeyInfoDer};
-use webpki::{CertRevocationList, OwnedCertRevocationList, RawPublicKeyEntity};
+use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::{
     extensions::{DistributionPointName, GeneralName, ParsedExtension},
     prelude::{FromDer, X509Certificate},
     revocation_list::CertificateRevocationList,
 };
 
-use super::{error::MaterialError, revocation::Link};
+use super::{error::MaterialError, revocation::Link, signed::Signed};
 use crate::identity::{Serial, Sha256, UnixSeconds};
 
 /// What tells the lists of different issuers, keys and scopes apart.
@@ -42,14 +42,6 @@ pub struct Crl {
     /// Hash of the whole list.
     pub digest: Sha256,
     signed: Signed,
-}
-
-/// The signed part and the signature, as ranges' copies.
-#[derive(Debug, Clone)]
-struct Signed {
-    algorithm: Vec<u8>,
-    message: Vec<u8>,
-    signature: Vec<u8>,
 }
 
 /// The issuing distribution point.
@@ -107,23 +99,7 @@ impl Crl {
         key: &SubjectPublicKeyInfoDer<'static>,
         provider: &CryptoProvider,
     ) -> bool {
-        let Ok(entity) = RawPublicKeyEntity::try_from(key) else {
-            return false;
-        };
-        provider
-            .signature_verification_algorithms
-            .all
-            .iter()
-            .filter(|algorithm| {
-                algorithm
-                    .signature_alg_id()
-                    .starts_with(&self.signed.algorithm)
-            })
-            .any(|algorithm| {
-                entity
-                    .verify_signature(*algorithm, &self.signed.message, &self.signed.signature)
-                    .is_ok()
-            })
+        self.signed.is_by(key, provider)
     }
 
     /// Whether the list speaks for this certificate (RFC 5280 sections 5.2.5 and 6.3.3).
@@ -213,9 +189,12 @@ fn parse(file: &Path, der: &[u8]) -> Result<Crl, MaterialError> {
             "its issuing distribution point can't be read".to_owned(),
         ));
     }
-    let oid = parsed.signature_algorithm.algorithm.as_bytes();
-    let length = u8::try_from(oid.len())
-        .map_err(|e| unusable(format!("its signature algorithm is unknown: {e}")))?;
+    let signed = Signed::new(
+        parsed.signature_algorithm.algorithm.as_bytes(),
+        parsed.tbs_cert_list.as_ref(),
+        parsed.signature_value.as_ref(),
+    )
+    .ok_or_else(|| unusable("its signature algorithm is unknown".to_owned()))?;
     let list = CertRevocationList::from(list);
     Ok(Crl {
         issuer: parsed.issuer().to_string(),
@@ -230,11 +209,7 @@ fn parse(file: &Path, der: &[u8]) -> Result<Crl, MaterialError> {
             scope: scope_der,
         },
         scope,
-        signed: Signed {
-            algorithm: [&[0x06, length], oid].concat(),
-            message: parsed.tbs_cert_list.as_ref().to_vec(),
-            signature: parsed.signature_value.as_ref().to_vec(),
-        },
+        signed,
         list,
         digest: Sha256::of(der),
     })

@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path, sync::Arc};
 
 use rustls::{
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, TrustAnchor, pem::PemObject},
+    pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor, pem::PemObject},
     sign::CertifiedKey,
 };
 use webpki::EndEntityCert;
@@ -13,6 +13,7 @@ use webpki::EndEntityCert;
 pub use super::key::load_key;
 use super::{
     error::{MaterialError, when},
+    signed::Signed,
     verify::{Root, Usage},
 };
 use crate::{
@@ -290,37 +291,25 @@ fn check_own_leaf(
 }
 
 /// Whether `issuer`'s key made the signature of `certificate`.
-fn signed_by(
-    certificate: &CertificateDer<'static>,
-    issuer: &CertificateDer<'static>,
+pub(super) fn signed_by(
+    certificate: &CertificateDer<'_>,
+    issuer: &CertificateDer<'_>,
     provider: &CryptoProvider,
 ) -> bool {
     use x509_parser::prelude::{FromDer, X509Certificate};
-    let (Ok((_, parsed)), Ok(issuer)) = (
+    let (Ok((_, parsed)), Ok((_, issuer))) = (
         X509Certificate::from_der(certificate),
-        EndEntityCert::try_from(issuer),
+        X509Certificate::from_der(issuer),
     ) else {
         return false;
     };
-    let oid = parsed.signature_algorithm.algorithm.as_bytes();
-    let Ok(length) = u8::try_from(oid.len()) else {
-        return false;
-    };
-    let wanted = [&[0x06, length], oid].concat();
-    provider
-        .signature_verification_algorithms
-        .all
-        .iter()
-        .filter(|algorithm| algorithm.signature_alg_id().starts_with(&wanted))
-        .any(|algorithm| {
-            issuer
-                .verify_signature(
-                    *algorithm,
-                    parsed.tbs_certificate.as_ref(),
-                    parsed.signature_value.as_ref(),
-                )
-                .is_ok()
-        })
+    let signed = Signed::new(
+        parsed.signature_algorithm.algorithm.as_bytes(),
+        parsed.tbs_certificate.as_ref(),
+        parsed.signature_value.as_ref(),
+    );
+    let key = SubjectPublicKeyInfoDer::from(issuer.public_key().raw);
+    signed.is_some_and(|signed| signed.is_by(&key, provider))
 }
 
 /// Loads roots. A certificate that is no CA does not belong there: it would be an anchor.

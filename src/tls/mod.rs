@@ -11,10 +11,13 @@ pub mod generation;
 pub mod handshake;
 pub mod key;
 pub mod material;
+pub mod ocsp;
 pub mod provider;
 mod refusal;
 pub mod revocation;
 pub mod server;
+mod signed;
+pub mod staple;
 pub mod verify;
 
 pub use client::{ClientTls, NameCheck};
@@ -23,6 +26,7 @@ pub use error::{MaterialError, SetupError};
 pub use generation::{EdgeMaterial, Generation, LinkRole};
 pub use handshake::{Accepted, Connected, Judge, SessionFacts, accept, connect};
 pub use server::{ServerTls, ShownNames};
+pub use staple::{Staple, Staples};
 pub use verify::{Usage, Verification};
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use super::{
     generation::{EdgeCertificate, EdgeMaterial, Generation},
     handshake::Judge,
     provider::versions,
+    staple::{Staple, Staples},
 };
 use crate::{
     admit::{Denial, Denied, Grant, PeerFacts},
@@ -129,7 +130,10 @@ impl ServerTls {
             .with_protocol_versions(versions(options, TlsVersion::V1_3))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(BySni {
-                first: generation.certified.clone(),
+                first: Shown {
+                    plain: generation.certified.clone(),
+                    staple: None,
+                },
                 exact: HashMap::new(),
                 wildcard: Vec::new(),
             }));
@@ -161,7 +165,11 @@ impl ServerTls {
     ///
     /// # Errors
     /// The options leave no usable version or suite.
-    pub fn edge(material: &EdgeMaterial, listener: &GatewayListener) -> Result<Self, SetupError> {
+    pub fn edge(
+        material: &EdgeMaterial,
+        listener: &GatewayListener,
+        staples: &Staples,
+    ) -> Result<Self, SetupError> {
         let offered: Vec<Vec<u8>> = match (listener.mode, listener.starttls_postgres) {
             (Mode::Http, _) => listener
                 .alpn
@@ -171,12 +179,12 @@ impl ServerTls {
             (Mode::Tcp, true) => vec![POSTGRES_ALPN.to_vec()],
             (Mode::Tcp, false) => Vec::new(),
         };
-        Self::server(
-            material,
-            &listener.tls,
-            offered,
-            listener.mode == Mode::Http,
-        )
+        let strict = listener.mode == Mode::Http;
+        let staple = |certificate: &EdgeCertificate| {
+            let wanted = listener.ocsp_stapling;
+            wanted.then(|| staples.of(certificate)).flatten()
+        };
+        Self::showing(material, &listener.tls, offered, strict, staple)
     }
 
     /// Any other server, such as the admin listener. A client that offers ALPN and none of
@@ -190,9 +198,22 @@ impl ServerTls {
         protocols: Vec<Vec<u8>>,
         strict: bool,
     ) -> Result<Self, SetupError> {
+        Self::showing(material, options, protocols, strict, |_| None)
+    }
+
+    fn showing(
+        material: &EdgeMaterial,
+        options: &TlsOptions,
+        protocols: Vec<Vec<u8>>,
+        strict: bool,
+        staple: impl Fn(&EdgeCertificate) -> Option<Arc<Staple>>,
+    ) -> Result<Self, SetupError> {
         let builder = ServerConfig::builder_with_provider(material.provider.clone())
             .with_protocol_versions(versions(options, TlsVersion::V1_2))?;
-        let resolver = Arc::new(BySni::new(material, |c| c.certified.clone())?);
+        let resolver = Arc::new(BySni::new(material, |certificate| Shown {
+            plain: certificate.certified.clone(),
+            staple: staple(certificate),
+        })?);
         let plain = if let Some(verification) = &material.verification {
             let hints = if verification.pins().next().is_some() {
                 Vec::new()
@@ -318,9 +339,19 @@ impl<T: Clone> BySni<T> {
     }
 }
 
-impl ResolvesServerCert for BySni<Arc<CertifiedKey>> {
+/// A certificate, and where its staple is.
+#[derive(Clone, Debug)]
+struct Shown {
+    plain: Arc<CertifiedKey>,
+    staple: Option<Arc<Staple>>,
+}
+
+impl ResolvesServerCert for BySni<Shown> {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.find(hello.server_name()).clone())
+        let shown = self.find(hello.server_name());
+        let stapled = shown.staple.as_ref();
+        let stapled = stapled.and_then(|staple| staple.shown(crate::clock::now()));
+        Some(stapled.unwrap_or_else(|| shown.plain.clone()))
     }
 }
 

@@ -3,7 +3,13 @@
 use serde_json::{Value, json};
 
 use super::super::{exposure, reload::Process};
-use crate::{clock, config::Config, net::exposure::Exposure};
+use crate::{
+    clock,
+    config::Config,
+    identity::UnixSeconds,
+    net::exposure::Exposure,
+    tls::{Staple, ocsp::Status},
+};
 
 /// Whether the process is ready, and each check with its word.
 pub(super) fn readiness(process: &Process, verbose: bool) -> (bool, String) {
@@ -78,6 +84,7 @@ fn checks(process: &Process) -> Vec<Check> {
                 detail: format!("the CRL of {} has expired: portcullis pki crl", crl.issuer),
             });
         }
+        list.extend(in_force.loaded.staples.iter().map(|s| stapled(s, now)));
         list.push(Check {
             name: "reload".to_owned(),
             ok: in_force.refused.is_empty(),
@@ -128,6 +135,47 @@ fn checks(process: &Process) -> Vec<Check> {
         });
     }
     list
+}
+
+/// What is said with a certificate. Without an answer it is shown as if nobody had asked.
+fn stapled(staple: &Staple, now: UnixSeconds) -> Check {
+    let known = staple.known(now);
+    let failed = known.failed.map(|why| {
+        format!(
+            "the last attempt: {why} ({})",
+            staple.question.responder.url
+        )
+    });
+    let (ok, warning, detail) = match (known.held, failed) {
+        (Some((Status::Revoked(since), _)), _) => (
+            false,
+            false,
+            format!("REVOKED since {since}, and clients are shown so: replace the certificate"),
+        ),
+        (Some((Status::Good, until)), None) => {
+            (true, false, format!("good, stapled until {until}"))
+        }
+        (Some((Status::Good, until)), Some(failed)) => (
+            false,
+            true,
+            format!("good, stapled until {until}; {failed}"),
+        ),
+        (None, failed) => {
+            let failed = failed.unwrap_or_else(|| "not answered yet".to_owned());
+            let demand = if staple.must {
+                "; the certificate demands a staple, and clients that know the extension refuse it"
+            } else {
+                ""
+            };
+            (false, true, format!("nothing is stapled: {failed}{demand}"))
+        }
+    };
+    Check {
+        name: format!("ocsp {}", staple.file.display()),
+        ok,
+        warning,
+        detail,
+    }
 }
 
 /// The whole status; `schema` grows when a field changes its meaning.

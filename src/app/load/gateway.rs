@@ -16,7 +16,10 @@ use crate::{
     gateway::{BackendRuntime, credentials::Credentials, http::HttpGateway, tcp::TcpGateway},
     serve::{ListenerRules, Role, Snapshot},
     telemetry::metrics::Metrics,
-    tls::{ClientTls, EdgeMaterial, Generation, Judge, LinkRole, NameCheck, ServerTls, ShownNames},
+    tls::{
+        ClientTls, EdgeMaterial, Generation, Judge, LinkRole, NameCheck, ServerTls, ShownNames,
+        Staples,
+    },
 };
 
 /// A gateway's listeners and backends.
@@ -43,6 +46,7 @@ pub(super) fn parts(
     }
     let backends = Arc::new(backends);
     let mut warnings = Vec::new();
+    let mut staples = Staples::default();
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         let name = Arc::clone(&listener.name);
@@ -51,7 +55,12 @@ pub(super) fn parts(
             .and_then(|listener| listener.edge.as_deref());
         let checked = crate::tls::check::edge(listener, before, clock::now());
         let checked = problems.keep_all(checked);
-        let rules = edge_rules(&config.common, listener, checked.as_ref(), problems);
+        if let Some((edge, _)) = &checked {
+            let before = previous.map(|loaded| &loaded.staples);
+            warnings.extend(follow(&mut staples, listener, edge, before));
+        }
+        let material = checked.as_ref().map(|(edge, _)| edge);
+        let rules = edge_rules(&config.common, listener, material, &staples, problems);
         let (Some(rules), Some((edge, said))) = (rules, checked) else {
             continue;
         };
@@ -88,20 +97,36 @@ pub(super) fn parts(
             edge: Some(edge),
         });
     }
-    whole(
+    let whole = whole(
         Config::Gateway(config),
         identity,
         listeners,
         backends,
         warnings,
         problems,
-    )
+    )?;
+    Some(Loaded { staples, ..whole })
+}
+
+/// Takes in whose status is to be asked for; what the operator has to know of it.
+fn follow(
+    staples: &mut Staples,
+    listener: &GatewayListener,
+    edge: &EdgeMaterial,
+    before: Option<&Staples>,
+) -> Vec<String> {
+    if !listener.ocsp_stapling {
+        return Staples::without(edge);
+    }
+    let files = listener.certificates.iter();
+    staples.follow(edge, files.map(|files| files.certificate.as_path()), before)
 }
 
 fn edge_rules(
     common: &Common,
     listener: &GatewayListener,
-    checked: Option<&(Arc<EdgeMaterial>, Vec<String>)>,
+    material: Option<&Arc<EdgeMaterial>>,
+    staples: &Staples,
     problems: &mut Problems,
 ) -> Option<ListenerRules> {
     let trusted = match &listener.allow {
@@ -113,7 +138,7 @@ fn edge_rules(
         Some(list) => Some(problems.ranges(list)?),
         None => None,
     };
-    let (material, _) = checked?;
+    let material = material?;
     let auth = listener.client_auth.as_ref();
     let mut peers = PeerRules {
         rules: vec![PeerRule {
@@ -135,7 +160,7 @@ fn edge_rules(
         source: SourceRules { trusted, denied },
         proxy_from,
         verification: material.verification.clone(),
-        tls: Arc::new(problems.keep(ServerTls::edge(material, listener))?),
+        tls: Arc::new(problems.keep(ServerTls::edge(material, listener, staples))?),
         peers,
         limits: listener.limits.clone(),
         starttls_postgres: listener.starttls_postgres,

@@ -18,7 +18,7 @@ use crate::{
     gateway::BackendRuntime,
     serve::Snapshot,
     telemetry::metrics::Metrics,
-    tls::{Crl, EdgeMaterial, Generation, LinkRole, ServerTls, revocation::CrlSet},
+    tls::{Crl, EdgeMaterial, Generation, LinkRole, ServerTls, Staples, revocation::CrlSet},
 };
 
 /// A configuration whose every file is loaded.
@@ -31,6 +31,8 @@ pub struct Loaded {
     pub listeners: Vec<LoadedListener>,
     /// A gateway's backends.
     pub backends: Arc<HashMap<String, Arc<BackendRuntime>>>,
+    /// What the authorities of client-facing certificates say of them.
+    pub staples: Staples,
     /// What guards the admin listener.
     pub admin: Option<Arc<AdminAccess>>,
     /// What the operator has to know.
@@ -166,6 +168,7 @@ fn whole(
         identity,
         listeners,
         backends,
+        staples: Staples::default(),
         admin,
         warnings,
     })

@@ -91,6 +91,7 @@ fn read_rest(
     }
     let trusted_proxies = proxies.and_then(|v| networks(&v)).unwrap_or_default();
     let (path_normalisation, underscore_headers) = read_strictness(table, mode);
+    let ocsp_stapling = table.get("ocsp_stapling");
     let starttls = table.get("starttls");
     let protocol = starttls
         .as_ref()
@@ -115,6 +116,9 @@ fn read_rest(
         path_normalisation,
         underscore_headers,
         starttls_postgres: protocol.is_some(),
+        ocsp_stapling: ocsp_stapling
+            .and_then(|value| value.boolean())
+            .unwrap_or(defaults::OCSP_STAPLING),
         tls,
         limits,
     })

@@ -19,7 +19,7 @@ use crate::{
     },
     tls::{
         Accepted, ClientTls, Connected, EdgeMaterial, Judge, LINK_ALPN, LinkRole, NameCheck,
-        ServerTls, accept,
+        ServerTls, Staples, accept,
         alert::{Side, explain, wants_no_alpn},
         connect,
     },
@@ -662,6 +662,7 @@ fn listener(mode: Mode, starttls: bool, client_auth: Option<ClientAuth>) -> Gate
         path_normalisation: PathNormalisation::Refuse,
         underscore_headers: UnderscoreHeaders::Drop,
         starttls_postgres: starttls,
+        ocsp_stapling: true,
         tls: options(),
         limits: Limits {
             connections: 1,
@@ -715,7 +716,7 @@ fn edge(link: &Link, mode: Mode, starttls: bool, client_auth: Option<ClientAuth>
     let own = link.ca.leaf(server("legacy.internal"));
     let listener = edge_listener(&link.folder, &[("edge", &own)], mode, starttls, client_auth);
     let material = EdgeMaterial::load(&listener, None, now()).unwrap();
-    ServerTls::edge(&material, &listener).unwrap()
+    ServerTls::edge(&material, &listener, &Staples::default()).unwrap()
 }
 
 #[rstest]
