@@ -14,6 +14,7 @@
 //! | who is let in, in which order of checks | `admit/decide/` |
 //! | why somebody was refused | `admit/denial.rs` |
 //! | revoked or stale | `tls/revocation.rs` |
+//! | which OCSP answers are stapled | `tls/ocsp/` |
 //! | TLS versions, groups and suites | `tls/provider.rs` |
 //! | any default or timeout | `config/defaults.rs` |
 //! | where a request ends | `wire/framing/` |

@@ -216,6 +216,11 @@ impl Drop for Responder {
     }
 }
 
+/// A server's certificate whose responder is at this address.
+pub(crate) fn leaf_with_responder(world: &World, at: SocketAddr) -> Leaf {
+    OpenSsl::new(world).site(at, "")
+}
+
 /// What a client sees that asks for the status.
 fn status(edge: SocketAddr, trust: &Path) -> String {
     let at = edge.to_string();
@@ -366,9 +371,12 @@ fn a_revoked_certificate_is_shown_so_and_said_loudly() {
     let site = openssl.site(at, "");
     openssl.run(&["ca", "-config", "openssl.cnf", "-revoke", "site.pem"]);
     let _responder = openssl.responder(at, "60", "responder");
-    let Edge {
-        gateway, address, ..
-    } = &edge(&world, &site, "");
+    let address = world.address();
+    let text = world.common(portcullis::pki::Role::Gateway, "edge-1")
+        + &gateway_text(&world, address, world.address(), &site, "");
+    // it is ready until it knows, so that is not waited for
+    let gateway = Running::launch("gateway", &world.write("gateway.toml", &text));
+    until("the start", || gateway.admin("/healthz"));
     let line = gateway.line("the answer", |line| {
         line["message"].as_str().unwrap().contains("REVOKED")
     });
@@ -582,8 +590,10 @@ fn shortened(openssl: &OpenSsl, mut der: Vec<u8>, seconds: u64) -> Vec<u8> {
         panic!("one answer has three times: {times:?}");
     };
     let format = time::macros::format_description!("[year][month][day][hour][minute][second]Z");
-    let until = std::time::SystemTime::now() + Duration::from_secs(seconds);
-    let text = time::OffsetDateTime::from(until).format(&format).unwrap();
+    let until = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(seconds);
+    let text = (time::OffsetDateTime::UNIX_EPOCH + until)
+        .format(&format)
+        .unwrap();
     der[next + 2..next + 17].copy_from_slice(text.as_bytes());
     std::fs::File::create(openssl.file("data.der"))
         .unwrap()
@@ -652,21 +662,30 @@ fn who_names_no_responder_is_not_asked_about_and_who_turns_it_off_neither() {
             .1
             .contains("portcullis_ocsp_next_update_timestamp_seconds{")
     );
-    // our own authority's certificates name none
+    // our own authority's certificates name none, and what the link shows is nobody's business
     let world = World::new();
-    let Edge {
-        gateway, address, ..
-    } = &edge(
-        &world,
-        &world.leaf(portcullis::pki::Role::Server, "site"),
-        "",
+    let openssl = OpenSsl::new(&world);
+    let link = openssl.issue(
+        "link",
+        &format!(
+            "[link]\nsubjectAltName = DNS:edge.test\nextendedKeyUsage = clientAuth\n\
+             authorityInfoAccess = OCSP;URI:http://{at}/\n"
+        ),
+        "link",
     );
-    let seen = status(*address, &world.authority.trust());
+    let address = world.address();
+    let ours = world.leaf(portcullis::pki::Role::Server, "site");
+    let text = world.common_as(&link, "gateway", "")
+        + &gateway_text(&world, address, world.address(), &ours, "");
+    let gateway = world.start("gateway", &text);
+    let seen = status(address, &world.authority.trust());
     assert!(seen.contains(NOTHING), "{seen}");
     let (_, metrics) = gateway.admin("/metrics").unwrap();
     assert!(
         !metrics.contains("portcullis_ocsp_next_update"),
         "{metrics}"
     );
+    let (_, ready) = gateway.admin("/readyz?verbose").unwrap();
+    assert!(!ready.contains("ocsp"), "{ready}");
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }

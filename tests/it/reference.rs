@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use portcullis::admit::{Blame, Denial, Level};
+use portcullis::{
+    admit::{Blame, Denial, Level},
+    tls::ocsp::Reason,
+};
 
 use crate::world::{BINARY, Backend, World, run, until};
 
@@ -95,7 +98,12 @@ fn every_metric_is_described_with_its_type_and_labels() {
     let second = second_listener(&world, &backend);
     let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), &second);
     let health = "health = { interval = \"100ms\" }\n";
-    let (gateway, edge) = world.plain_gateway("tcp", link, "", health);
+    let stapled = crate::ocsp::leaf_with_responder(&world, world.address());
+    let more = format!(
+        "[[listener.tls_certificate]]\ncertificate = {:?}\nkey = {:?}\n",
+        stapled.certificate, stapled.key
+    );
+    let (gateway, edge) = world.plain_gateway("tcp", link, &more, health);
     drop(world.client().connect(edge, "site.test").unwrap());
     until("a check", || {
         (gateway.metric("portcullis_acceptor_healthy") > 0.0).then_some(())
@@ -129,6 +137,16 @@ fn second_listener(world: &World, backend: &Backend) -> String {
          secrets = [{ file = \"secret\" }]",
     );
     second.replace("\"legacy\"", "\"second\"")
+}
+
+#[test]
+fn every_reason_of_an_ocsp_failure_is_described() {
+    let page = rows(&page("configuration.md"), "reason")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let code = Reason::ALL.map(|reason| reason.code().to_owned());
+    same("configuration.md", &page, &BTreeSet::from(code));
 }
 
 /// The labels of a family's first sample, in order, without a histogram's `le`.
