@@ -372,10 +372,10 @@ fn a_revoked_certificate_is_shown_so_and_said_loudly() {
     openssl.run(&["ca", "-config", "openssl.cnf", "-revoke", "site.pem"]);
     let _responder = openssl.responder(at, "60", "responder");
     let address = world.address();
-    let text = world.common(portcullis::pki::Role::Gateway, "edge-1")
+    let config = world.common(portcullis::pki::Role::Gateway, "edge-1")
         + &gateway_text(&world, address, world.address(), &site, "");
     // it is ready until it knows, so that is not waited for
-    let gateway = Running::launch("gateway", &world.write("gateway.toml", &text));
+    let gateway = Running::launch("gateway", &world.write("gateway.toml", &config));
     until("the start", || gateway.admin("/healthz"));
     let line = gateway.line("the answer", |line| {
         line["message"].as_str().unwrap().contains("REVOKED")
