@@ -95,12 +95,10 @@ impl Responder {
             return Err(unusable("a user name"));
         }
         let host = authority.host();
-        let port = match authority.port() {
-            None => 80,
-            Some(port) => port
-                .as_str()
-                .parse()
-                .map_err(|error| unusable(&format!("{error}")))?,
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == host => 80,
+            None => return Err(unusable("its port is none")),
         };
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let address = match bare.parse::<IpAddr>() {
