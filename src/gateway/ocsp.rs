@@ -108,7 +108,7 @@ fn said(staple: &Staple, answer: &Answer) {
 fn complain(staple: &Staple, why: &Refused, now: UnixSeconds) {
     let (certificate, responder) = (&staple.subject, &staple.question.responder.url);
     let (reason, detail) = (why.reason.code(), &why.detail);
-    match staple.known(now).held {
+    match staple.known(now).stapled {
         Some((_, until)) => tracing::warn!(
             %certificate, %responder, reason, %detail, stapled_until = %until,
             "no new OCSP answer: the last one is stapled until it ends"

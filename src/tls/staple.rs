@@ -51,8 +51,10 @@ struct Held {
 /// What is known of a certificate now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// The last answer that was proven and still holds.
-    pub held: Option<(Status, UnixSeconds)>,
+    /// What is shown with it, until when.
+    pub stapled: Option<(Status, UnixSeconds)>,
+    /// Since when it is revoked, by the last answer that was proven: that does not end with it.
+    pub revoked: Option<UnixSeconds>,
     /// Why the last attempt brought nothing.
     pub failed: Option<Refused>,
 }
@@ -111,10 +113,16 @@ impl Staple {
     #[must_use]
     pub fn known(&self, now: UnixSeconds) -> Known {
         let held = self.held.load();
-        let held = held.as_ref().filter(|held| now < held.answer.until);
+        let last = held.as_ref().map(|held| &held.answer);
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         Known {
-            held: held.map(|held| (held.answer.status, held.answer.until)),
+            stapled: last
+                .filter(|last| now < last.until)
+                .map(|last| (last.status, last.until)),
+            revoked: last.and_then(|last| match last.status {
+                Status::Good => None,
+                Status::Revoked(since) => Some(since),
+            }),
             failed: failed.clone(),
         }
     }

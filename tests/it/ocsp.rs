@@ -223,6 +223,10 @@ pub(crate) fn leaf_with_responder(world: &World, at: SocketAddr) -> Leaf {
 
 /// What a client sees that asks for the status.
 fn status(edge: SocketAddr, trust: &Path) -> String {
+    status_by(edge, trust, "-tls1_3")
+}
+
+fn status_by(edge: SocketAddr, trust: &Path, version: &str) -> String {
     let at = edge.to_string();
     let (_, said) = run(
         "openssl",
@@ -233,6 +237,7 @@ fn status(edge: SocketAddr, trust: &Path) -> String {
             "-servername",
             "site.test",
             "-status",
+            version,
             "-CAfile",
             text(trust),
             "-verify_return_error",
@@ -321,6 +326,8 @@ fn a_good_answer_is_stapled_and_outlives_its_responder_and_reloads() {
     gateway.line("the answer", |line| said(line, "OCSP answer: good"));
     let seen = status(*address, &openssl.file("ca.pem"));
     assert!(is_good(&seen), "{seen}");
+    let seen = status_by(*address, &openssl.file("ca.pem"), "-tls1_2");
+    assert!(is_good(&seen) && seen.contains("TLSv1.2"), "{seen}");
     let left = next_update(gateway, &site) - now();
     assert!((3000.0..3700.0).contains(&left), "{left}");
     let check = format!(
@@ -457,16 +464,22 @@ fn refused(world: &World, openssl: &OpenSsl, site: &Leaf, reason: &str) {
 
 /// A server that answers every question with the same octets, and counts them.
 fn parrot(at: SocketAddr, answer: Vec<u8>) -> Arc<AtomicUsize> {
+    parrot_of(at, vec![answer])
+}
+
+/// The same with one answer after the other; the last one is repeated.
+fn parrot_of(at: SocketAddr, answers: Vec<Vec<u8>>) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind(at).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            count.fetch_add(1, Ordering::SeqCst);
+            let turn = count.fetch_add(1, Ordering::SeqCst);
+            let answer = answers.get(turn).or(answers.last()).unwrap();
             let mut head = [0; 4096];
             drop(stream.read(&mut head));
-            drop(stream.write_all(&answer));
+            drop(stream.write_all(answer));
         }
     });
     asked
@@ -576,6 +589,82 @@ fn an_answer_is_shown_to_its_end_and_no_longer() {
     assert!(seen.contains(NOTHING), "{seen}");
 }
 
+#[test]
+fn what_was_revoked_does_not_become_good_by_an_older_answer() {
+    let world = World::new();
+    let openssl = OpenSsl::new(&world);
+    let at = world.address();
+    let site = openssl.site(at, "");
+    let good = kept_answer(&openssl, &["-ndays", "7"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    openssl.run(&["ca", "-config", "openssl.cnf", "-revoke", "site.pem"]);
+    let revoked = kept_answer(&openssl, &["-nmin", "1"]);
+    let revoked = shortened(&openssl, revoked, 14);
+    let _asked = parrot_of(at, vec![http(&revoked), http(&good)]);
+    let address = world.address();
+    let config = world.common(portcullis::pki::Role::Gateway, "edge-1")
+        + &gateway_text(&world, address, world.address(), &site, "");
+    let gateway = Running::launch("gateway", &world.write("gateway.toml", &config));
+    gateway.line("the replay", |line| line["reason"] == "older");
+    let seen = || {
+        let at = address.to_string();
+        run("openssl", &["s_client", "-connect", &at, "-status"]).1
+    };
+    assert!(seen().contains("Cert Status: revoked"), "{}", seen());
+    // nor when the newer one has ended, nor by a reload
+    until("its end", || seen().contains(NOTHING).then_some(()));
+    gateway.reload();
+    assert!(seen().contains(NOTHING), "{}", seen());
+    let (code, ready) = gateway.admin("/readyz?verbose").unwrap();
+    assert_eq!(code, 503);
+    assert!(ready.contains("REVOKED since"), "{ready}");
+}
+
+#[test]
+fn who_demands_a_staple_or_lacks_its_issuer_is_told() {
+    let world = World::new();
+    let openssl = OpenSsl::new(&world);
+    let site = openssl.site(world.address(), "tlsfeature = status_request");
+    let Edge {
+        gateway, address, ..
+    } = &edge(&world, &site, "");
+    let line = gateway.line("the failure", |line| {
+        said(
+            line,
+            "no OCSP answer to staple, and the certificate demands one",
+        )
+    });
+    assert_eq!(
+        (&line["level"], &line["reason"]),
+        (&"ERROR".into(), &"unreachable".into())
+    );
+    // handshakes go on
+    let seen = status(*address, &openssl.file("ca.pem"));
+    assert!(seen.contains(NOTHING), "{seen}");
+    let (code, ready) = gateway.admin("/readyz?verbose").unwrap();
+    assert_eq!(code, 200);
+    assert!(
+        ready.contains("the certificate demands a staple"),
+        "{ready}"
+    );
+
+    let alone = std::fs::read_to_string(openssl.file("site.single")).unwrap();
+    openssl.write("site.pem", &alone);
+    gateway.reload();
+    let line = gateway.line("the warning", |line| {
+        line["warning"]
+            .as_str()
+            .is_some_and(|w| w.contains("no OCSP answer is stapled"))
+    });
+    let warning = line["warning"].as_str().unwrap();
+    assert!(
+        warning.contains("put it behind the leaf; it demands a staple"),
+        "{warning}"
+    );
+    let (_, ready) = gateway.admin("/readyz?verbose").unwrap();
+    assert!(!ready.contains("ocsp"), "{ready}");
+}
+
 /// The same answer, but it ends in some seconds, signed anew: openssl knows minutes only.
 fn shortened(openssl: &OpenSsl, mut der: Vec<u8>, seconds: u64) -> Vec<u8> {
     // past the heads of OCSPResponse and ResponseBytes, status and type, to ResponseData
@@ -586,9 +675,9 @@ fn shortened(openssl: &OpenSsl, mut der: Vec<u8>, seconds: u64) -> Vec<u8> {
     let times: Vec<usize> = (data..end)
         .filter(|at| der[*at..].starts_with(&[0x18, 15]))
         .collect();
-    let [_produced, _this, next] = times[..] else {
-        panic!("one answer has three times: {times:?}");
-    };
+    // of production, of revocation where there was one, of this update and the next
+    assert!((3..=4).contains(&times.len()), "{times:?}");
+    let next = times[times.len() - 1];
     let format = time::macros::format_description!("[year][month][day][hour][minute][second]Z");
     let until = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(seconds);
     let text = (time::OffsetDateTime::UNIX_EPOCH + until)

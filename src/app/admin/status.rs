@@ -3,13 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::{exposure, reload::Process};
-use crate::{
-    clock,
-    config::Config,
-    identity::UnixSeconds,
-    net::exposure::Exposure,
-    tls::{Staple, ocsp::Status},
-};
+use crate::{clock, config::Config, identity::UnixSeconds, net::exposure::Exposure, tls::Staple};
 
 /// Whether the process is ready, and each check with its word.
 pub(super) fn readiness(process: &Process, verbose: bool) -> (bool, String) {
@@ -146,21 +140,19 @@ fn stapled(staple: &Staple, now: UnixSeconds) -> Check {
             staple.question.responder.url
         )
     });
-    let (ok, warning, detail) = match (known.held, failed) {
-        (Some((Status::Revoked(since), _)), _) => (
+    let (ok, warning, detail) = match (known.revoked, known.stapled, failed) {
+        (Some(since), _, _) => (
             false,
             false,
-            format!("REVOKED since {since}, and clients are shown so: replace the certificate"),
+            format!("REVOKED since {since}: replace the certificate"),
         ),
-        (Some((Status::Good, until)), None) => {
-            (true, false, format!("good, stapled until {until}"))
-        }
-        (Some((Status::Good, until)), Some(failed)) => (
+        (None, Some((_, until)), None) => (true, false, format!("good, stapled until {until}")),
+        (None, Some((_, until)), Some(failed)) => (
             false,
             true,
             format!("good, stapled until {until}; {failed}"),
         ),
-        (None, failed) => {
+        (None, None, failed) => {
             let failed = failed.unwrap_or_else(|| "not answered yet".to_owned());
             let demand = if staple.must {
                 "; the certificate demands a staple, and clients that know the extension refuse it"
