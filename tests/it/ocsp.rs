@@ -476,7 +476,7 @@ fn parrot_of(at: SocketAddr, answers: Vec<Vec<u8>>) -> Arc<AtomicUsize> {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let turn = count.fetch_add(1, Ordering::SeqCst);
-            let answer = answers.get(turn).or(answers.last()).unwrap();
+            let answer = answers.get(turn).or_else(|| answers.last()).unwrap();
             let mut head = [0; 4096];
             drop(stream.read(&mut head));
             drop(stream.write_all(answer));
