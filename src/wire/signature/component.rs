@@ -98,6 +98,22 @@ impl Component {
         }
     }
 
+    /// The field that it is, or whose lines it is.
+    #[must_use]
+    pub const fn field(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Field(name) | Self::Octets(name) => Some(name),
+            Self::Method
+            | Self::TargetUri
+            | Self::Authority
+            | Self::Scheme
+            | Self::RequestTarget
+            | Self::Path
+            | Self::Query
+            | Self::QueryParam(_) => None,
+        }
+    }
+
     /// Its name and parameters in an inner list.
     #[must_use]
     pub fn identifier(&self) -> (String, Parameters) {

@@ -166,18 +166,8 @@ impl Signer {
 }
 
 fn covers_body(components: &[Component]) -> bool {
-    let is_body = |component: &Component| match component {
-        Component::Field(name) | Component::Octets(name) => *name == content_digest::CONTENT_DIGEST,
-        Component::Method
-        | Component::TargetUri
-        | Component::Authority
-        | Component::Scheme
-        | Component::RequestTarget
-        | Component::Path
-        | Component::Query
-        | Component::QueryParam(_) => false,
-    };
-    components.iter().any(is_body)
+    let mut fields = components.iter().filter_map(Component::field);
+    fields.any(|name| *name == content_digest::CONTENT_DIGEST)
 }
 
 fn list_of(components: &[Component]) -> String {

@@ -20,11 +20,14 @@ use crate::{
     wire::{
         forwarded,
         signature::{
-            self, Algorithm, Demand, Message, SIGNATURE, SIGNATURE_INPUT, SignatureError,
-            VerifyingKey, content_digest::Expected,
+            self, Algorithm, Component, Demand, Message, SIGNATURE, SIGNATURE_INPUT,
+            SignatureError, VerifyingKey, content_digest::Expected,
         },
     },
 };
+
+/// Of what a log line says of a signature.
+const LONGEST_DETAIL: usize = 256;
 
 /// A listener's rules, loaded. There is at least one.
 pub struct Requirements {
@@ -33,6 +36,8 @@ pub struct Requirements {
     names: Arc<[HeaderName]>,
     /// Of those, what the backend gets as it came.
     kept: Box<[HeaderName]>,
+    /// What a signature has to cover: another spelling of it would not be covered.
+    covered: Box<[HeaderName]>,
 }
 
 enum Rule {
@@ -80,7 +85,7 @@ impl Requirements {
         }
         let mut problems = Vec::new();
         let mut rules = Vec::new();
-        let (mut names, mut kept) = (Vec::new(), Vec::new());
+        let (mut names, mut kept, mut covered) = (Vec::new(), Vec::new(), Vec::new());
         for rule in wanted {
             let (of_rule, strip, loaded) = match rule {
                 Requirement::Header(rule) => {
@@ -91,6 +96,7 @@ impl Requirements {
                 Requirement::Signature(rule) => {
                     let loaded = Signed::load(rule, listener, metrics);
                     let of_rule = vec![SIGNATURE_INPUT, SIGNATURE];
+                    covered.extend(rule.components.iter().filter_map(Component::field).cloned());
                     (of_rule, rule.strip, loaded.map(Rule::Signature))
                 }
             };
@@ -110,6 +116,7 @@ impl Requirements {
             rules: rules.into(),
             names: names.into(),
             kept: kept.into(),
+            covered: covered.into(),
         }))
     }
 
@@ -135,6 +142,9 @@ impl Requirements {
             }
         }
         forwarded::remove_spellings_but(&mut parts.headers, &self.names, &self.kept);
+        if !self.covered.is_empty() {
+            forwarded::remove_spellings_but(&mut parts.headers, &self.covered, &self.covered);
+        }
         if !ends {
             return Ok(expected);
         }
@@ -301,7 +311,10 @@ impl Signed {
                 | SignatureError::UnknownKey
                 | SignatureError::Wrong => Denial::SignatureWrong,
             };
-            Denied::new(reason, error.to_string())
+            // a part's name may be the sender's own, and as long as a head
+            let detail = error.to_string();
+            let detail: String = detail.chars().take(LONGEST_DETAIL).collect();
+            Denied::new(reason, detail)
         })?;
         let expected = match verified.covers_body() {
             false => None,

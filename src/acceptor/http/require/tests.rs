@@ -78,6 +78,7 @@ fn either_secret_opens_and_its_use_is_noted() {
     let Rule::Secret(rule) = &rules.rules[0] else {
         panic!()
     };
+    assert!(rule.secrets.iter().all(|(tag, _)| tag.as_ref().len() == 32));
     let used = || {
         rule.secrets
             .iter()
@@ -279,6 +280,42 @@ fn a_signed_hash_has_to_be_the_bodys() {
     let octets = loaded(&[signature(&folder, &["content-digest;bs"])]);
     let mut parts = signed(&["content-digest;bs"], "edge", SECRET, 0, &of(b"x"));
     assert!(octets.judge(&mut parts, true).is_err());
+}
+
+/// What is covered has one spelling at the backend: another one was signed by nobody.
+#[test]
+fn what_is_covered_has_one_spelling() {
+    let folder = folder();
+    let rules = loaded(&[signature(&folder, &["content-digest"])]);
+    let digest = content_digest::of_body([b"".as_slice()]);
+    let digest = digest.to_str().unwrap();
+    let mut parts = signed(&["content-digest"], "edge", SECRET, 0, digest);
+    let other = HeaderValue::from_static("sha-256=:AAAA:");
+    parts.headers.insert("content_digest", other.clone());
+    parts.headers.insert("content_other", other);
+    rules.judge(&mut parts, true).unwrap();
+    let names: Vec<_> = parts.headers.keys().map(HeaderName::as_str).collect();
+    assert_eq!(names, ["host", "content-digest", "content_other"]);
+}
+
+/// What a sender wrote fills no log.
+#[test]
+fn a_detail_is_short() {
+    let folder = folder();
+    let rules = loaded(&[signature(&folder, &["@method"])]);
+    let mut parts = parts(&[("signature", b"s=:AAAA:")]);
+    let input = format!("s=(\"@{}\");created=1;keyid=\"edge\"", "x".repeat(20_000));
+    let now = clock::now().0;
+    let input = input.replace("created=1", &format!("created={now}"));
+    parts
+        .headers
+        .insert(SIGNATURE_INPUT, input.parse().unwrap());
+    let denied = rules.judge(&mut parts, true).unwrap_err();
+    assert_eq!(denied.reason, Denial::SignatureWrong);
+    assert!(
+        denied.detail.len() <= 256 && denied.detail.contains("@xxx"),
+        "{denied}"
+    );
 }
 
 #[test]
