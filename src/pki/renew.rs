@@ -213,6 +213,15 @@ impl Desk<'_> {
     }
 }
 
+/// The newest of one name.
+pub(super) fn named(state: &State, name: &str) -> Result<Record, PkiError> {
+    let found = choose(state, &[name.to_owned()])?;
+    found
+        .into_iter()
+        .next()
+        .ok_or_else(|| PkiError::invalid(format!("nothing was issued with the name {name:?}")))
+}
+
 /// The newest of each role and name, or of those named.
 fn choose(state: &State, names: &[String]) -> Result<Vec<Record>, PkiError> {
     let newest = |record: &&Record| {

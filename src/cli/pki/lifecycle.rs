@@ -1,4 +1,4 @@
-//! `pki request`, `sign`, `renew` and `rotate`: a certificate's life after its first issue.
+//! `pki request`, `sign`, `renew`, `rotate` and `export`: a certificate's life after its first issue.
 
 use std::{
     fmt::Write as _,
@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     cli::report::err,
+    config::SecretRef,
     identity::UnixSeconds,
     pki::{
-        Algorithm, Authority, CaKind, KeyRequest, RenewOptions, Renewal, Role, RotateOptions,
-        SignRequest, install::Owner,
+        Algorithm, Authority, CaKind, ExportFormat, ExportPassword, KeyRequest, RenewOptions,
+        Renewal, Role, RotateOptions, SignRequest, install::Owner, store,
     },
 };
 
@@ -107,6 +108,31 @@ pub(super) struct Rotate {
 enum Which {
     Issuing,
     Root,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// NAME or ROLE/NAME
+    name: String,
+    /// pkcs12: certificates and key; pem: the certificates; der: the leaf
+    #[arg(long)]
+    format: Form,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Where the password of a PKCS#12 file is: file=PATH, env=NAME or credential=NAME
+    #[arg(long, value_name = "WHERE", value_parser = super::secret, required_if_eq("format", "pkcs12"))]
+    password: Option<SecretRef>,
+    /// Replace the file
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Form {
+    Pkcs12,
+    Pem,
+    Der,
 }
 
 pub(super) fn request(asked: Request) -> Result<String, Failure> {
@@ -299,4 +325,28 @@ pub(super) fn rotate(
         )
     };
     Ok(text)
+}
+
+pub(super) fn export(authority: &Authority, asked: &Export) -> Result<String, Failure> {
+    let out = asked.out.display();
+    if asked.out.exists() && !asked.force {
+        return Err(Failure::Wrong(format!(
+            "{out} is there already: --force replaces it"
+        )));
+    }
+    let (format, mode) = match (asked.format, &asked.password) {
+        (Form::Pkcs12, Some(place)) => {
+            let password = ExportPassword::load(place)?;
+            (ExportFormat::Pkcs12(password), store::PRIVATE)
+        }
+        (Form::Pkcs12, None) => {
+            return Err(Failure::Wrong("a PKCS#12 file takes --password".to_owned()));
+        }
+        (Form::Pem, _) => (ExportFormat::Pem, store::PUBLIC),
+        (Form::Der, _) => (ExportFormat::Der, store::PUBLIC),
+    };
+    let (record, bytes) = authority.export(&asked.name, &format)?;
+    store::write_file(&asked.out, &bytes, mode)
+        .map_err(|e| Failure::Failed(format!("can't write {out}: {e}")))?;
+    Ok(format!("exported {} to {out}\n", record.title()))
 }

@@ -104,8 +104,8 @@ enum PkiCommand {
     Renew(lifecycle::Renew),
     /// Make a new CA beside the old one; both are trusted until --finish
     Rotate(lifecycle::Rotate),
-    /// Export for others' TLS (not supported yet)
-    Export(Later),
+    /// Write a certificate and its key in the form that others' TLS reads
+    Export(lifecycle::Export),
     /// Serve renewals over mutual TLS (not supported yet)
     Serve(Later),
 }
@@ -252,7 +252,7 @@ fn answer(args: PkiArgs) -> Result<String, Failure> {
         PkiCommand::Sign(asked) => lifecycle::sign(&open()?, asked, now),
         PkiCommand::Renew(asked) => lifecycle::renew(&open()?, asked, now),
         PkiCommand::Rotate(asked) => lifecycle::rotate(&open()?, &asked, now),
-        PkiCommand::Export(_) => later("export"),
+        PkiCommand::Export(asked) => lifecycle::export(&open()?, &asked),
         PkiCommand::Serve(_) => later("serve"),
     }
 }

@@ -12,6 +12,16 @@ use super::{
 };
 use crate::identity::CertFacts;
 
+/// In memory where there is some: these tests write what others would write in years.
+fn home() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    };
+    folder.unwrap()
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -81,7 +91,7 @@ fn sound(folder: &Path) -> (usize, u64, usize) {
 
 /// Kills `command` everywhere. `again`: it can be run a second time after it was done.
 fn everywhere(what: &str, base: &Path, command: impl Fn(&Authority) -> Result<(), PkiError>) {
-    let home = tempfile::tempdir().unwrap();
+    let home = home();
     let old = sound(base);
     let whole = home.path().join("whole");
     copy(base, &whole);
@@ -117,7 +127,7 @@ fn everywhere(what: &str, base: &Path, command: impl Fn(&Authority) -> Result<()
 
 #[test]
 fn a_command_killed_anywhere_leaves_the_old_or_the_new() {
-    let home = tempfile::tempdir().unwrap();
+    let home = home();
     let base = home.path().join("pki");
     let authority = Authority::init(&base, InitOptions::default()).unwrap();
     authority
@@ -166,7 +176,7 @@ fn a_command_killed_anywhere_leaves_the_old_or_the_new() {
 
 #[test]
 fn a_rotation_killed_anywhere_leaves_the_old_or_the_new() {
-    let home = tempfile::tempdir().unwrap();
+    let home = home();
     let base = home.path().join("pki");
     let authority = Authority::init(&base, InitOptions::default()).unwrap();
     authority
@@ -202,7 +212,7 @@ fn a_rotation_killed_anywhere_leaves_the_old_or_the_new() {
 
 #[test]
 fn an_init_killed_anywhere_can_be_run_again_or_is_done() {
-    let home = tempfile::tempdir().unwrap();
+    let home = home();
     for acts in 0.. {
         let folder = home.path().join(acts.to_string());
         let init = || Authority::init(&folder, InitOptions::default());

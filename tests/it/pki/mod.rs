@@ -1,6 +1,8 @@
 //! The authority's files, judged by OpenSSL.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod export;
+mod interop;
 mod lifecycle;
 mod rotation;
 
