@@ -1,6 +1,8 @@
 //! Renewal: a new certificate for the same role, name and SANs, with the same key or a new one.
 //! Safe to run from a timer: what is not due is left alone.
 
+use std::collections::HashSet;
+
 use super::{
     Algorithm, Authority, CrlReport, PkiError, Record,
     authority::read_leaf,
@@ -224,12 +226,14 @@ pub(super) fn named(state: &State, name: &str) -> Result<Record, PkiError> {
 
 /// The newest of each role and name, or of those named.
 fn choose(state: &State, names: &[String]) -> Result<Vec<Record>, PkiError> {
-    let newest = |record: &&Record| {
-        state
-            .latest(record.role, &record.name)
-            .is_some_and(|latest| latest.serial == record.serial)
-    };
-    let all: Vec<&Record> = state.certificates.iter().filter(newest).collect();
+    let mut seen = HashSet::new();
+    let mut all = Vec::new();
+    for record in state.certificates.iter().rev() {
+        if seen.insert((record.role, record.name.as_str())) {
+            all.push(record);
+        }
+    }
+    all.reverse();
     if names.is_empty() {
         return Ok(all.into_iter().cloned().collect());
     }

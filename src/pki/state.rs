@@ -1,7 +1,7 @@
 //! What was issued and revoked (`state/state.json`). It changes together with the files that it
 //! speaks of: a certificate that exists can always be revoked.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use rcgen::RevocationReason;
 
@@ -187,18 +187,13 @@ impl State {
             CaRecord::new(CaKind::Root, CaStanding::Current, &root, &above),
             CaRecord::new(CaKind::Issuing, CaStanding::Current, &issuing, &above),
         ];
-        let mut newer: Vec<(Role, String, i64)> = Vec::new();
+        let mut newer: HashMap<(Role, String), i64> = HashMap::new();
         for record in self.certificates.iter_mut().rev() {
             if !record.self_signed {
                 record.issuer = Some(issuing.serial.to_string());
             }
-            record.superseded = newer
-                .iter()
-                .find(|(role, name, _)| *role == record.role && *name == record.name)
-                .map(|(.., since)| *since);
-            if record.superseded.is_none() {
-                newer.push((record.role, record.name.clone(), record.not_before));
-            }
+            let name = (record.role, record.name.clone());
+            record.superseded = newer.insert(name, record.not_before);
         }
         self.schema = SCHEMA;
         Ok(())
@@ -226,14 +221,6 @@ impl State {
         let by = |ca: &&CaRecord| record.issuer.as_ref() == Some(&ca.serial);
         let ca = self.authorities.iter().find(by);
         ca.is_some_and(|ca| ca.standing == CaStanding::Old)
-    }
-
-    /// The newest certificate of a role and name.
-    pub(super) fn latest(&self, role: Role, name: &str) -> Option<&Record> {
-        self.certificates
-            .iter()
-            .rev()
-            .find(|record| record.role == role && record.name == name)
     }
 
     /// Adds a certificate, which takes the place of those of its role and name.

@@ -329,6 +329,58 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn no_profile_makes_a_ca_outlives_its_issuer_or_leaves_the_constraints(
+        usages in proptest::collection::vec(
+            "digital-signature|key-encipherment|key-agreement|key-cert-sign|crl-sign|any", 0..3),
+        purposes in proptest::collection::vec("client-auth|server-auth|any|code-signing", 0..3),
+        kinds in proptest::collection::vec("dns|ip|uri|email", 0..3),
+        spiffe_id: bool,
+        san_required: bool,
+        days in (0..4000_u32, 0..4000_u32),
+        more in proptest::sample::select(vec!["", "is_ca = true\n", "path_length = 3\n"]),
+        san in "[a-z]{1,3}(\\.internal|\\.example)|10\\.0\\.0\\.1|11\\.0\\.0\\.1",
+        self_signed: bool,
+    ) {
+        thread_local! {
+            static STORE: (tempfile::TempDir, Authority) = constrained();
+        }
+        STORE.with(|(_, authority)| -> Result<(), TestCaseError> {
+            let (default_days, max_days) = days;
+            let text = format!(
+                "key_usage = {usages:?}\nextended_key_usage = {purposes:?}\nspiffe_id = {spiffe_id}\n\
+                 san_kinds = {kinds:?}\nsan_required = {san_required}\n\
+                 default_days = {default_days}\nmax_days = {max_days}\n{more}"
+            );
+            let path = authority.folder().join("profiles/client.toml");
+            store::write_file(&path, text.as_bytes(), 0o644).unwrap();
+            let mut request = IssueRequest::new(Role::Client, "anna").san(&san);
+            request.self_signed = self_signed;
+            request.force = true;
+            let Ok(issued) = authority.issue(&request) else {
+                return Ok(());
+            };
+            prop_assert!(more.is_empty());
+            let der = pem(&issued.certificate);
+            let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
+            prop_assert!(!leaf.is_ca());
+            let usage = leaf.key_usage().unwrap().unwrap().value;
+            prop_assert!(!usage.key_cert_sign() && !usage.crl_sign());
+            let purpose = leaf.extended_key_usage().unwrap().unwrap().value;
+            prop_assert!(!purpose.any && !purpose.code_signing);
+            prop_assert_eq!(purpose.client_auth, purposes.iter().any(|p| p == "client-auth"));
+            prop_assert_eq!(purpose.server_auth, purposes.iter().any(|p| p == "server-auth"));
+            let issuer = CertFacts::read(&pem(&authority.folder().join("issuing/ca.pem"))).unwrap();
+            prop_assert!(self_signed || issued.facts.not_after <= issuer.not_after);
+            prop_assert!(san.ends_with(".internal") || san.starts_with("10."), "{}", san);
+            Ok(())
+        })?;
+    }
+}
+
 /// CAs of 30 days that permit `.internal` and `10.0.0.0/8`.
 fn constrained() -> (tempfile::TempDir, Authority) {
     let folder = tempfile::tempdir().unwrap();
@@ -340,4 +392,64 @@ fn constrained() -> (tempfile::TempDir, Authority) {
     };
     let authority = Authority::init(&folder.path().join("pki"), options).unwrap();
     (folder, authority)
+}
+
+#[test]
+fn every_act_of_the_audit_log_is_described() {
+    let page = include_str!("../../../docs/reference/pki-store.md");
+    let (_, table) = page.split_once("| act | when |").unwrap();
+    let described: std::collections::BTreeSet<_> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let (folder, authority) = store();
+    let out = folder.path().join("host");
+    let asked = KeyRequest {
+        role: Role::Gateway,
+        name: "edge-2".to_owned(),
+        sans: Vec::new(),
+        algorithm: Algorithm::default(),
+        out,
+        owner: None,
+    };
+    let csr = std::fs::read(asked.make().unwrap().request).unwrap();
+    let anna = IssueRequest::new(Role::Client, "anna");
+    authority.issue(&anna).unwrap();
+    authority.sign(&SignRequest::new(csr)).unwrap();
+    for rekey in [false, true] {
+        let names = vec!["anna".to_owned()];
+        let options = RenewOptions {
+            names,
+            rekey,
+            ..RenewOptions::default()
+        };
+        authority.renew(&options).unwrap();
+    }
+    let word = folder.path().join("word");
+    store::write_file(&word, b"a password", 0o600).unwrap();
+    let password = ExportPassword::load(&crate::config::SecretRef::File(word)).unwrap();
+    authority
+        .export("anna", &ExportFormat::Pkcs12(password))
+        .unwrap();
+    authority.revoke("anna", Reason::Superseded).unwrap();
+    authority.write_crls(CrlOptions::default()).unwrap();
+    for prepare in [true, false] {
+        let (kind, algorithm, days) = (CaKind::Issuing, None, 3650);
+        let options = RotateOptions {
+            kind,
+            prepare,
+            algorithm,
+            days,
+        };
+        authority.rotate(&options).unwrap();
+    }
+    let old = authority.authorities().unwrap()[1].serial.clone();
+    authority
+        .revoke_authority(&old, Reason::KeyCompromise)
+        .unwrap();
+    // revoked with its CA, the leaf is in nobody's way
+    authority.finish_rotation(CaKind::Issuing, false).unwrap();
+    let log = std::fs::read_to_string(authority.folder().join("state/audit.log")).unwrap();
+    let done = log.lines().filter_map(|line| line.split(' ').nth(1));
+    assert_eq!(described, done.collect());
 }

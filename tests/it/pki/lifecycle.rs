@@ -261,6 +261,77 @@ fn a_roots_list_is_spoken_of_sixty_days_ahead() {
     assert!(place.done(&["renew", "--all"]).contains("nothing is due"));
 }
 
+#[test]
+fn a_process_killed_at_any_moment_leaves_pairs_that_fit() {
+    let place = Place::new();
+    for name in ["edge-1", "edge-2"] {
+        place.done(&["issue", "gateway", name]);
+    }
+    let mut died = 0;
+    for round in 0..40_u64 {
+        let arguments = [
+            "pki", "renew", "--all", "--within", "400d", "--rekey", "--dir",
+        ];
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(arguments)
+            .arg(place.authority.folder())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(700 * round));
+        drop(child.kill());
+        died += usize::from(!child.wait().unwrap().success());
+        place.done(&["list"]);
+        for name in ["edge-1", "edge-2"] {
+            let folder = place.authority.certificate_folder(Role::Gateway, name);
+            let certificate = folder.join("cert.pem");
+            let key = folder.join("key.pem");
+            assert_eq!(
+                public("x509", text(&certificate)),
+                public("pkey", text(&key))
+            );
+            place.done(&["verify", text(&certificate)]);
+        }
+    }
+    assert!(died > 3, "{died}");
+}
+
+#[test]
+fn two_writers_never_issue_the_same_thing() {
+    let place = Place::new();
+    let start = |arguments: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["pki", "--dir", text(place.authority.folder())])
+            .args(arguments)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let all = |arguments: &[&str]| {
+        let children: Vec<_> = (0..6).map(|_| start(arguments)).collect();
+        let ended = children.into_iter().map(|mut child| child.wait().unwrap());
+        ended.filter(std::process::ExitStatus::success).count()
+    };
+    assert_eq!(all(&["issue", "client", "anna", "--days", "20"]), 1);
+    assert_eq!(place.authority.records().unwrap().len(), 1);
+    // timers that meet: the first renews for 90 days, the others find nothing due
+    assert_eq!(
+        all(&["renew", "--all", "--within", "30d", "--days", "90"]),
+        6
+    );
+    let records = place.authority.records().unwrap();
+    assert_eq!(records.len(), 2);
+    let audit = place.authority.folder().join("state/audit.log");
+    let audit = std::fs::read_to_string(audit).unwrap();
+    for (act, record) in ["issue", "renew"].iter().zip(&records) {
+        let line = audit
+            .lines()
+            .find(|line| line.contains(&format!(" {act} ")));
+        assert!(line.unwrap().contains(&record.serial), "{audit}");
+    }
+}
+
 /// The page that says what the fields mean.
 const PAGE: &str = include_str!("../../../docs/reference/pki-list.md");
 
