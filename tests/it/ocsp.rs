@@ -563,7 +563,7 @@ fn an_answer_is_shown_to_its_end_and_no_longer() {
     let at = world.address();
     let site = openssl.site(at, "");
     let answer = kept_answer(&openssl, &["-nmin", "1"]);
-    let asked = parrot(at, http(&shortened(&openssl, answer, 9)));
+    let asked = parrot(at, http(&shortened(&openssl, answer, 15)));
     let Edge {
         gateway, address, ..
     } = &edge(&world, &site, "");
@@ -599,7 +599,7 @@ fn what_was_revoked_does_not_become_good_by_an_older_answer() {
     std::thread::sleep(Duration::from_millis(1100));
     openssl.run(&["ca", "-config", "openssl.cnf", "-revoke", "site.pem"]);
     let revoked = kept_answer(&openssl, &["-nmin", "1"]);
-    let revoked = shortened(&openssl, revoked, 14);
+    let revoked = shortened(&openssl, revoked, 20);
     let _asked = parrot_of(at, vec![http(&revoked), http(&good)]);
     let address = world.address();
     let config = world.common(portcullis::pki::Role::Gateway, "edge-1")
