@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, IsCa, KeyPair, PublicKeyData, SerialNumber, Subje
 
 use super::{
     Algorithm, Authority, PkiError, Reason, Role,
-    algorithm::{describe, key_to_pem},
+    algorithm::{describe, key_from_file, key_to_pem},
     authority::{after, backdated, date, new_serial},
     ca::{CaKind, Signer, subject},
     change::Change,
@@ -206,6 +206,19 @@ impl<'a> Desk<'a> {
                 self.authority.folder().display()
             )));
         }
+        if self.now.0 >= ca.not_after {
+            return Err(PkiError::invalid(format!(
+                "the {} ended at {}: run `portcullis pki rotate {} --dir {}`",
+                ca.title(),
+                UnixSeconds(ca.not_after),
+                // a root ends no sooner than what it signed
+                match self.state.current(CaKind::Root)?.not_after > self.now.0 {
+                    true => "issuing",
+                    false => "root",
+                },
+                self.authority.folder().display()
+            )));
+        }
         self.authority.signer(ca)
     }
 
@@ -233,6 +246,13 @@ impl<'a> Desk<'a> {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether `key.pem` of that name is there and is this key.
+    pub(super) fn holds_key(&self, draft: &Draft<'_>, key: &LeafKey) -> bool {
+        let folder = self.authority.certificate_folder(draft.role, draft.name);
+        let held = key_from_file(&folder.join("key.pem"), None);
+        held.is_ok_and(|held| held.subject_public_key_info() == key.spki())
     }
 
     /// Signs a leaf and has it, its record and its line in the audit log written.
@@ -290,7 +310,6 @@ impl<'a> Desk<'a> {
             ("fingerprint", &record.fingerprint),
         ];
         self.change.audit(self.now, act, &about);
-        let requested = record.requested;
         self.state.add(record, self.now);
 
         let folder = self.authority.certificate_folder(draft.role, draft.name);
@@ -303,8 +322,10 @@ impl<'a> Desk<'a> {
                 let pem = key_to_pem(pair, None)?;
                 self.change.write(key_file.clone(), pem.as_bytes(), PRIVATE);
             }
-            // one that was made here for this name is no use any more
-            LeafKey::Kept { .. } if requested => self.change.remove(key_file.clone()),
+            // another's beside it would be a pair that never fits
+            LeafKey::Kept { .. } if act == "sign" && !self.holds_key(draft, key) => {
+                self.change.remove(key_file.clone());
+            }
             LeafKey::Kept { .. } => {}
         }
         self.change.write(certificate.clone(), pem, PUBLIC);

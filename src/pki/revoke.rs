@@ -171,7 +171,7 @@ impl Authority {
     }
 
     /// What ends soon and takes somebody's hand, one line each: the root's CRL 60 days ahead, the
-    /// issuing CA's a week ahead, a CA a year ahead.
+    /// issuing CA's a week ahead, a CA a year (or a third of its life) ahead.
     ///
     /// # Errors
     /// The store can't be read.
@@ -189,7 +189,7 @@ impl Authority {
             {
                 let (days, key) = match ca.kind {
                     CaKind::Root => (ROOT_CRL_WARNING, "with root/ca.key back in place, "),
-                    CaKind::Issuing => (7, ""),
+                    CaKind::Issuing => (7.min(i64::from(state.crl_days) / 2), ""),
                 };
                 if within(list.next_update.0, days) {
                     said.push(format!(
@@ -201,7 +201,8 @@ impl Authority {
                     ));
                 }
             }
-            if ca.standing == CaStanding::Current && within(ca.not_after, 365) {
+            let third = ca.not_after.saturating_sub(ca.not_before) / DAY / 3;
+            if ca.standing == CaStanding::Current && within(ca.not_after, third.min(365)) {
                 let not_after = UnixSeconds(ca.not_after);
                 said.push(format!(
                     "the {} {} ({not_after}), and what it signs no later: run `portcullis pki \

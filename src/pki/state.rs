@@ -223,6 +223,12 @@ impl State {
         ca.is_some_and(|ca| ca.standing == CaStanding::Old)
     }
 
+    /// Whether nothing was issued to that name.
+    pub(super) fn has_none(&self, role: Role, name: &str) -> bool {
+        let mut all = self.certificates.iter();
+        !all.any(|record| record.role == role && record.name == name)
+    }
+
     /// Adds a certificate, which takes the place of those of its role and name.
     pub(super) fn add(&mut self, record: Record, now: UnixSeconds) {
         for other in &mut self.certificates {

@@ -16,8 +16,8 @@ use super::PkiError;
 pub const PRIVATE: u32 = 0o600;
 /// Mode of certificates, CRLs and profiles.
 pub const PUBLIC: u32 = 0o644;
-/// Largest file that the authority reads back (a state of some 30,000 certificates).
-const MAX_FILE: u64 = 16 << 20;
+/// Largest file that the authority reads back (a state of some 400,000 certificates).
+const MAX_FILE: u64 = 256 << 20;
 
 /// Writes a file atomically: a new file beside it with the right mode from its creation, fsync,
 /// rename over the old one, fsync of the folder. A reader sees the old bytes or the new ones.

@@ -47,6 +47,7 @@ impl Authority {
             ));
         };
         self.check_role(&facts, role).map_err(refused)?;
+        self.check_issuer(&facts).map_err(refused)?;
         let revocation = Revocation {
             files: vec![self.crl()],
             tolerate_expired: false,
@@ -68,6 +69,30 @@ impl Authority {
             role,
             not_after: proven.chain_not_after,
         })
+    }
+
+    /// What a CA of ours signed that is revoked, or that a rotation has ended, is told as that: to
+    /// a peer it is a certificate without a CRL, or of a stranger.
+    fn check_issuer(&self, facts: &CertFacts) -> Result<(), String> {
+        let state = State::load(&self.state_folder()).map_err(|e| e.to_string())?;
+        let mut all = state.authorities.iter();
+        let Some(ca) = all.find(|ca| ca.subject == facts.issuer) else {
+            return Ok(());
+        };
+        let of = facts.display_name();
+        match (ca.revoked, ca.is_trusted()) {
+            (Some(revoked), _) => Err(format!(
+                "{of} was signed by the {}, which is revoked since {} ({}): `portcullis pki renew`",
+                ca.title(),
+                UnixSeconds(revoked.at),
+                revoked.reason.as_str()
+            )),
+            (None, false) => Err(format!(
+                "{of} was signed by the {}, which is not trusted any more: `portcullis pki renew`",
+                ca.title()
+            )),
+            (None, true) => Ok(()),
+        }
     }
 
     /// An ID of our own trust domain speaks for the role in its path and no other.

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     cli::report::err,
-    config::SecretRef,
     identity::UnixSeconds,
     pki::{
         Algorithm, Authority, CaKind, ExportFormat, ExportPassword, KeyRequest, RenewOptions,
@@ -121,8 +120,8 @@ pub(super) struct Export {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Where the password of a PKCS#12 file is: file=PATH, env=NAME or credential=NAME
-    #[arg(long, value_name = "WHERE", value_parser = super::secret, required_if_eq("format", "pkcs12"))]
-    password: Option<SecretRef>,
+    #[arg(long, value_name = "WHERE", required_if_eq("format", "pkcs12"))]
+    password: Option<String>,
     /// Replace the file
     #[arg(long)]
     force: bool,
@@ -336,7 +335,7 @@ pub(super) fn export(authority: &Authority, asked: &Export) -> Result<String, Fa
     }
     let (format, mode) = match (asked.format, &asked.password) {
         (Form::Pkcs12, Some(place)) => {
-            let password = ExportPassword::load(place)?;
+            let password = ExportPassword::load(&super::secret(place)?)?;
             (ExportFormat::Pkcs12(password), store::PRIVATE)
         }
         (Form::Pkcs12, None) => {

@@ -31,10 +31,12 @@ pub(super) struct PkiArgs {
     passphrase_file: Option<PathBuf>,
     /// Where the passphrase of the CA keys is: file=PATH, env=NAME or credential=NAME
     #[arg(
-        long, global = true, value_name = "WHERE", value_parser = secret,
+        long,
+        global = true,
+        value_name = "WHERE",
         conflicts_with = "passphrase_file"
     )]
-    passphrase: Option<SecretRef>,
+    passphrase: Option<String>,
     #[command(subcommand)]
     command: PkiCommand,
 }
@@ -186,6 +188,7 @@ fn answer(args: PkiArgs) -> Result<String, Failure> {
         passphrase,
         command,
     } = args;
+    let passphrase = passphrase.as_deref().map(secret).transpose()?;
     let passphrase = passphrase_file
         .map(SecretRef::File)
         .or(passphrase)
@@ -300,15 +303,17 @@ fn days(text: &str) -> Result<u32, String> {
         .map_err(|e| format!("{text:?} is not a number of days such as 30d: {e}"))
 }
 
-/// `file=PATH`, `env=NAME` or `credential=NAME`.
-fn secret(text: &str) -> Result<SecretRef, String> {
+/// `file=PATH`, `env=NAME` or `credential=NAME`. Not clap's to parse: it says again what was typed,
+/// which may be the secret itself.
+fn secret(text: &str) -> Result<SecretRef, Failure> {
     match text.split_once('=') {
         Some(("file", path)) if !path.is_empty() => Ok(SecretRef::File(path.into())),
         Some(("env", name)) if !name.is_empty() => Ok(SecretRef::Env(name.to_owned())),
         Some(("credential", name)) if !name.is_empty() => {
             Ok(SecretRef::Credential(name.to_owned()))
         }
-        // what was typed may be the passphrase itself: it is not said again
-        _ => Err("expected file=PATH, env=NAME or credential=NAME".to_owned()),
+        _ => Err(Failure::Wrong(
+            "a secret is said by where it is: file=PATH, env=NAME or credential=NAME".to_owned(),
+        )),
     }
 }

@@ -98,6 +98,34 @@ fn a_key_never_leaves_the_host_that_asked() {
 }
 
 #[test]
+fn a_key_that_lies_where_its_certificate_goes_is_left_there() {
+    let place = Place::new();
+    let folder = place.authority.certificate_folder(Role::Gateway, "edge-1");
+    let (key, csr) = (folder.join("key.pem"), folder.join("edge-1.csr"));
+    let (ok, said) = portcullis(&[
+        "pki",
+        "request",
+        "gateway",
+        "edge-1",
+        "--out",
+        text(&folder),
+    ]);
+    assert!(ok, "{said}");
+    let before = std::fs::read(&key).unwrap();
+    place.done(&["sign", text(&csr)]);
+    place.done(&["sign", text(&csr), "--force"]);
+    place.done(&["renew", "edge-1"]);
+    assert_eq!(std::fs::read(&key).unwrap(), before);
+    // another's would never fit
+    let host = place.path("host");
+    let (ok, said) = portcullis(&["pki", "request", "gateway", "edge-1", "--out", &host]);
+    assert!(ok, "{said}");
+    place.refused(&["sign", &format!("{host}/edge-1.csr")]);
+    place.done(&["sign", &format!("{host}/edge-1.csr"), "--force"]);
+    assert!(!key.exists());
+}
+
+#[test]
 fn openssls_requests_are_signed_for_every_key_that_peers_take() {
     let place = Place::new();
     for (name, key) in [
@@ -241,7 +269,10 @@ fn everything_but_the_roots_own_business_works_without_the_root() {
     let crl = std::fs::read_to_string(place.authority.crl()).unwrap();
     assert_eq!(crl.matches("BEGIN X509 CRL").count(), 1);
     let said = place.refused(&["verify", text(&leaf)]);
-    assert!(said.contains("refused"), "{said}");
+    assert!(
+        said.contains("issuing CA") && said.contains("is revoked since"),
+        "{said}"
+    );
     let said = place.refused(&["issue", "gateway", "edge-2"]);
     assert!(said.contains("pki rotate issuing"), "{said}");
 }
@@ -429,6 +460,8 @@ fn a_passphrase_comes_from_a_file_the_environment_or_the_service_manager() {
     assert!(ok, "{said}");
     let (ok, said) = program(&["renew", "anna", "--rekey", "--passphrase", "env=CA_WORD"]);
     assert!(ok, "{said}");
+    let (ok, said) = program(&["crl", "--passphrase", "correct horse"]);
+    assert!(!ok && !said.contains("correct horse"), "{said}");
     let (ok, said) = program(&["crl", "--passphrase", "env=CA_WORD_NOT"]);
     assert!(!ok && said.contains("CA_WORD_NOT"), "{said}");
 }
