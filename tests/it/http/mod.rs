@@ -1,6 +1,7 @@
 //! http mode end to end: real clients, the gateway, an acceptor in tcp mode, raw and real backends.
 
 mod acceptor;
+mod autobahn;
 mod bad_backend;
 mod bad_h2;
 mod bad_http;
