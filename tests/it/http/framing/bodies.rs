@@ -1,6 +1,6 @@
 //! Bodies whose end is in doubt once their head has passed.
 
-use super::{Case, Expected, SMUGGLED, case, check};
+use super::{Case, Expected, Readers, SMUGGLED, case, check};
 
 const HEAD: &[u8] = b"POST /a HTTP/1.1\r\nHost: site.test\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -100,12 +100,18 @@ pub(super) fn unfinished() -> Vec<Case> {
         .collect()
 }
 
-#[test]
-fn bodies_with_two_ends_are_broken_off() {
-    check(&broken());
+#[rstest::rstest]
+#[case(Readers::Gateway)]
+#[case(Readers::Both)]
+#[case(Readers::Acceptor)]
+fn bodies_with_two_ends_are_broken_off(#[case] readers: Readers) {
+    check(&broken(), readers);
 }
 
-#[test]
-fn what_does_not_end_never_comes_whole() {
-    check(&unfinished());
+#[rstest::rstest]
+#[case(Readers::Gateway)]
+#[case(Readers::Both)]
+#[case(Readers::Acceptor)]
+fn what_does_not_end_never_comes_whole(#[case] readers: Readers) {
+    check(&unfinished(), readers);
 }

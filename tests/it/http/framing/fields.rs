@@ -1,6 +1,6 @@
 //! Field lines, and those among them that say where a message ends.
 
-use super::{Case, Expected, SMUGGLED, case, check};
+use super::{Case, Expected, Readers, SMUGGLED, case, check};
 
 /// `Transfer-Encoding` in all the ways in which one server saw `chunked` and another did not.
 const CODINGS: &[&[u8]] = &[
@@ -168,7 +168,10 @@ pub(super) fn refused() -> Vec<Case> {
         .collect()
 }
 
-#[test]
-fn fields_with_two_readings_are_refused() {
-    check(&refused());
+#[rstest::rstest]
+#[case(Readers::Gateway)]
+#[case(Readers::Both)]
+#[case(Readers::Acceptor)]
+fn fields_with_two_readings_are_refused(#[case] readers: Readers) {
+    check(&refused(), readers);
 }

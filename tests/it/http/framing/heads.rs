@@ -1,6 +1,6 @@
 //! Request lines, and hosts.
 
-use super::{Case, Expected, case, check};
+use super::{Case, Expected, Readers, case, check};
 
 /// Lines that are no request line, or of no version that is spoken here.
 const LINES: &[&[u8]] = &[
@@ -159,12 +159,17 @@ pub(super) fn declined() -> Vec<Case> {
     HOSTS.iter().map(whole).collect()
 }
 
-#[test]
-fn what_is_no_request_line_is_refused() {
-    check(&refused());
+#[rstest::rstest]
+#[case(Readers::Gateway)]
+#[case(Readers::Both)]
+#[case(Readers::Acceptor)]
+fn what_is_no_request_line_is_refused(#[case] readers: Readers) {
+    check(&refused(), readers);
 }
 
-#[test]
-fn what_names_no_one_resource_is_declined() {
-    check(&declined());
+#[rstest::rstest]
+#[case(Readers::Gateway)]
+#[case(Readers::Both)]
+fn what_names_no_one_resource_is_declined(#[case] readers: Readers) {
+    check(&declined(), readers);
 }

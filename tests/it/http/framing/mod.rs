@@ -69,7 +69,7 @@ fn arrives(line: &str, fields: &[&str], body: &[u8]) -> String {
     )
 }
 
-/// What the gateway adds to every request.
+/// What the readers add to every request, each once or, `via`, once for each of them.
 const OWN: [&str; 7] = [
     "forwarded",
     "traceparent",
@@ -80,15 +80,22 @@ const OWN: [&str; 7] = [
     "x-request-id",
 ];
 
+/// What an acceptor adds where it reads.
+const STAMP: &str = "x-forwarded-client-cert";
+
 /// A request that came, in the form of [`arrives`].
 fn came(message: &Message) -> String {
     for own in OWN {
-        assert_eq!(message.all(own).len(), 1, "{own}: {message:?}");
+        let most = if own == "via" { 2 } else { 1 };
+        assert!(
+            (1..=most).contains(&message.all(own).len()),
+            "{own}: {message:?}"
+        );
     }
     let mut fields: Vec<String> = message
         .headers
         .iter()
-        .filter(|(name, _)| !OWN.contains(&name.as_str()))
+        .filter(|(name, _)| !OWN.contains(&name.as_str()) && name != STAMP)
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
     fields.sort();
@@ -200,11 +207,36 @@ struct Corpus {
     probes: usize,
 }
 
+/// Who reads the requests.
+#[derive(Clone, Copy, Debug)]
+enum Readers {
+    /// The gateway; the acceptor passes bytes on.
+    Gateway,
+    /// Both ends.
+    Both,
+    /// The acceptor; the gateway passes bytes on.
+    Acceptor,
+}
+
 impl Corpus {
-    fn new() -> Self {
+    fn new(readers: Readers) -> Self {
         let world = World::new();
         let (backend, seen) = noting(world.address());
-        let chain = Chain::new(world, backend.address, "", "");
+        let at = backend.address.to_string();
+        let chain = match readers {
+            Readers::Gateway => Chain::new(world, backend.address, "", ""),
+            Readers::Both => Chain::both(world, &at, "", "", ""),
+            Readers::Acceptor => {
+                let (acceptor, link) = world.http_acceptor(&at, "");
+                let (gateway, edge) = world.plain_gateway("tcp", link, "", "");
+                Chain {
+                    world,
+                    acceptor,
+                    gateway,
+                    edge,
+                }
+            }
+        };
         Self {
             chain,
             _backend: backend,
@@ -307,8 +339,8 @@ fn answered(raw: &mut Raw, requests: &[String]) {
 }
 
 /// Checks all, and says of each that fails what was sent.
-fn check(cases: &[Case]) {
-    let mut corpus = Corpus::new();
+fn check(cases: &[Case], readers: Readers) {
+    let mut corpus = Corpus::new(readers);
     let mut failed = Vec::new();
     for case in cases {
         let mut once = std::panic::AssertUnwindSafe(&mut corpus);

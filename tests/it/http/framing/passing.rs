@@ -1,6 +1,6 @@
 //! What has one reading, and comes as just that: what is judged strictly must not be more.
 
-use super::{Case, Expected, SMUGGLED, arrives, case, check};
+use super::{Case, Expected, Readers, SMUGGLED, arrives, case, check};
 
 /// A head for `site.test` with these fields, and what stands behind it.
 fn request(line: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
@@ -265,12 +265,16 @@ pub(super) fn pipelined() -> Vec<Case> {
     ]
 }
 
-#[test]
-fn what_has_one_reading_comes_as_it_is() {
-    check(&alone());
+#[rstest::rstest]
+#[case(Readers::Gateway)]
+#[case(Readers::Both)]
+fn what_has_one_reading_comes_as_it_is(#[case] readers: Readers) {
+    check(&alone(), readers);
 }
 
-#[test]
-fn what_comes_together_is_answered_in_its_order() {
-    check(&pipelined());
+#[rstest::rstest]
+#[case(Readers::Gateway)]
+#[case(Readers::Both)]
+fn what_comes_together_is_answered_in_its_order(#[case] readers: Readers) {
+    check(&pipelined(), readers);
 }
