@@ -14,7 +14,7 @@ use super::{
     ca::{CaKind, CaPlan, CaRecord, CaStanding},
     change::{self, Change},
     constraints::Permitted,
-    revoke::{CrlOptions, Signers},
+    crl::{CrlOptions, Signers},
     state::{Record, State},
     store::{self, Lock, PUBLIC, make_folder},
 };

@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use super::{
     Algorithm, Authority, CrlReport, PkiError, Record,
     authority::read_leaf,
+    crl::{CrlOptions, Roots, Signers, crls_due},
     issue::{Desk, Draft, Issued, LeafKey},
     profile::{Profile, San},
-    revoke::{CrlOptions, Roots, Signers, crls_due},
     state::State,
 };
 use crate::identity::UnixSeconds;

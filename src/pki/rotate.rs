@@ -7,8 +7,8 @@ use super::{
     authority::read_leaf,
     ca::{CaKind, CaPlan, CaRecord, CaStanding},
     change::Change,
+    crl::{CrlOptions, Roots, Signers},
     issue::Desk,
-    revoke::{CrlOptions, Roots, Signers},
     store::{self, PRIVATE, PUBLIC, make_folder},
 };
 
