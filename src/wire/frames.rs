@@ -1,6 +1,7 @@
 //! HTTP/2 frames as they pass (RFC 9113 section 4.1), counted by what they cost us: those that ask
 //! for an answer or mean nothing (PING, SETTINGS, PRIORITY, empty DATA, endless CONTINUATION,
-//! unknown ones) must not come without work that would explain them.
+//! unknown ones) must not come without work that would explain them. Frames whose size or setting
+//! can't be are told from other faults: the library behind us has one error code for all.
 
 /// What every client says first (RFC 9113 section 3.4).
 const PREFACE: usize = 24;
@@ -9,9 +10,17 @@ const HEAD: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+
+/// Octets of one setting, and the one that is a window (sections 6.5.1 and 6.5.2).
+const SETTING: usize = 6;
+const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
 
 /// An answer to PING, the longest that a client can ask for without a request.
 const LONGEST_REPLY: usize = HEAD + 8;
@@ -35,6 +44,39 @@ pub const CALM: u32 = 11;
 /// `NO_ERROR`.
 pub const NO_ERROR: u32 = 0;
 
+/// Why a client's frames end its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameFault {
+    /// Too many of no use.
+    Useless,
+    /// A size that the frame's type can't have (section 4.2).
+    Size,
+    /// A setting that opens windows too far (section 6.5.2).
+    Window,
+}
+
+impl FrameFault {
+    /// In words, for the log.
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Useless => "frames that ask for answers or mean nothing, and no requests",
+            Self::Size => "an HTTP/2 frame of a size that its type can't have",
+            Self::Window => "an HTTP/2 setting that opens windows of more than 2^31-1 octets",
+        }
+    }
+
+    /// The error code (section 7).
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::Useless => CALM,
+            Self::Size => 6,
+            Self::Window => 3,
+        }
+    }
+}
+
 /// Counts a client's frames.
 #[derive(Debug)]
 pub struct Meter {
@@ -42,6 +84,10 @@ pub struct Meter {
     skip: usize,
     head: [u8; HEAD],
     have: usize,
+    /// The payload that comes is one of settings; and the setting that is not whole yet.
+    settings: bool,
+    setting: [u8; SETTING],
+    set: usize,
     /// How many more may come.
     left: u32,
     /// Milliseconds of the last refill.
@@ -54,6 +100,9 @@ impl Default for Meter {
             skip: PREFACE,
             head: [0; HEAD],
             have: 0,
+            settings: false,
+            setting: [0; SETTING],
+            set: 0,
             left: BURST,
             refilled: 0,
         }
@@ -61,15 +110,19 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// Bytes came, at this many milliseconds of the connection's life. `false`: too many frames of
-    /// no use.
-    #[must_use]
-    pub fn read(&mut self, mut bytes: &[u8], now: impl FnOnce() -> u64) -> bool {
+    /// Bytes came, at this many milliseconds of the connection's life.
+    ///
+    /// # Errors
+    /// The connection has to end.
+    pub fn read(&mut self, mut bytes: &[u8], now: impl FnOnce() -> u64) -> Result<(), FrameFault> {
         let mut cost = 0_u32;
         loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip = self.skip.saturating_sub(skipped);
-            bytes = bytes.get(skipped..).unwrap_or_default();
+            let (skipped, rest) = bytes.split_at(self.skip.min(bytes.len()));
+            self.skip = self.skip.saturating_sub(skipped.len());
+            bytes = rest;
+            if self.settings {
+                self.settle(skipped)?;
+            }
             let wanted = HEAD.saturating_sub(self.have).min(bytes.len());
             if wanted == 0 {
                 break;
@@ -81,24 +134,58 @@ impl Meter {
             bytes = rest;
             self.have = self.have.saturating_add(wanted);
             if self.have == HEAD {
-                cost = cost.saturating_add(self.begin());
+                cost = cost.saturating_add(self.begin()?);
             }
         }
-        cost == 0 || self.pay(cost, now)
+        if cost == 0 || self.pay(cost, now) {
+            Ok(())
+        } else {
+            Err(FrameFault::Useless)
+        }
+    }
+
+    /// More of a payload of settings.
+    fn settle(&mut self, bytes: &[u8]) -> Result<(), FrameFault> {
+        for byte in bytes {
+            if let Some(slot) = self.setting.get_mut(self.set) {
+                *slot = *byte;
+            }
+            self.set = self.set.saturating_add(1);
+            if self.set == SETTING {
+                self.set = 0;
+                let [a, b, high, ..] = self.setting;
+                if [a, b] == INITIAL_WINDOW_SIZE && high >= 0x80 {
+                    return Err(FrameFault::Window);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A frame's head is whole; what it costs.
-    fn begin(&mut self) -> u32 {
+    fn begin(&mut self) -> Result<u32, FrameFault> {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = u32::from_be_bytes([0, a, b, c]);
+        let fits = match kind {
+            PRIORITY => length == 5,
+            RST_STREAM | WINDOW_UPDATE => length == 4,
+            PING => length == 8,
+            SETTINGS if flags & ACK != 0 => length == 0,
+            SETTINGS => length.is_multiple_of(6),
+            _ => true,
+        };
+        if !fits {
+            return Err(FrameFault::Size);
+        }
         self.skip = usize::try_from(length).unwrap_or(usize::MAX);
         self.have = 0;
-        u32::from(match kind {
+        self.settings = kind == SETTINGS;
+        Ok(u32::from(match kind {
             DATA => length == 0 && flags & END_STREAM == 0,
             // requests, and what goes with them, are counted where they are served
             HEADERS | RST_STREAM | WINDOW_UPDATE => false,
             _ => true,
-        })
+        }))
     }
 
     fn pay(&mut self, cost: u32, now: impl FnOnce() -> u64) -> bool {
@@ -150,7 +237,7 @@ mod tests {
 
     fn begun() -> Meter {
         let mut meter = Meter::default();
-        assert!(meter.read(&[0; PREFACE], || 0));
+        meter.read(&[0; PREFACE], || 0).unwrap();
         meter
     }
 
@@ -165,11 +252,11 @@ mod tests {
         let mut meter = begun();
         let one = frame(kind, flags, length);
         for _ in 0..BURST {
-            assert!(meter.read(&one, || 0));
+            meter.read(&one, || 0).unwrap();
         }
-        assert!(!meter.read(&one, || 0));
+        assert_eq!(meter.read(&one, || 0), Err(FrameFault::Useless));
         // time heals
-        assert!(meter.read(&one, || 1_000));
+        meter.read(&one, || 1_000).unwrap();
     }
 
     #[rstest::rstest]
@@ -185,7 +272,7 @@ mod tests {
     ) {
         let mut meter = begun();
         let many = frame(kind, flags, length).repeat(10_000);
-        assert!(meter.read(&many, || 0));
+        meter.read(&many, || 0).unwrap();
     }
 
     #[test]
@@ -193,14 +280,41 @@ mod tests {
         let mut meter = begun();
         let ping = frame(6, 0, 8);
         for _ in 0..BURST * 10 {
-            assert!(meter.read(&ping, || 0));
+            meter.read(&ping, || 0).unwrap();
             meter.wrote(40);
         }
         for _ in 0..BURST {
             let _spent = meter.read(&ping, || 0);
             meter.wrote(LONGEST_REPLY);
         }
-        assert!(!meter.read(&ping, || 0));
+        assert_eq!(meter.read(&ping, || 0), Err(FrameFault::Useless));
+    }
+
+    #[rstest::rstest]
+    #[case::priority(2, 0, 4)]
+    #[case::reset(RST_STREAM, 0, 5)]
+    #[case::settings(SETTINGS, 0, 7)]
+    #[case::ack(SETTINGS, ACK, 6)]
+    #[case::ping(PING, 0, 9)]
+    #[case::window(WINDOW_UPDATE, 0, 3)]
+    fn sizes_that_can_t_be(#[case] kind: u8, #[case] flags: u8, #[case] length: usize) {
+        let one = frame(kind, flags, length);
+        assert_eq!(begun().read(&one, || 0), Err(FrameFault::Size));
+    }
+
+    #[test]
+    fn a_window_has_31_bits() {
+        for (value, judged) in [
+            ([0x7f, 0xff, 0xff, 0xff], Ok(())),
+            ([0x80, 0, 0, 0], Err(FrameFault::Window)),
+        ] {
+            let settings = [&[0, 1, 0xff, 0, 0, 0, 0, 4][..], &value].concat();
+            let mut bytes = frame(SETTINGS, 0, settings.len());
+            bytes[HEAD..].copy_from_slice(&settings);
+            let mut meter = begun();
+            let told = bytes.chunks(5).try_for_each(|part| meter.read(part, || 0));
+            assert_eq!(told, judged);
+        }
     }
 
     #[test]
@@ -222,19 +336,23 @@ mod tests {
                 .flat_map(|(kind, flags, length)| frame(*kind, *flags, *length))
                 .collect();
             let mut whole = begun();
-            prop_assert!(whole.read(&bytes, || 0));
+            let judged = whole.read(&bytes, || 0);
             let mut cut = begun();
             let mut rest = bytes.as_slice();
+            let mut judged_in_parts = Ok(());
             for n in cuts.iter().cycle() {
                 let (part, more) = rest.split_at((*n).min(rest.len()));
-                prop_assert!(cut.read(part, || 0));
+                judged_in_parts = cut.read(part, || 0);
                 rest = more;
-                if rest.is_empty() {
+                if rest.is_empty() || judged_in_parts.is_err() {
                     break;
                 }
             }
-            prop_assert_eq!(whole.left, cut.left);
-            prop_assert_eq!(whole.skip, cut.skip);
+            prop_assert_eq!(judged, judged_in_parts);
+            if judged.is_ok() {
+                prop_assert_eq!(whole.left, cut.left);
+                prop_assert_eq!(whole.skip, cut.skip);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{activity::Activity, io::ClientIo};
-use crate::wire::frames::{CALM, Meter, goaway};
+use crate::wire::frames::{Meter, goaway};
 
 /// Metered.
 pub(super) struct FramedIo {
@@ -69,12 +69,11 @@ impl AsyncRead for FramedIo {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let came = buf.filled().get(before..).unwrap_or_default();
-        if !this.meter.read(came, || this.activity.millis()) {
+        if let Err(fault) = this.meter.read(came, || this.activity.millis()) {
             buf.set_filled(before);
-            this.activity
-                .abused_by("frames that ask for answers or mean nothing, and no requests");
-            this.activity.part(CALM);
-            this.part(cx, CALM);
+            this.activity.abused_by(fault.what());
+            this.activity.part(fault.code());
+            this.part(cx, fault.code());
         }
         Poll::Ready(Ok(()))
     }

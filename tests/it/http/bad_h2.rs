@@ -15,11 +15,11 @@ use crate::world::{Backend, TlsStream, World, until};
 pub(super) const SETTINGS: u8 = 4;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
-const PRIORITY: u8 = 2;
-const PING: u8 = 6;
+pub(super) const PRIORITY: u8 = 2;
+pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
 pub(super) const DATA: u8 = 0;
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
@@ -34,7 +34,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// `:method`, `:scheme`, `:path` /h2 and `:authority` site.test, without compression.
-fn head(method: &[u8]) -> Vec<u8> {
+pub(super) fn head(method: &[u8]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [
         (&b":method"[..], method),
@@ -51,7 +51,7 @@ fn head(method: &[u8]) -> Vec<u8> {
     block
 }
 
-struct Attack {
+pub(super) struct Attack {
     chain: Chain,
     _backend: Backend,
     seen: Seen,
@@ -59,7 +59,7 @@ struct Attack {
 }
 
 impl Attack {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let world = World::new();
         let (backend, seen) = answering(world.address(), |request| {
             if request.target() == "/h2" {
@@ -78,7 +78,7 @@ impl Attack {
         }
     }
 
-    fn connect(&self) -> TlsStream {
+    pub(super) fn connect(&self) -> TlsStream {
         let client = self.chain.world.client().alpn("h2");
         let mut stream = client.connect(self.chain.edge, "site.test").unwrap();
         let preface = [
@@ -148,7 +148,7 @@ impl Attack {
     }
 
     /// What must hold after each.
-    fn survived(&self) {
+    pub(super) fn survived(&self) {
         let grown = resident(&self.chain).saturating_sub(self.before);
         assert!(grown < 20 * 1024, "the gateway grew by {grown} KiB");
         let answer = self.chain.raw().ask(&["GET /other"]);

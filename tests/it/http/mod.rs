@@ -6,6 +6,7 @@ mod bad_backend;
 mod bad_h2;
 mod bad_http;
 mod basics;
+mod conformance_h2;
 mod credentials;
 mod digest;
 mod expect;
