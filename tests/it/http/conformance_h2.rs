@@ -868,7 +868,7 @@ fn outcome(attack: &Attack, case: &Case) -> io::Result<Outcome> {
                         found = Some(Reset(code));
                     }
                 }
-                HEADERS => found = found.or(Some(Answered(status(payload)))),
+                HEADERS => found = found.or_else(|| Some(Answered(status(payload)))),
                 PING if flags & ACK > 0 && payload == LAST => alive = true,
                 _ => {}
             }
