@@ -8,6 +8,7 @@ pub mod exposure;
 pub mod load;
 pub mod notify;
 pub mod reload;
+pub mod renew;
 pub mod run;
 pub mod signals;
 mod staplers;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     crl_numbers::CrlNumbers,
     load::{Loaded, LoadedListener, load},
+    renew::SharedReport,
     staplers::Staplers,
 };
 use crate::{
@@ -50,6 +51,8 @@ pub struct Process {
     in_force: Mutex<Option<InForce>>,
     /// Ask responders for the status of our certificates.
     staplers: Staplers,
+    /// What becomes of an identity that renews itself.
+    pub renewal: SharedReport,
     /// Ends the active checks of what was in force before.
     checks: Mutex<CancellationToken>,
 }
@@ -65,6 +68,7 @@ impl Process {
             live: Mutex::default(),
             in_force: Mutex::default(),
             staplers: Staplers::default(),
+            renewal: SharedReport::default(),
             checks: Mutex::default(),
         })
     }

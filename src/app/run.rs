@@ -7,6 +7,7 @@ use super::{
     load::load,
     notify::Notifier,
     reload::Process,
+    renew,
     signals::{Signals, Wish},
     watch::Watch,
 };
@@ -84,6 +85,7 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     let drain = Drain::new();
     let mut signals = Signals::new().map_err(|error| StartError::System(error.to_string()))?;
     check_descriptors(&config, &metrics);
+    renew::prepare(&config);
     // before anything is read: a change meanwhile is noticed
     let watch = Watch::new(config.files());
     let loaded = load(config, &metrics, &drain, None).map_err(StartError::Load)?;
@@ -94,6 +96,7 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
         admin::start(&config, &process).map_err(|error| StartError::Bind(vec![error]))?;
     }
     super::exposure::start(&process);
+    renew::start(&process);
     let notifier = Notifier::default();
     notifier.ready(&status(&process));
     follow(&process, &mut signals, &notifier, watch).await;
@@ -175,6 +178,11 @@ fn drain_timeout(config: &Config) -> Duration {
             .iter()
             .map(|l| l.limits.drain_timeout)
             .max(),
+        Config::Authority(authority) => authority
+            .listeners
+            .iter()
+            .map(|l| l.limits.drain_timeout)
+            .max(),
     };
     all.unwrap_or(DRAIN_TIMEOUT)
 }
@@ -184,6 +192,11 @@ fn check_descriptors(config: &Config, metrics: &Metrics) {
     let connections: usize = match config {
         Config::Gateway(gateway) => gateway.listeners.iter().map(|l| l.limits.connections).sum(),
         Config::Acceptor(acceptor) => acceptor
+            .listeners
+            .iter()
+            .map(|l| l.limits.connections)
+            .sum(),
+        Config::Authority(authority) => authority
             .listeners
             .iter()
             .map(|l| l.limits.connections)

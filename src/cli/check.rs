@@ -25,11 +25,7 @@ pub(super) fn run(files: &[PathBuf]) -> Result<(), Failure> {
             }
             Err(Failure::Found(_)) => continue,
         };
-        let role = if matches!(config, Config::Gateway(_)) {
-            "gateway"
-        } else {
-            "acceptor"
-        };
+        let role = config.role();
         match app::run::check(config) {
             Ok(warnings) => {
                 for warning in warnings {

@@ -95,6 +95,7 @@ async fn examine(loaded: &Loaded, only: Option<&str>) -> Vec<Finding> {
     }
     match &loaded.config {
         Config::Acceptor(config) => backends_of(config, &mut findings).await,
+        Config::Authority(_) => {}
         Config::Gateway(_) => {
             let mut backends: Vec<_> = loaded.backends.iter().collect();
             backends.sort_by_key(|(name, _)| name.as_str());

@@ -62,7 +62,7 @@ pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
     let config = check::read(Path::new(&ask.file))?;
     let gateway = match &config {
         Config::Gateway(gateway) => Some(gateway.clone()),
-        Config::Acceptor(_) => None,
+        Config::Acceptor(_) | Config::Authority(_) => None,
     };
     let metrics = crate::telemetry::metrics::Metrics::new();
     let loaded = app::load(config, &metrics, &crate::drain::Drain::new(), None)

@@ -135,7 +135,7 @@ fn role(run: &Run, name: &str, fits: impl Fn(&Config) -> bool) -> Result<(), Fai
     let config = check::read(&run.config)?;
     if !fits(&config) {
         return Err(Failure::Wrong(format!(
-            "{}: is not the {name}'s configuration: run the other role with it",
+            "{}: is not a configuration of `portcullis {name}`: `portcullis check` says whose it is",
             run.config.display()
         )));
     }

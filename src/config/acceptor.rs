@@ -306,9 +306,9 @@ fn read_rule(item: &Value<'_>, pinned: &[PathBuf], label: &str) -> Option<Accept
 }
 
 /// Sources, or none for everybody, which has to be written. `None`: there are problems.
-struct Sources(Option<super::NetworkList>);
+pub(super) struct Sources(pub(super) Option<super::NetworkList>);
 
-fn read_source(
+pub(super) fn read_source(
     table: &Table<'_>,
     written: Option<&Value<'_>>,
     any: Option<&Value<'_>>,

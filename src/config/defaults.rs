@@ -69,6 +69,13 @@ pub(super) const GATEWAY_CONNECTIONS_PER_IP: usize = 1_000;
 /// For acceptors: few gateways, with many connections each, all of them proven; 0: no limit.
 pub(super) const ACCEPTOR_CONNECTIONS_PER_IP: usize = 0;
 
+/// For `pki serve`: a host asks now and then, on one connection.
+pub(super) const AUTHORITY_CONNECTIONS_PER_IP: usize = 32;
+
+/// How often an identity that renews itself asks for trust and CRLs: a revocation is known
+/// everywhere within so long.
+pub(super) const REFRESH: Duration = Duration::from_secs(60);
+
 /// Resolve, connect, handshake and admission, so that another acceptor is tried while the caller
 /// still waits.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

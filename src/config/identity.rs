@@ -4,19 +4,25 @@
 use std::path::PathBuf;
 
 use super::{
-    Identity, Revocation, TrustBundle,
+    Identity, Renewal, RenewalSource, Revocation, Store, TrustBundle, defaults,
     reader::{Table, Value},
-    values::{certificate_files, some_peer_names},
+    values::{certificate_files, duration, judge_endpoint, own_address, secret, some_peer_names},
 };
 use crate::{admit::DeniedList, identity::PeerName};
 
 /// `[identity]`, or a backend's own; `name` is what warnings call it.
 pub(super) fn read_identity(table: Table<'_>, name: &str) -> Option<Identity> {
-    if let Some(source) = table.get("source") {
-        let _files = source.word(&[("files", ())], &["renew", "pki", "acme", "spiffe"]);
-    }
+    let renewal = read_renewal(&table, name);
     let files = certificate_files(&table);
     let trust = table.get("trust");
+    if let (Some(renewal), None) = (&renewal, &trust)
+        && matches!(renewal.from, RenewalSource::Server { .. })
+    {
+        table.add(
+            format!("[{name}] with source = \"renew\" needs `trust`"),
+            "the certificate of `pki serve` must chain to one of its roots",
+        );
+    }
     let pinned = table.get("pinned");
     let bundle = table.get("trust_bundle");
     let (no_trust, no_bundle) = (trust.is_none(), bundle.is_none());
@@ -56,7 +62,126 @@ pub(super) fn read_identity(table: Table<'_>, name: &str) -> Option<Identity> {
         pinned: list,
         revocation,
         denied,
+        renewal,
         span,
+    })
+}
+
+/// What `source` may say.
+#[derive(Clone, Copy)]
+enum Source {
+    Files,
+    Renew,
+    Pki,
+}
+
+/// `source` and its companions. `None`: files that somebody else replaces.
+fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
+    let source = table.get("source");
+    let words = [
+        ("files", Source::Files),
+        ("renew", Source::Renew),
+        ("pki", Source::Pki),
+    ];
+    let chosen = match &source {
+        None => Source::Files,
+        Some(value) => value.word(&words, &["acme", "spiffe"])?,
+    };
+    if let (Some(value), true) = (
+        source.filter(|_| !matches!(chosen, Source::Files)),
+        name != "identity",
+    ) {
+        value.bad(
+            format!("[{name}] can't renew itself: it is not supported yet"),
+            "expected source = \"files\" here; [identity] itself can",
+        );
+    }
+    let url = table.get("url");
+    let dir = table.get("dir");
+    let passphrase = table.get("ca_passphrase");
+    let refresh = table.get("refresh");
+    let bind = table.get("bind");
+    let unused: &[_] = match chosen {
+        Source::Files => &[&url, &bind, &dir, &passphrase, &refresh],
+        Source::Renew => &[&dir, &passphrase],
+        Source::Pki => &[&url, &bind],
+    };
+    for value in unused.iter().copied().flatten() {
+        let wanted = match value.key {
+            "url" | "bind" | "refresh" => "renew",
+            _ => "pki",
+        };
+        value.bad(
+            format!("`{}` does nothing with this source", value.key),
+            format!("it goes with source = {wanted:?}"),
+        );
+    }
+    let from = match chosen {
+        Source::Files => return None,
+        Source::Renew => {
+            let Some(url) = url else {
+                table.add(
+                    format!("[{name}] with source = \"renew\" needs `url`"),
+                    "where `pki serve` listens: url = \"https://pki.internal:9444\"",
+                );
+                return None;
+            };
+            read_server(&url, bind.as_ref())?
+        }
+        Source::Pki => {
+            let Some(dir) = dir else {
+                table.add(
+                    format!("[{name}] with source = \"pki\" needs `dir`"),
+                    "the folder that `pki init` made: dir = \"pki\"",
+                );
+                return None;
+            };
+            RenewalSource::Store(read_store(&dir, passphrase.as_ref())?)
+        }
+    };
+    Some(Renewal {
+        from,
+        refresh: refresh
+            .and_then(|value| duration(&value))
+            .unwrap_or(defaults::REFRESH),
+    })
+}
+
+/// Where `pki serve` is.
+fn read_server(url: &Value<'_>, bind: Option<&Value<'_>>) -> Option<RenewalSource> {
+    let endpoint = url.judged("an https:// URL", |text| {
+        let (address, server_name, host, target) = judge_endpoint(text)?;
+        if target != "/" {
+            return Err("expected scheme, host and port alone".to_owned());
+        }
+        Ok((address, server_name, host))
+    });
+    let (address, server_name, host) = endpoint?;
+    Some(RenewalSource::Server {
+        address,
+        server_name,
+        host,
+        bind: bind.and_then(own_address),
+    })
+}
+
+/// The folder of an authority and the passphrase of its keys. What is in the folder is none of
+/// the files that a reload reads.
+pub(super) fn read_store(dir: &Value<'_>, passphrase: Option<&Value<'_>>) -> Option<Store> {
+    let folder = dir.judged("a folder", |text| {
+        if text.is_empty() || text.contains('\0') {
+            return Err("expected the folder that `pki init` made".to_owned());
+        }
+        Ok(dir.joined(text))
+    });
+    let passphrase = match passphrase {
+        None => None,
+        // whoever made the CA chose it: a short one is judged by `pki init`
+        Some(value) => Some(secret(value, true)?),
+    };
+    Some(Store {
+        folder: folder?,
+        passphrase,
     })
 }
 

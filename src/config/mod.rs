@@ -3,6 +3,7 @@
 //! configuration names are loaded elsewhere, except secrets and networks, whose rules are here.
 
 mod acceptor;
+mod authority;
 mod bound;
 mod common;
 mod defaults;
@@ -140,6 +141,7 @@ fn read_document(text: &str, notes: &Notes) -> Option<Config> {
     match shape(&root) {
         Shape::Gateway => gateway::read(root).map(Config::Gateway),
         Shape::Acceptor => acceptor::read(root).map(Config::Acceptor),
+        Shape::Authority => authority::read(root).map(Config::Authority),
         Shape::Both(gateway, acceptor) => {
             let help = "a gateway and an acceptor have a file each";
             let [ours, theirs] = ["this makes it a gateway", "this makes it an acceptor"];
@@ -173,12 +175,16 @@ fn read_document(text: &str, notes: &Notes) -> Option<Config> {
 enum Shape {
     Gateway,
     Acceptor,
+    Authority,
     Both(Range<usize>, Range<usize>),
     Neither,
 }
 
 fn shape(root: &Table<'_>) -> Shape {
     let entries = root.entries();
+    if entries.iter().any(|(key, ..)| *key == "pki") {
+        return Shape::Authority;
+    }
     let gateway = entries
         .iter()
         .find(|(key, ..)| matches!(*key, "route" | "backend"));
@@ -196,12 +202,23 @@ fn shape(root: &Table<'_>) -> Shape {
 }
 
 impl Config {
+    /// Which role it is, as logs and reports call it.
+    #[must_use]
+    pub fn role(&self) -> &'static str {
+        match self {
+            Self::Gateway(_) => "gateway",
+            Self::Acceptor(_) => "acceptor",
+            Self::Authority(_) => "pki",
+        }
+    }
+
     /// What both roles have.
     #[must_use]
     pub fn common(&self) -> &Common {
         match self {
             Self::Gateway(gateway) => &gateway.common,
             Self::Acceptor(acceptor) => &acceptor.common,
+            Self::Authority(authority) => &authority.common,
         }
     }
 
@@ -209,6 +226,7 @@ impl Config {
         match self {
             Self::Gateway(gateway) => &mut gateway.common,
             Self::Acceptor(acceptor) => &mut acceptor.common,
+            Self::Authority(authority) => &mut authority.common,
         }
     }
 

@@ -21,7 +21,7 @@ fn check(text: &str) -> Result<Config, Problems> {
 fn acceptor(text: &str) -> AcceptorConfig {
     match check(&format!("{IDENTITY}{text}")) {
         Ok(Config::Acceptor(config)) => config,
-        Ok(Config::Gateway(_)) => panic!("read as a gateway:\n{text}"),
+        Ok(other) => panic!("read as {}:\n{text}", other.role()),
         Err(problems) => panic!("{problems}"),
     }
 }
@@ -29,7 +29,7 @@ fn acceptor(text: &str) -> AcceptorConfig {
 fn gateway(text: &str) -> GatewayConfig {
     match check(&format!("{IDENTITY}{text}")) {
         Ok(Config::Gateway(config)) => config,
-        Ok(Config::Acceptor(_)) => panic!("read as an acceptor:\n{text}"),
+        Ok(other) => panic!("read as {}:\n{text}", other.role()),
         Err(problems) => panic!("{problems}"),
     }
 }

@@ -23,6 +23,8 @@ pub enum Config {
     Gateway(GatewayConfig),
     /// A listener has `backend`.
     Acceptor(AcceptorConfig),
+    /// `[pki]` is there.
+    Authority(AuthorityConfig),
 }
 
 /// A gateway.
@@ -45,6 +47,74 @@ pub struct AcceptorConfig {
     pub common: Common,
     /// At least one.
     pub listeners: Vec<AcceptorListener>,
+}
+
+/// `pki serve`: the authority, for hosts that hold no CA key.
+#[derive(Clone, Debug)]
+pub struct AuthorityConfig {
+    /// What all roles have.
+    pub common: Common,
+    /// `[pki]`.
+    pub store: Store,
+    /// At least one.
+    pub listeners: Vec<AuthorityListener>,
+}
+
+/// A store of the authority, on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Passphrase of its CA keys.
+    pub passphrase: Option<SecretRef>,
+}
+
+/// A listener of `pki serve`.
+#[derive(Clone, Debug)]
+pub struct AuthorityListener {
+    /// Name, unique.
+    pub name: Arc<str>,
+    /// Address.
+    pub address: ListenAddress,
+    /// `trusted_ips`; `None`: `danger_any_source`.
+    pub trusted: Option<NetworkList>,
+    /// `untrusted_ips`.
+    pub untrusted_ips: NetworkList,
+    /// `holders`; `None`: whoever has a certificate of the store that is in force.
+    pub holders: Option<PeerNames>,
+    /// `proxy_protocol.from`.
+    pub proxy_from: Option<NetworkList>,
+    /// TLS with this listener's table merged.
+    pub tls: TlsOptions,
+    /// Limits with this listener's table merged.
+    pub limits: Limits,
+}
+
+/// `source` of an identity that keeps itself valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// Who renews.
+    pub from: RenewalSource,
+    /// `refresh`: how often trust and CRLs are asked for.
+    pub refresh: Duration,
+}
+
+/// Who renews an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RenewalSource {
+    /// `source = "renew"`: a `pki serve`.
+    Server {
+        /// Where to connect.
+        address: DialAddress,
+        /// What its certificate must carry.
+        server_name: ServerName,
+        /// `Host`.
+        host: String,
+        /// `bind`: the source address.
+        bind: Option<IpAddr>,
+    },
+    /// `source = "pki"`: a store on this host.
+    Store(Store),
 }
 
 /// Tables that both roles have.
@@ -89,8 +159,22 @@ pub struct Identity {
     pub revocation: Option<Revocation>,
     /// `denied`.
     pub denied: DeniedList,
+    /// `source`; `None`: files that somebody else replaces.
+    pub renewal: Option<Renewal>,
     /// Where the table starts in the file, for messages.
     pub span: Range<usize>,
+}
+
+impl Identity {
+    /// The word that `source` has.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        match self.renewal.as_ref().map(|renewal| &renewal.from) {
+            None => "files",
+            Some(RenewalSource::Server { .. }) => "renew",
+            Some(RenewalSource::Store(_)) => "pki",
+        }
+    }
 }
 
 /// More roots, for their own names only.

@@ -11,7 +11,10 @@ use x509_parser::{prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKe
 use zeroize::Zeroizing;
 
 use super::{PkiError, store};
-use crate::config::{SecretRef, secret};
+use crate::{
+    config::{SecretRef, secret},
+    identity::CertFacts,
+};
 
 /// What a key is made of. ECDSA P-256 is the default: every TLS stack takes it and it costs
 /// least per handshake.
@@ -56,6 +59,16 @@ impl Algorithm {
             Self::EcdsaP384 => "ecdsa-p384",
             Self::Ed25519 => "ed25519",
             Self::Rsa3072 => "rsa-3072",
+        }
+    }
+
+    /// The kind of the key in a certificate, or the nearest that is made here.
+    pub(super) fn like(leaf: &CertFacts) -> Self {
+        match leaf.key.as_str() {
+            "ECDSA P-384" => Self::EcdsaP384,
+            "Ed25519" => Self::Ed25519,
+            key if key.starts_with("RSA") => Self::Rsa3072,
+            _ => Self::EcdsaP256,
         }
     }
 
@@ -118,6 +131,12 @@ impl Passphrase {
             )));
         }
         Ok(Self(bytes))
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for Passphrase {
+    fn from(value: Zeroizing<Vec<u8>>) -> Self {
+        Self(value)
     }
 }
 

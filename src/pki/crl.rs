@@ -73,6 +73,22 @@ impl Authority {
         Ok(report)
     }
 
+    /// Writes the CRLs anew when one is due, where the key for it is here.
+    ///
+    /// # Errors
+    /// A list can't be read or written, or the issuing CA's key can't be used.
+    pub fn keep_crls(&self) -> Result<Option<CrlReport>, PkiError> {
+        let state = State::load(&self.state_folder())?;
+        if !crls_due(self, &state, clock::now())? {
+            return Ok(None);
+        }
+        let options = CrlOptions {
+            days: state.crl_days,
+            ..CrlOptions::default()
+        };
+        self.write_crls(options).map(Some)
+    }
+
     /// What ends soon and takes somebody's hand, one line each: the root's CRL 60 days ahead, the
     /// issuing CA's a week ahead, a CA a year (or a third of its life) ahead.
     ///

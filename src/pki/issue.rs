@@ -323,7 +323,7 @@ impl<'a> Desk<'a> {
                 self.change.write(key_file.clone(), pem.as_bytes(), PRIVATE);
             }
             // another's beside it would be a pair that never fits
-            LeafKey::Kept { .. } if act == "sign" && !self.holds_key(draft, key) => {
+            LeafKey::Kept { .. } if act != "renew" && !self.holds_key(draft, key) => {
                 self.change.remove(key_file.clone());
             }
             LeafKey::Kept { .. } => {}

@@ -176,17 +176,17 @@ impl Authority {
 }
 
 /// A request whose signature is that of its key.
-struct Request {
-    spki: Vec<u8>,
+pub(super) struct Request {
+    pub(super) spki: Vec<u8>,
     common_name: Option<String>,
-    sans: Vec<San>,
-    uris: Vec<String>,
+    pub(super) sans: Vec<San>,
+    pub(super) uris: Vec<String>,
     /// What it asks for and does not get.
-    left_out: Vec<String>,
+    pub(super) left_out: Vec<String>,
 }
 
 impl Request {
-    fn read(bytes: &[u8]) -> Result<Self, PkiError> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, PkiError> {
         let wrong = |reason: &dyn ToString| {
             PkiError::invalid(format!("not a request (PKCS#10): {}", reason.to_string()))
         };

@@ -112,6 +112,11 @@ pub struct Metrics {
     ocsp_failures: Family<ByCertificateReason, Counter>,
     exposed: Family<ByListener, Gauge>,
     descriptors: Gauge<i64, AtomicI64>,
+    pki_renewals: Family<ByResult, Counter>,
+    renewals: Family<ByResult, Counter>,
+    last_renewal: Gauge<i64, AtomicI64>,
+    refreshes: Family<ByResult, Counter>,
+    last_refresh: Gauge<i64, AtomicI64>,
 }
 
 fn seconds() -> Histogram {
@@ -158,6 +163,11 @@ impl Metrics {
             ocsp_failures: Family::default(),
             exposed: Family::default(),
             descriptors: Gauge::default(),
+            pki_renewals: Family::default(),
+            renewals: Family::default(),
+            last_renewal: Gauge::default(),
+            refreshes: Family::default(),
+            last_refresh: Gauge::default(),
             registry: Registry::default(),
         };
         let r = &mut registry;
@@ -285,6 +295,31 @@ impl Metrics {
             "file_descriptors_limit",
             "Open files that the process may have",
             m.descriptors.clone(),
+        );
+        r.register(
+            "pki_renewals",
+            "Renewals that pki serve was asked for, by result: ok, or why not",
+            m.pki_renewals.clone(),
+        );
+        r.register(
+            "identity_renewals",
+            "Renewals of our own certificate, by result",
+            m.renewals.clone(),
+        );
+        r.register(
+            "identity_last_renewal_timestamp_seconds",
+            "When our own certificate was renewed last; 0: not since the start",
+            m.last_renewal.clone(),
+        );
+        r.register(
+            "identity_refreshes",
+            "Looks at trust and CRLs where our identity comes from, by result",
+            m.refreshes.clone(),
+        );
+        r.register(
+            "identity_last_refresh_timestamp_seconds",
+            "When the last of them succeeded; 0: none since the start",
+            m.last_refresh.clone(),
         );
         Arc::new(Self { registry, ..m })
     }
@@ -456,6 +491,29 @@ impl Metrics {
         self.ocsp_next_update.remove(&ByCertificate {
             certificate: certificate.to_owned(),
         });
+    }
+
+    /// `pki serve` was asked for a renewal: "ok", or the reason of the refusal.
+    pub fn pki_renewal(&self, result: &'static str) {
+        self.pki_renewals.get_or_create(&ByResult { result }).inc();
+    }
+
+    /// Our own certificate was renewed at this time, or was not.
+    pub fn renewed(&self, at: Option<i64>) {
+        let result = if at.is_some() { "success" } else { "failure" };
+        self.renewals.get_or_create(&ByResult { result }).inc();
+        if let Some(at) = at {
+            self.last_renewal.set(at);
+        }
+    }
+
+    /// Trust and CRLs were looked at, or could not be.
+    pub fn refreshed(&self, at: Option<i64>) {
+        let result = if at.is_some() { "success" } else { "failure" };
+        self.refreshes.get_or_create(&ByResult { result }).inc();
+        if let Some(at) = at {
+            self.last_refresh.set(at);
+        }
     }
 
     /// Open files that the process may have.

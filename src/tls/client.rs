@@ -60,23 +60,52 @@ impl ClientTls {
         options: &TlsOptions,
         check_name: NameCheck,
     ) -> Result<Self, SetupError> {
-        let verifier = Arc::new(ServerVerifier {
+        let verifier = ServerVerifier {
             verification: generation.verification.clone(),
             check_name,
-        });
+            stale_lists_pass: false,
+        };
+        let mut config = Self::shown(generation, options, verifier)?;
+        config.alpn_protocols = vec![LINK_ALPN.to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+        })
+    }
+
+    /// Towards `pki serve`: shows our certificate, whatever end of the link it is for. A CRL that
+    /// is overdue must not stand in the way of the next; what it revokes stays revoked.
+    ///
+    /// # Errors
+    /// The options leave no usable version or suite.
+    pub fn authority(generation: &Generation, options: &TlsOptions) -> Result<Self, SetupError> {
+        let verifier = ServerVerifier {
+            verification: generation.verification.clone(),
+            check_name: NameCheck::ServerName,
+            stale_lists_pass: true,
+        };
+        let mut config = Self::shown(generation, options, verifier)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+        })
+    }
+
+    /// A client that shows our certificate and resumes nothing.
+    fn shown(
+        generation: &Generation,
+        options: &TlsOptions,
+        verifier: ServerVerifier,
+    ) -> Result<ClientConfig, SetupError> {
         let mut config = ClientConfig::builder_with_provider(generation.provider.clone())
             .with_protocol_versions(versions(options, TlsVersion::V1_3))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
                 generation.certified.clone(),
             )));
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
-        config.alpn_protocols = vec![LINK_ALPN.to_vec()];
-        Ok(Self {
-            config: Arc::new(config),
-        })
+        Ok(config)
     }
 
     /// The same without ALPN, for a foreign server that refuses ours
@@ -140,6 +169,7 @@ impl ClientTls {
         let verifier = Arc::new(ServerVerifier {
             verification: Arc::new(verification),
             check_name: NameCheck::ServerName,
+            stale_lists_pass: false,
         });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions(options, TlsVersion::V1_2))
@@ -176,6 +206,7 @@ pub fn server_name(name: &config::ServerName) -> Option<ServerName<'static>> {
 struct ServerVerifier {
     verification: Arc<Verification>,
     check_name: NameCheck,
+    stale_lists_pass: bool,
 }
 
 impl ServerVerifier {
@@ -185,12 +216,15 @@ impl ServerVerifier {
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
     ) -> Result<PeerFacts, Denied> {
-        let peer = self.verification.prove(
-            end_entity,
-            intermediates,
-            Usage::ServerAuth,
-            crate::clock::now(),
-        )?;
+        let now = crate::clock::now();
+        let peer = if self.stale_lists_pass {
+            let chain = [std::slice::from_ref(end_entity), intermediates].concat();
+            self.verification
+                .prove_again(&chain, Usage::ServerAuth, now)?
+        } else {
+            self.verification
+                .prove(end_entity, intermediates, Usage::ServerAuth, now)?
+        };
         // a pin names the one certificate there is: its names say nothing more
         if self.check_name == NameCheck::ServerName && peer.proof != Proof::Pinned {
             check_server_name(&peer.leaf, name)?;

@@ -20,13 +20,15 @@ use crate::{
     identity::{CertFacts, Sha256, TrustDomain, UnixSeconds},
 };
 
-/// Which end of the link we are.
+/// Which end of the link we are, or that we are its authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkRole {
     /// It opens link connections: its own certificate is a client's.
     Gateway,
     /// It accepts them: its own certificate is a server's.
     Acceptor,
+    /// `pki serve`: a server, to which both ends come with the certificate that they have.
+    Authority,
 }
 
 impl LinkRole {
@@ -35,7 +37,7 @@ impl LinkRole {
     pub fn own_usage(self) -> Usage {
         match self {
             Self::Gateway => Usage::ClientAuth,
-            Self::Acceptor => Usage::ServerAuth,
+            Self::Acceptor | Self::Authority => Usage::ServerAuth,
         }
     }
 
@@ -44,7 +46,7 @@ impl LinkRole {
     pub fn peer_usage(self) -> Usage {
         match self {
             Self::Gateway => Usage::ServerAuth,
-            Self::Acceptor => Usage::ClientAuth,
+            Self::Acceptor | Self::Authority => Usage::ClientAuth,
         }
     }
 }
@@ -102,6 +104,10 @@ impl Generation {
             previous.and_then(|p| p.verification.crls()),
         );
         let (own, verification) = both(own, verification)?;
+        let verification = match role {
+            LinkRole::Gateway | LinkRole::Acceptor => verification,
+            LinkRole::Authority => verification.with_either_usage(),
+        };
         Ok(Arc::new(Self {
             id: hash([&own], Some(&verification)),
             own_domain: own.leaf.spiffe.first().map(|id| id.domain().clone()),

@@ -161,6 +161,17 @@ impl ServerTls {
         }
     }
 
+    /// The same where requests of HTTP/1.1 alone are answered.
+    #[must_use]
+    pub fn with_http1(self) -> Self {
+        let mut config = ServerConfig::clone(&self.with_alpn);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self {
+            with_alpn: Arc::new(config),
+            ..self
+        }
+    }
+
     /// A gateway's client-facing listener.
     ///
     /// # Errors

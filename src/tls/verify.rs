@@ -52,6 +52,8 @@ pub struct Verification {
     pins: HashMap<CertificateDer<'static>, CertFacts>,
     crls: Option<CrlSet>,
     missing_usage_passes: bool,
+    /// A leaf of either end of the link passes, judged by the usage that it has.
+    either_usage: bool,
 }
 
 impl Verification {
@@ -97,12 +99,19 @@ impl Verification {
             pins: pins.into_iter().collect(),
             crls,
             missing_usage_passes: false,
+            either_usage: false,
         }
     }
 
     /// For a backend that is no part of the link: extended key usage may be absent.
     pub(super) fn with_missing_usage_allowed(mut self) -> Self {
         self.missing_usage_passes = true;
+        self
+    }
+
+    /// For the authority, to which servers come as clients: a certificate for either use passes.
+    pub(super) fn with_either_usage(mut self) -> Self {
+        self.either_usage = true;
         self
     }
 
@@ -223,6 +232,10 @@ impl Verification {
         }
         let leaf = CertFacts::read(end_entity)
             .map_err(|e| Denied::new(Denial::CertificateMalformed, e.to_string()))?;
+        let usage = match usage {
+            Usage::ClientAuth if self.either_usage && leaf.usage.server_auth => Usage::ServerAuth,
+            Usage::ClientAuth | Usage::ServerAuth => usage,
+        };
         if intermediates.len() > MAX_INTERMEDIATES {
             return Err(Denied::new(
                 Denial::CertificateInvalid,

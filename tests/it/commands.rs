@@ -155,7 +155,6 @@ fn what_is_to_come_says_so() {
     for command in [
         &["prove", "gateway.toml"][..],
         &["unit", "gateway.toml", "--check"],
-        &["pki", "serve"],
     ] {
         let (code, said) = portcullis(command);
         assert_eq!(code, 2, "{said}");

@@ -19,6 +19,7 @@ mod docs;
 mod http;
 mod layers;
 mod lifecycle;
+mod managed;
 mod ocsp;
 mod pki;
 mod postgres;

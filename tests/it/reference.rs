@@ -4,10 +4,14 @@ use std::{collections::BTreeSet, path::Path};
 
 use portcullis::{
     admit::{Blame, Denial, Level},
+    pki::Role,
     tls::ocsp::Reason,
 };
 
-use crate::world::{BINARY, Backend, World, run, until};
+use crate::{
+    managed::{Served, on_its_host},
+    world::{BINARY, Backend, World, run, until},
+};
 
 /// A page of the reference.
 fn page(name: &str) -> String {
@@ -109,8 +113,21 @@ fn every_metric_is_described_with_its_type_and_labels() {
         (gateway.metric("portcullis_acceptor_healthy") > 0.0).then_some(())
     });
     gateway.reload();
+    let served = Served::start(&world, "");
+    let host = on_its_host(&world, Role::Gateway, "edge-2", &[], 90);
+    let renewing = host.common(&world, "renewing", &served.source())
+        + &world.gateway_text("tcp", world.address(), link, "", "");
+    let renewing = world.start_as("gateway", "renewing", &renewing);
+    until("a renewal and a look at the lists", || {
+        let of = |what: &str| {
+            renewing.metric(&format!(
+                "portcullis_identity_{what}_total{{result=\"success\"}}"
+            ))
+        };
+        (of("renewals") > 0.0 && of("refreshes") > 0.0).then_some(())
+    });
     let mut code = BTreeSet::new();
-    for role in [&gateway, &acceptor] {
+    for role in [&gateway, &acceptor, &renewing, &served.process] {
         let (_, text) = role.admin("/metrics").unwrap();
         for line in text.lines() {
             if let Some(family) = line.strip_prefix("# TYPE ") {

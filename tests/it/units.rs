@@ -6,7 +6,11 @@ use portcullis::pki::store::write_file;
 
 use crate::world::{run, text};
 
-const UNITS: [&str; 2] = ["portcullis-gateway.service", "portcullis-acceptor.service"];
+const UNITS: [&str; 3] = [
+    "portcullis-gateway.service",
+    "portcullis-acceptor.service",
+    "portcullis-pki-serve.service",
+];
 
 /// Copies in a folder of their own, with the program where it was built: `verify` looks for it.
 fn copies() -> tempfile::TempDir {
@@ -55,13 +59,18 @@ fn their_exposure_stays_below_two() {
 #[test]
 fn what_they_start_is_what_there_is() {
     let folder = copies();
-    for (unit, role) in UNITS.iter().zip(["gateway", "acceptor"]) {
+    let starts = [
+        ("gateway", "gateway", "portcullis"),
+        ("acceptor", "acceptor", "portcullis"),
+        ("pki serve", "pki", "portcullis-pki"),
+    ];
+    for (unit, (role, file, user)) in UNITS.iter().zip(starts) {
         let unit = fs::read_to_string(folder.path().join(unit)).unwrap();
         let start = format!(
-            "ExecStart={} {role} --config /etc/portcullis/{role}.toml\n",
+            "ExecStart={} {role} --config /etc/portcullis/{file}.toml\n",
             env!("CARGO_BIN_EXE_portcullis")
         );
         assert!(unit.contains(&start), "{unit}");
-        assert!(unit.contains("Type=notify\n") && unit.contains("User=portcullis\n"));
+        assert!(unit.contains("Type=notify\n") && unit.contains(&format!("User={user}\n")));
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::{exposure, reload::Process};
-use crate::{clock, config::Config, identity::UnixSeconds, net::exposure::Exposure, tls::Staple};
+use crate::{clock, identity::UnixSeconds, net::exposure::Exposure, tls::Staple};
 
 /// Whether the process is ready, and each check with its word.
 pub(super) fn readiness(process: &Process, verbose: bool) -> (bool, String) {
@@ -102,6 +102,24 @@ fn checks(process: &Process) -> Vec<Check> {
             });
         }
     });
+    let renewal = process.renewal.get();
+    if let Some(due) = renewal.due {
+        let failures: Vec<&str> = [&renewal.failure, &renewal.refresh_failure]
+            .into_iter()
+            .map(String::as_str)
+            .filter(|failure| !failure.is_empty())
+            .collect();
+        list.push(Check {
+            name: "renewal".to_owned(),
+            ok: failures.is_empty(),
+            warning: true,
+            detail: if failures.is_empty() {
+                format!("due {} ({due})", due.relative_to(now))
+            } else {
+                failures.join("; ")
+            },
+        });
+    }
     for (name, seen) in exposure::seen(process) {
         let (ok, detail) = match seen {
             Exposure::OnlyLoopback => (true, "listens on loopback alone".to_owned()),
@@ -200,8 +218,7 @@ pub(super) fn json(process: &Process) -> String {
     process.with(|in_force| {
         let (Some(in_force), Some(map)) = (in_force, status.as_object_mut()) else { return };
         let identity = &in_force.loaded.identity;
-        let role = if matches!(in_force.loaded.config, Config::Gateway(_)) { "gateway" } else { "acceptor" };
-        map.insert("role".to_owned(), role.into());
+        map.insert("role".to_owned(), in_force.loaded.config.role().into());
         let secrets = in_force.loaded.config.required_secrets();
         let secrets: Vec<Value> = secrets
             .iter()
@@ -219,6 +236,13 @@ pub(super) fn json(process: &Process) -> String {
             "identity".to_owned(),
             json!({ "name": identity.leaf.display_name(), "serial": identity.leaf.serial.to_string(),
                     "fingerprint": identity.leaf.fingerprint.to_string(), "not_after": identity.not_after.0 }),
+        );
+        let renewal = process.renewal.get();
+        map.insert(
+            "renewal".to_owned(),
+            json!({ "source": in_force.loaded.config.common().identity.source(),
+                    "due": renewal.due.map(|at| at.0), "last_success": renewal.renewed.map(|at| at.0),
+                    "failure": renewal.failure, "refresh_failure": renewal.refresh_failure }),
         );
         let backends: Vec<Value> = in_force
             .loaded

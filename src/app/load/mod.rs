@@ -2,6 +2,7 @@
 //! listeners need. `check`, start and reload are this one path.
 
 mod acceptor;
+mod authority;
 mod gateway;
 mod problems;
 
@@ -13,7 +14,10 @@ use self::problems::Problems;
 use super::{admin::AdminAccess, crl_numbers::CrlNumbers};
 use crate::{
     clock,
-    config::{self, CertificateFiles, Common, Config, ListenAddress, ServerName, TlsOptions},
+    config::{
+        self, CertificateFiles, Common, Config, ListenAddress, Renewal, RenewalSource, ServerName,
+        TlsOptions,
+    },
     drain::Drain,
     gateway::BackendRuntime,
     serve::Snapshot,
@@ -58,6 +62,7 @@ impl Loaded {
         match &self.config {
             Config::Gateway(gateway) => &gateway.common,
             Config::Acceptor(acceptor) => &acceptor.common,
+            Config::Authority(authority) => &authority.common,
         }
     }
 }
@@ -93,6 +98,9 @@ pub fn load(
         }
         Config::Acceptor(acceptor) => {
             acceptor::parts(acceptor, metrics, drain, previous, &mut problems)
+        }
+        Config::Authority(authority) => {
+            authority::parts(authority, metrics, previous, &mut problems)
         }
     };
     if let Some(loaded) = &loaded {
@@ -162,6 +170,7 @@ fn whole(
     let admin = admin(config.common(), problems);
     let identity = identity?;
     warnings.extend(config.common().warnings.iter().cloned());
+    warnings.extend(custody(&config, &listeners));
     warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
     Some(Loaded {
         config,
@@ -172,6 +181,45 @@ fn whole(
         admin,
         warnings,
     })
+}
+
+/// A CA's key on a host that strangers can connect to.
+fn custody(config: &Config, listeners: &[LoadedListener]) -> Option<String> {
+    let (store, key) = match config {
+        Config::Authority(authority) => (&authority.store, "root/ca.key"),
+        Config::Gateway(_) | Config::Acceptor(_) => match &config.common().identity.renewal {
+            Some(Renewal {
+                from: RenewalSource::Store(store),
+                ..
+            }) => (store, "issuing/ca.key"),
+            _ => return None,
+        },
+    };
+    let beyond = |listener: &&LoadedListener| match &listener.address {
+        ListenAddress::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+        ListenAddress::Unix(_) => false,
+        // whoever made the socket knows
+        ListenAddress::Systemd(_) => true,
+    };
+    let listener = listeners.iter().find(beyond)?;
+    let key = store.folder.join(key);
+    if !key.exists() {
+        return None;
+    }
+    let advice = match config {
+        Config::Authority(_) => {
+            "the root's key is needed for rotation alone: take it off this host"
+        }
+        Config::Gateway(_) | Config::Acceptor(_) => {
+            "keep the store on another host, with `portcullis pki serve`, and use source = \"renew\""
+        }
+    };
+    Some(format!(
+        "the CA key {} lies beside listener {} at {}: {advice}",
+        key.display(),
+        listener.name,
+        listener.address
+    ))
 }
 
 fn tls_name(name: &ServerName, problems: &mut Problems) -> Option<TlsName<'static>> {

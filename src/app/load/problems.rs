@@ -13,6 +13,7 @@ use crate::{
     config::{self, NetworkList, Source, networks::NetworksError, secret::SecretError},
     gateway::credentials::CredentialError,
     identity::{PeerName, Sha256},
+    pki::PkiError,
     tls::{MaterialError, SetupError, material},
 };
 
@@ -74,6 +75,12 @@ impl From<CredentialError> for Fault {
 
 impl From<SetupError> for Fault {
     fn from(error: SetupError) -> Self {
+        Self::whole(error)
+    }
+}
+
+impl From<PkiError> for Fault {
+    fn from(error: PkiError) -> Self {
         Self::whole(error)
     }
 }

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::report::{Failure, err, out};
 use crate::{
     clock,
-    config::SecretRef,
+    config::{Config, SecretRef},
     identity::UnixSeconds,
     pki::{
         Algorithm, Authority, CrlOptions, InitOptions, IssueRequest, Passphrase, PkiError, Reason,
@@ -108,8 +108,8 @@ enum PkiCommand {
     Rotate(lifecycle::Rotate),
     /// Write a certificate and its key in the form that others' TLS reads
     Export(lifecycle::Export),
-    /// Serve renewals over mutual TLS (not supported yet)
-    Serve(Later),
+    /// Renew certificates in force over mutual TLS, and hand out trust and CRLs
+    Serve(super::Run),
 }
 
 #[derive(Debug, Args)]
@@ -155,12 +155,6 @@ struct Issue {
     /// Replace the key and certificate of that name
     #[arg(long)]
     force: bool,
-}
-
-#[derive(Debug, Args)]
-struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _rest: Vec<String>,
 }
 
 /// Runs one command.
@@ -256,7 +250,10 @@ fn answer(args: PkiArgs) -> Result<String, Failure> {
         PkiCommand::Renew(asked) => lifecycle::renew(&open()?, asked, now),
         PkiCommand::Rotate(asked) => lifecycle::rotate(&open()?, &asked, now),
         PkiCommand::Export(asked) => lifecycle::export(&open()?, &asked),
-        PkiCommand::Serve(_) => later("serve"),
+        PkiCommand::Serve(run) => {
+            let ours = |config: &Config| matches!(config, Config::Authority(_));
+            super::role(&run, "pki serve", ours).map(|()| String::new())
+        }
     }
 }
 
@@ -290,10 +287,6 @@ fn crl(authority: &Authority, options: CrlOptions, now: UnixSeconds) -> Result<S
         report.revoked,
         until(report.next_update, now)
     ))
-}
-
-fn later(command: &str) -> Result<String, Failure> {
-    Err(Failure::Wrong(format!("pki {command}: not supported yet")))
 }
 
 fn days(text: &str) -> Result<u32, String> {

@@ -3,14 +3,14 @@
 use http::HeaderName;
 
 use super::super::{
-    Authorization, ClientAuthentication, Credentials, DialAddress, DigestLogin, Login, OAuth2,
-    RequestSignature, SecretHeader, SecretRef, ServerName, TlsOptions,
+    Authorization, ClientAuthentication, Credentials, DigestLogin, Login, OAuth2, RequestSignature,
+    SecretHeader, SecretRef, TlsOptions,
     common::Head,
     defaults, proof,
     reader::{Table, Value},
-    values::{secret, size},
+    values::{judge_endpoint, secret, size},
 };
-use crate::{identity::DnsName, wire::forwarded};
+use crate::wire::forwarded;
 
 /// More than any backend asks for.
 const MOST_HEADERS: usize = 16;
@@ -312,46 +312,4 @@ fn read_oauth2(value: &Value<'_>, short: bool, tls: &TlsOptions) -> Option<OAuth
         trust: trust?,
         tls: tls.clone(),
     })
-}
-
-/// Where to connect, what its certificate must carry, `Host`, and the target.
-type Endpoint = (DialAddress, ServerName, String, String);
-
-fn judge_endpoint(text: &str) -> Result<Endpoint, String> {
-    let uri: http::Uri = text
-        .parse()
-        .map_err(|_invalid| "expected such as \"https://ids.example/token\"".to_owned())?;
-    if uri.scheme_str() != Some("https") {
-        return Err("a secret goes there: expected https://".to_owned());
-    }
-    let authority = uri
-        .authority()
-        .filter(|authority| !authority.as_str().contains('@'))
-        .ok_or("expected a host, and no user name")?;
-    if text.contains('#') {
-        return Err("expected no fragment (RFC 6749 section 3.2)".to_owned());
-    }
-    let port = match (authority.port_u16(), authority.port()) {
-        (Some(0), _) | (None, Some(_)) => return Err("expected a port from 1 to 65535".to_owned()),
-        (port, _) => port.unwrap_or(443),
-    };
-    let host = authority.host();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let (address, name) = if let Ok(ip) = bare.parse::<std::net::IpAddr>() {
-        (
-            DialAddress::Ip((ip, port).into()),
-            ServerName::Ip(ip.to_canonical()),
-        )
-    } else {
-        let name = DnsName::parse(host).ok_or("expected a DNS name or an IP address")?;
-        let address = DialAddress::Host(name.as_str().to_owned(), port);
-        (address, ServerName::Dns(name))
-    };
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    Ok((
-        address,
-        name,
-        authority.as_str().to_owned(),
-        target.to_owned(),
-    ))
 }

@@ -294,6 +294,7 @@ impl Folder {
             pinned: Vec::new(),
             revocation: None,
             denied: crate::admit::DeniedList::default(),
+            renewal: None,
             span: 0..0,
         }
     }

@@ -1,0 +1,207 @@
+//! What was renewed, on disk. Key and certificate are two files and no rename changes both: they
+//! go into one file first, which a start that finds it completes. Trust and CRLs are judged
+//! together with all that stands beside them before either is replaced.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use zeroize::Zeroizing;
+
+use crate::{
+    clock,
+    config::{Identity, TlsOptions},
+    identity::CertFacts,
+    pki::store::{PRIVATE, PUBLIC, write_file},
+    tls::{Generation, LinkRole},
+};
+
+/// What an identity needs to be loaded.
+#[derive(Clone)]
+pub(super) struct Own {
+    pub(super) identity: Identity,
+    pub(super) tls: TlsOptions,
+    pub(super) role: LinkRole,
+}
+
+/// Where key and certificate stand together until both are in place.
+fn together(identity: &Identity) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(identity.key.file_name().unwrap_or_default());
+    name.push(".renewed");
+    identity.key.with_file_name(name)
+}
+
+/// Loads the pair in one file as it would be loaded in its place.
+fn load_pair(own: &Own, pair: &Path) -> Result<CertFacts, String> {
+    let mut identity = own.identity.clone();
+    identity.certificate = pair.to_owned();
+    identity.key = pair.to_owned();
+    load(own, &identity, None).map(|generation| generation.leaf.clone())
+}
+
+fn load(
+    own: &Own,
+    identity: &Identity,
+    previous: Option<&Generation>,
+) -> Result<Arc<Generation>, String> {
+    Generation::load(identity, &own.tls, own.role, previous, clock::now()).map_err(|all| {
+        let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
+        lines.join("; ")
+    })
+}
+
+/// Puts a new key and its certificate in force, if they are what they should be.
+pub(super) fn install(
+    own: &Own,
+    current: &CertFacts,
+    key: &str,
+    chain: &str,
+) -> Result<CertFacts, String> {
+    let leaf = CertificateDer::from_pem_slice(chain.as_bytes())
+        .map_err(|error| format!("what came is no certificate: {error}"))?;
+    let leaf = CertFacts::read(&leaf).map_err(|error| error.to_string())?;
+    let names = |facts: &CertFacts| {
+        let mut all: Vec<String> = facts.dns.iter().chain(&facts.uris).cloned().collect();
+        all.extend(facts.ips.iter().map(ToString::to_string));
+        all.sort();
+        all
+    };
+    if names(&leaf) != names(current) {
+        return Err(format!(
+            "the certificate that came names {}, ours {}",
+            names(&leaf).join(", "),
+            names(current).join(", ")
+        ));
+    }
+    if leaf.not_after <= clock::now() {
+        return Err(format!(
+            "the certificate that came ended {}",
+            leaf.not_after
+        ));
+    }
+    let pair = together(&own.identity);
+    let text = Zeroizing::new(format!("{}\n{}", key.trim_end(), chain));
+    write(&pair, text.as_bytes(), PRIVATE)?;
+    let placed = load_pair(own, &pair).and_then(|_leaf| place(&own.identity, &pair));
+    if placed.is_err() {
+        remove(&pair);
+    }
+    placed.map(|()| leaf)
+}
+
+/// Both files from the one.
+fn place(identity: &Identity, pair: &Path) -> Result<(), String> {
+    let text = Zeroizing::new(fs::read_to_string(pair).map_err(|e| failed("read", pair, &e))?);
+    if identity.certificate == identity.key {
+        write(&identity.key, text.as_bytes(), PRIVATE)?;
+    } else {
+        let at = text
+            .find("-----BEGIN CERTIFICATE")
+            .ok_or("no certificate in it")?;
+        let (key, chain) = text.split_at_checked(at).ok_or("no certificate in it")?;
+        write(&identity.key, key.as_bytes(), PRIVATE)?;
+        write(&identity.certificate, chain.as_bytes(), PUBLIC)?;
+    }
+    remove(pair);
+    Ok(())
+}
+
+/// Completes what a crash has left half done; called before anything is loaded.
+pub(super) fn recover(own: &Own) {
+    let pair = together(&own.identity);
+    if !pair.exists() {
+        return;
+    }
+    let renewed = match load_pair(own, &pair) {
+        Ok(renewed) => renewed,
+        Err(error) => {
+            tracing::warn!(file = %pair.display(), %error, "a renewal that was left behind is of no use");
+            remove(&pair);
+            return;
+        }
+    };
+    // an operator may have put another pair there since
+    let newer = load(own, &own.identity, None)
+        .is_ok_and(|there| there.leaf.not_before >= renewed.not_before);
+    if newer {
+        remove(&pair);
+        return;
+    }
+    match place(&own.identity, &pair) {
+        Ok(()) => {
+            tracing::info!(serial = %renewed.serial, "a renewal that was cut off is complete")
+        }
+        Err(error) => tracing::error!(%error, "a renewal that was cut off can't be completed"),
+    }
+}
+
+/// Takes new trust and CRLs, if everything loads with them and no CRL goes back. Returns which
+/// files are new.
+pub(super) fn refresh(
+    own: &Own,
+    in_force: &Generation,
+    trust: &[u8],
+    crl: Option<&[u8]>,
+) -> Result<Vec<PathBuf>, String> {
+    let identity = &own.identity;
+    let mut wanted: Vec<(&PathBuf, &[u8])> = Vec::new();
+    if let Some(path) = &identity.trust {
+        wanted.push((path, trust));
+    }
+    let list = identity.revocation.as_ref().and_then(|r| r.files.first());
+    if let (Some(path), Some(crl)) = (list, crl) {
+        wanted.push((path, crl));
+    }
+    wanted.retain(|(path, bytes)| fs::read(path).ok().as_deref() != Some(*bytes));
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
+    let mut candidate = identity.clone();
+    for (at, (path, bytes)) in wanted.iter().enumerate() {
+        let new = folder.path().join(at.to_string());
+        write(&new, bytes, PRIVATE)?;
+        if candidate.trust.as_ref() == Some(*path) {
+            candidate.trust = Some(new.clone());
+        }
+        for file in candidate.revocation.iter_mut().flat_map(|r| &mut r.files) {
+            if *file == **path {
+                file.clone_from(&new);
+            }
+        }
+    }
+    let loaded = load(own, &candidate, Some(in_force))?;
+    if loaded.verification.roots().is_empty() {
+        return Err("the trust that came has no root".to_owned());
+    }
+    let mut written = Vec::new();
+    for (path, bytes) in wanted {
+        write(path, bytes, PUBLIC)?;
+        written.push(path.clone());
+    }
+    Ok(written)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
+    write_file(path, bytes, mode).map_err(|error| failed("write", path, &error))
+}
+
+fn failed(act: &str, path: &Path, error: &io::Error) -> String {
+    format!(
+        "can't {act} {}: {error}: an identity that renews itself needs a folder that the process \
+         may write to",
+        path.display()
+    )
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(file = %path.display(), %error, "can't be removed");
+    }
+}
