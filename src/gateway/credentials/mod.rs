@@ -133,7 +133,7 @@ impl Credentials {
         let names: Arc<[HeaderName]> = names.cloned().collect();
         Ok(Self {
             fixed: fixed.into(),
-            underscored: names.iter().any(|name| name.as_str().contains('_')),
+            underscored: names.iter().any(forwarded::is_other_spelling),
             names,
             varying: varying.into(),
             signing,
@@ -181,7 +181,7 @@ impl Credentials {
     }
 
     /// Sets what is the same with each request, after whatever a client sent under these names is
-    /// gone. `spellings`: names with underscores are still there.
+    /// gone. `spellings`: other spellings of some name are still there.
     pub fn apply(&self, headers: &mut HeaderMap, spellings: bool) {
         if spellings || self.underscored {
             forwarded::remove_all_spellings(headers, &self.names);

@@ -88,11 +88,12 @@ pub(super) fn rewrite(
         }
     }
     join_cookies(headers);
+    let respelt = forwarded::has_respelt(headers);
     if let Some(credentials) = judged.runtime.credentials() {
-        credentials.apply(headers, policy.underscored);
+        credentials.apply(headers, respelt);
     }
     headers.insert(header::HOST, host);
-    if policy.underscored {
+    if respelt {
         forwarded::remove_merged(headers, &WRITTEN);
     }
     trace::carry(headers, || connection.trace_ids());

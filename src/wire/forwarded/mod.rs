@@ -18,7 +18,9 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use names::{HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, OVERRIDES, fold, is_claim};
+use names::{
+    HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, OVERRIDES, fold, is_claim, is_respelt,
+};
 
 /// `X-Forwarded-For`.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -220,16 +222,15 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Whether a source may not say this, in any spelling. From a trusted proxy only the spellings
-/// with underscores go, which a backend would merge with the right ones, and names that nobody
-/// may send.
+/// with underscores or punctuation go, which a backend would merge with the right ones, and names
+/// that nobody may send.
 fn is_forbidden(name: &str, folded: &str, policy: &Policy<'_>) -> bool {
-    let underscored = name.contains('_');
-    if underscored && !policy.underscored {
+    if name.contains('_') && !policy.underscored {
         return true;
     }
     let kept = || policy.keep.iter().any(|kept| kept.as_str() == name);
     let never = folded == "proxy" || names::is_override(folded) && !kept();
-    never || is_claim(folded) && (policy.trust == Trust::Untrusted || underscored)
+    never || is_claim(folded) && (policy.trust == Trust::Untrusted || is_respelt(name))
 }
 
 /// Removes what a source may not claim.
@@ -274,14 +275,26 @@ pub fn remove_all_spellings(headers: &mut HeaderMap, names: &[HeaderName]) {
     remove_where(headers, |_, folded| ours(folded));
 }
 
+/// Whether a name has more than letters, digits and hyphens.
+#[must_use]
+pub fn is_other_spelling(name: &HeaderName) -> bool {
+    is_respelt(name.as_str())
+}
+
+/// Whether any name has a byte that a backend which turns headers into variables would merge with
+/// the hyphen: an underscore, or punctuation.
+#[must_use]
+pub fn has_respelt(headers: &HeaderMap) -> bool {
+    headers.keys().any(is_other_spelling)
+}
+
 /// Removes these names but `kept` ones, and every other spelling of all of them.
 pub fn remove_spellings_but(headers: &mut HeaderMap, names: &[HeaderName], kept: &[HeaderName]) {
     for name in names.iter().filter(|name| !kept.contains(name)) {
         headers.remove(name);
     }
-    // spellings differ in underscores alone, and few requests have any
-    let underscored = |name: &HeaderName| name.as_str().contains('_');
-    if names.iter().any(underscored) || headers.keys().any(underscored) {
+    // few requests have another spelling of anything
+    if names.iter().any(is_other_spelling) || has_respelt(headers) {
         let doomed = |name: &&HeaderName| {
             names.iter().any(|ours| is_same_to_backends(ours, name)) && !kept.contains(name)
         };
@@ -315,11 +328,11 @@ pub fn is_written_by_us(name: &HeaderName) -> bool {
         || names::WRITTEN.contains(&&*folded)
 }
 
-/// Removes the spellings with underscores of names that are in lower case with hyphens: a backend
-/// that turns headers into variables would merge them with the right ones.
+/// Removes the spellings with underscores or punctuation of names that are in lower case with
+/// hyphens: a backend that turns headers into variables would merge them with the right ones.
 pub fn remove_merged(headers: &mut HeaderMap, names: &[&str]) {
     remove_where(headers, |name, folded| {
-        name.contains('_') && names.contains(&folded)
+        is_respelt(name) && names.contains(&folded)
     });
 }
 

@@ -164,12 +164,22 @@ pub(super) fn is_claim(folded: &str) -> bool {
     }
 }
 
+/// Whether a name has a byte that is neither a letter, a digit nor a hyphen.
+pub(super) fn is_respelt(name: &str) -> bool {
+    name.bytes()
+        .any(|byte| byte != b'-' && !byte.is_ascii_alphanumeric())
+}
+
 /// Backends that turn headers into variables (CGI, WSGI, Rack, PHP) see `X_Real_IP` and
-/// `X-Real-IP` as one name; so do we. A [`http::HeaderName`] is in lower case already.
+/// `X-Real-IP` as one name, and some of them (CGI of lighttpd) `X.Real.IP` too; so do we. A
+/// [`http::HeaderName`] is in lower case already.
 pub(super) fn fold(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|byte| byte == b'_') {
-        Cow::Owned(name.replace('_', "-"))
-    } else {
-        Cow::Borrowed(name)
+    if !is_respelt(name) {
+        return Cow::Borrowed(name);
     }
+    let folded = name.chars().map(|c| match c {
+        c if c.is_ascii_alphanumeric() => c,
+        _ => '-',
+    });
+    Cow::Owned(folded.collect())
 }
