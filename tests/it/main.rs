@@ -28,6 +28,7 @@ mod readme;
 mod reference;
 mod reload;
 mod reuse;
+mod revocation;
 mod stolen_gateway;
 mod tcp;
 mod units;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 mod backend;
+mod edge;
 mod http;
 mod outside;
 mod running;
@@ -18,6 +19,7 @@ use std::{
 
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use backend::{Backend, TlsConnection, echo};
+pub(crate) use edge::{Edge, Links, Open, Ways, answers, broken, switching};
 pub(crate) use http::{get, named_backend};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use outside::Stranger;
