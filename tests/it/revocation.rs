@@ -1,6 +1,11 @@
 //! Revocation that bites: whatever changes on disk, every live connection that would not be
 //! admitted any more ends within two seconds, with a reason, and no other is touched.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "each test has some of the changes"
+)]
+
 use std::{
     net::IpAddr,
     path::Path,
