@@ -32,4 +32,5 @@ mod revocation;
 mod stolen_gateway;
 mod tcp;
 mod units;
+mod versions;
 mod world;
