@@ -3,7 +3,9 @@
 //! PEM and DER of the certificates alone.
 
 use aws_lc_rs::{digest, hmac};
+use ipnet::IpNet;
 use pkcs8::{PrivateKeyInfoRef, pkcs5::pbes2::Parameters};
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::{
@@ -14,7 +16,10 @@ use super::{
     store,
     verify::certificates,
 };
-use crate::config::{SecretRef, secret};
+use crate::{
+    config::{SecretRef, secret},
+    identity::CertFacts,
+};
 
 /// What PBKDF2 takes for the key.
 const KEY_ROUNDS: u32 = 600_000;
@@ -73,18 +78,10 @@ impl Authority {
         format: &ExportFormat,
     ) -> Result<(Record, Zeroizing<Vec<u8>>), PkiError> {
         let mut desk = Desk::open(self)?;
-        let record = named(&desk.state, name)?;
+        let (record, chain) = self.chain_of(&desk, name)?;
         let folder = self.certificate_folder(record.role, &record.name);
-        let path = folder.join("cert.pem");
-        let chain = certificates(&store::read(&path)?, &path)?;
-        let Some(leaf) = chain.first() else {
-            return Err(PkiError::invalid(format!(
-                "{} holds no certificate",
-                path.display()
-            )));
-        };
         let bytes = match format {
-            ExportFormat::Der => leaf.to_vec(),
+            ExportFormat::Der => chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default(),
             ExportFormat::Pem => {
                 let blocks = chain.iter().map(|der| to_pem("CERTIFICATE", der));
                 blocks.collect::<Result<String, _>>()?.into_bytes()
@@ -114,6 +111,75 @@ impl Authority {
             }
         };
         Ok((record, Zeroizing::new(bytes)))
+    }
+
+    /// What was issued by that name, and its chain, which holds a leaf.
+    fn chain_of(
+        &self,
+        desk: &Desk<'_>,
+        name: &str,
+    ) -> Result<(Record, Vec<CertificateDer<'static>>), PkiError> {
+        let record = named(&desk.state, name)?;
+        let folder = self.certificate_folder(record.role, &record.name);
+        let path = folder.join("cert.pem");
+        let chain = certificates(&store::read(&path)?, &path)?;
+        if chain.is_empty() {
+            let path = path.display();
+            return Err(PkiError::invalid(format!("{path} holds no certificate")));
+        }
+        Ok((record, chain))
+    }
+
+    /// What a backend or partner with its own TLS has to know of `NAME` or `ROLE/NAME`, as one
+    /// text: whose certificate it is, its fingerprints, where its connections come from, the
+    /// certificate, and the roots that it chains to. No key.
+    ///
+    /// # Errors
+    /// Nothing, or more than one role, goes by that name; its certificate can't be read.
+    pub fn partner_sheet(
+        &self,
+        name: &str,
+        egress: &[IpNet],
+    ) -> Result<(Record, String), PkiError> {
+        let desk = Desk::open(self)?;
+        let (record, chain) = self.chain_of(&desk, name)?;
+        let leaf = chain.first().map_or(&[][..], AsRef::as_ref);
+        let facts = CertFacts::read(leaf).map_err(|e| PkiError::invalid(e.to_string()))?;
+        let dns = facts.dns.iter().map(|name| format!("dns:{name}"));
+        let ips = facts.ips.iter().map(|ip| format!("ip:{ip}"));
+        let names: Vec<String> = facts.uris.iter().cloned().chain(dns).chain(ips).collect();
+        let networks: Vec<String> = egress.iter().map(ToString::to_string).collect();
+        let sheet = [
+            ("subject", facts.subject.clone()),
+            ("issuer", facts.issuer.clone()),
+            ("serial", facts.serial.to_string()),
+            ("names", names.join(", ")),
+            ("key", facts.key.clone()),
+            ("valid from", facts.not_before.to_string()),
+            ("valid until", facts.not_after.to_string()),
+            ("sha256", facts.fingerprint.to_string()),
+            ("spki sha256", facts.spki.to_string()),
+            ("connects from", networks.join(", ")),
+        ];
+        let mut text = format!(
+            "{}/{}, for those it connects to\n\n",
+            record.role, record.name
+        );
+        for (key, value) in sheet {
+            text += &format!("{key:<14} {value}\n");
+        }
+        text += "\nthe certificate:\n";
+        text += &to_pem("CERTIFICATE", leaf)?;
+        for above in chain.get(1..).unwrap_or_default() {
+            text += "\nits issuer, which it sends along:\n";
+            text += &to_pem("CERTIFICATE", above)?;
+        }
+        let trust = self.trust();
+        for root in certificates(&store::read(&trust)?, &trust)? {
+            text += "\na root to trust, together with the names above:\n";
+            text += &to_pem("CERTIFICATE", &root)?;
+        }
+        Ok((record, text))
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use ipnet::IpNet;
 
 use super::{
     Failure,
@@ -111,16 +112,20 @@ enum Which {
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
-    /// NAME or ROLE/NAME
-    name: String,
+    /// NAME or ROLE/NAME; or `partner NAME`: what a partner with its own TLS has to know of it
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    name: Vec<String>,
     /// pkcs12: certificates and key; pem: the certificates; der: the leaf
     #[arg(long)]
-    format: Form,
+    format: Option<Form>,
+    /// partner: the networks that its connections come from, separated by commas
+    #[arg(long, value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
+    egress: Vec<IpNet>,
     /// The file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Where the password of a PKCS#12 file is: file=PATH, env=NAME or credential=NAME
-    #[arg(long, value_name = "WHERE", required_if_eq("format", "pkcs12"))]
+    #[arg(long, value_name = "WHERE")]
     password: Option<String>,
     /// Replace the file
     #[arg(long)]
@@ -333,7 +338,59 @@ pub(super) fn export(authority: &Authority, asked: &Export) -> Result<String, Fa
             "{out} is there already: --force replaces it"
         )));
     }
-    let (format, mode) = match (asked.format, &asked.password) {
+    let (record, bytes, mode) = match asked.name.as_slice() {
+        [name] => {
+            let (format, mode) = form(asked)?;
+            let (record, bytes) = authority.export(name, &format)?;
+            (record, bytes, mode)
+        }
+        [kind, name] if kind == "partner" => {
+            if asked.egress.is_empty() {
+                return Err(Failure::Wrong(
+                    "say where it connects from: --egress 203.0.113.4,198.51.100.0/28".to_owned(),
+                ));
+            }
+            if asked.format.is_some() || asked.password.is_some() {
+                return Err(Failure::Wrong(
+                    "`export partner` has a form of its own, without a key: leave --format and \
+                     --password out"
+                        .to_owned(),
+                ));
+            }
+            let (record, text) = authority.partner_sheet(name, &asked.egress)?;
+            (record, text.into_bytes().into(), store::PUBLIC)
+        }
+        words => {
+            return Err(Failure::Wrong(format!(
+                "{words:?}: one NAME, or `partner NAME`"
+            )));
+        }
+    };
+    store::write_file(&asked.out, &bytes, mode)
+        .map_err(|e| Failure::Failed(format!("can't write {out}: {e}")))?;
+    Ok(format!("exported {} to {out}\n", record.title()))
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let parsed = text.parse::<IpNet>().ok();
+    parsed
+        .or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
+        .ok_or_else(|| "expected a network like 203.0.113.0/28, or an address".to_owned())
+}
+
+fn form(asked: &Export) -> Result<(ExportFormat, u32), Failure> {
+    if !asked.egress.is_empty() {
+        return Err(Failure::Wrong(
+            "--egress is part of `export partner NAME` alone".to_owned(),
+        ));
+    }
+    let Some(format) = asked.format else {
+        return Err(Failure::Wrong(
+            "say in which form: --format pkcs12, pem or der".to_owned(),
+        ));
+    };
+    Ok(match (format, &asked.password) {
         (Form::Pkcs12, Some(place)) => {
             let password = ExportPassword::load(&super::secret(place)?)?;
             (ExportFormat::Pkcs12(password), store::PRIVATE)
@@ -343,9 +400,5 @@ pub(super) fn export(authority: &Authority, asked: &Export) -> Result<String, Fa
         }
         (Form::Pem, _) => (ExportFormat::Pem, store::PUBLIC),
         (Form::Der, _) => (ExportFormat::Der, store::PUBLIC),
-    };
-    let (record, bytes) = authority.export(&asked.name, &format)?;
-    store::write_file(&asked.out, &bytes, mode)
-        .map_err(|e| Failure::Failed(format!("can't write {out}: {e}")))?;
-    Ok(format!("exported {} to {out}\n", record.title()))
+    })
 }

@@ -231,11 +231,7 @@ fn its_configuration_is_checked_like_the_others() {
         ),
         ("[pki]\ndir = ", "[pki]\ndri = ", "unknown key `dri`"),
         ("source = \"pki\"", "source = \"acme\"", "not supported yet"),
-        (
-            "source = \"pki\"",
-            "source = \"spiffe\"",
-            "not supported yet",
-        ),
+        ("source = \"pki\"", "source = \"spiffe\"", "needs `socket`"),
         ("source = \"pki\"", "source = \"renew\"", "needs `url`"),
         (
             "[pki]\n",

@@ -122,3 +122,59 @@ fn certificates_are_exported_alone_and_no_file_is_replaced_unasked() {
         assert!(!ok && said.contains("ASCII"), "{said}");
     }
 }
+
+#[test]
+fn a_partner_gets_certificate_fingerprints_and_networks_in_one_file() {
+    let place = Place::new();
+    let (dir, out) = (text(place.authority.folder()), place.at("partner.txt"));
+    let name = ALGORITHMS[0].as_str();
+    let holder = format!("client/{name}");
+    let export = |more: &[&str]| {
+        let words = ["pki", "--dir", dir, "export", "partner", &holder];
+        portcullis(&[&words[..], &["--out", &out], more].concat())
+    };
+    let (ok, said) = export(&[]);
+    assert!(!ok && said.contains("--egress"), "{said}");
+    let (ok, said) = export(&["--egress", "203.0.113.300"]);
+    assert!(!ok && said.contains("expected a network"), "{said}");
+    let (ok, said) = export(&["--egress", "203.0.113.4,2001:db8::/48"]);
+    assert!(ok, "{said}");
+    let sheet = std::fs::read_to_string(&out).unwrap();
+    assert!(
+        sheet.contains("connects from  203.0.113.4/32, 2001:db8::/48"),
+        "{sheet}"
+    );
+    assert!(sheet.contains(&format!("spiffe://example.internal/{holder}")));
+    assert!(!sheet.contains("PRIVATE KEY"));
+
+    // what OpenSSL reads from it is the certificate, and the fingerprints are its
+    let own = place
+        .authority
+        .certificate_folder(Role::Client, name)
+        .join("cert.pem");
+    let hex = |said: String| {
+        let (_, hex) = said.trim().split_once('=').unwrap();
+        hex.replace(':', "").to_lowercase()
+    };
+    let of = |file: &str| openssl(&["x509", "-in", file, "-noout", "-fingerprint", "-sha256"]);
+    let fingerprint = hex(of(&out));
+    assert_eq!(fingerprint, hex(of(text(&own))));
+    assert!(
+        sheet.contains(&format!("sha256         {fingerprint}")),
+        "{sheet}"
+    );
+    // and the root in it verifies it
+    let blocks: Vec<&str> = sheet.split("-----BEGIN").collect();
+    assert_eq!(blocks.len(), 4, "leaf, issuer, root");
+    let [issuer, root] = [(2, "issuer.pem"), (3, "root.pem")].map(|(block, name)| {
+        let path = place.at(name);
+        let pem = format!("-----BEGIN{}", blocks[block]);
+        write_file(std::path::Path::new(&path), pem.as_bytes(), 0o600).unwrap();
+        path
+    });
+    let said = openssl(&["verify", "-CAfile", &root, "-untrusted", &issuer, &out]);
+    assert!(said.contains(": OK"), "{said}");
+    // it is not replaced unasked
+    let (ok, said) = export(&["--egress", "203.0.113.4"]);
+    assert!(!ok && said.contains("--force"), "{said}");
+}
