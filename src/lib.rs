@@ -31,6 +31,7 @@
 //! | metric names | `telemetry/metrics.rs` |
 //! | which acceptor is tried next | `gateway/backend.rs` |
 //! | how often requests are sent again | `gateway/retries.rs` |
+//! | what a SPIFFE Workload API says | `wire/svid.rs`, `tls/svid.rs` |
 //! | what a certificate of ours may hold | `pki/profile.rs`, `pki/profiles/` |
 
 // L0: pure rules. No tokio, files, sockets or clock; time is an argument.

@@ -21,6 +21,7 @@ use crate::{
     net::{BindError, Inherited, Listener},
     serve::Serving,
     telemetry::metrics::Metrics,
+    tls::HeldSvid,
 };
 
 /// One bound listener.
@@ -53,6 +54,9 @@ pub struct Process {
     staplers: Staplers,
     /// What becomes of an identity that renews itself.
     pub renewal: SharedReport,
+    /// What a Workload API handed out and is in force. It is held by whoever changes what is in
+    /// force, so that one change comes after the other.
+    svid: Mutex<Option<Arc<HeldSvid>>>,
     /// Ends the active checks of what was in force before.
     checks: Mutex<CancellationToken>,
 }
@@ -60,7 +64,12 @@ pub struct Process {
 impl Process {
     /// A process without listeners.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, drain: Drain, inherited: Inherited) -> Arc<Self> {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        drain: Drain,
+        inherited: Inherited,
+        svid: Option<Arc<HeldSvid>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             metrics,
             drain,
@@ -69,6 +78,7 @@ impl Process {
             in_force: Mutex::default(),
             staplers: Staplers::default(),
             renewal: SharedReport::default(),
+            svid: Mutex::new(svid),
             checks: Mutex::default(),
         })
     }
@@ -85,9 +95,10 @@ impl Process {
     pub fn reload(&self) -> bool {
         let file = self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()));
         let Some(file) = file else { return false };
+        let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
         let problems = match config::load(&file) {
             Err(problems) => vec![problems.to_string()],
-            Ok(config) => match self.load(config) {
+            Ok(config) => match self.load(config, svid.as_deref()) {
                 Err(problems) => vec![problems.to_string()],
                 Ok(loaded) => match self.take(loaded) {
                     Ok(()) => return true,
@@ -106,10 +117,37 @@ impl Process {
         false
     }
 
-    fn load(&self, config: config::Config) -> Result<Loaded, config::Problems> {
+    /// Brings what a Workload API handed out into force, with the configuration that is; whether
+    /// it is another than before.
+    ///
+    /// # Errors
+    /// It can't be: what was in force stays.
+    pub fn take_svid(&self, svid: &Arc<HeldSvid>) -> Result<bool, String> {
+        let mut held = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref() == Some(svid) {
+            return Ok(false);
+        }
+        let config = self
+            .with(|in_force| in_force.map(|f| f.loaded.config.clone()))
+            .ok_or("nothing is in force")?;
+        let loaded = self
+            .load(config, Some(svid))
+            .map_err(|problems| problems.to_string())?;
+        self.take(loaded)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())?;
+        *held = Some(Arc::clone(svid));
+        Ok(true)
+    }
+
+    fn load(
+        &self,
+        config: config::Config,
+        svid: Option<&HeldSvid>,
+    ) -> Result<Loaded, config::Problems> {
         self.with(|in_force| {
             load(
                 config,
+                svid,
                 &self.metrics,
                 &self.drain,
                 in_force.map(|f| &f.loaded),

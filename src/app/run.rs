@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     admin,
-    load::load,
+    load::{self, load},
     notify::Notifier,
     reload::Process,
     renew,
@@ -55,7 +55,7 @@ pub struct Bound {
 /// # Errors
 /// Every problem of every file.
 pub fn check(config: Config) -> Result<Vec<String>, Problems> {
-    load(config, &Metrics::new(), &Drain::new(), None).map(|loaded| loaded.warnings)
+    load::check(config)
 }
 
 /// Runs a role until it is told to stop and has drained.
@@ -88,15 +88,22 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     renew::prepare(&config);
     // before anything is read: a change meanwhile is noticed
     let watch = Watch::new(config.files());
-    let loaded = load(config, &metrics, &drain, None).map_err(StartError::Load)?;
+    let svid = tokio::select! {
+        biased;
+        first = Box::pin(renew::spiffe::first(&config)) => first.map_err(StartError::System)?,
+        // nothing is open yet: there is nothing to drain
+        () = second(&mut signals) => return Ok(()),
+    };
+    let loaded = load(config, svid.as_deref(), &metrics, &drain, None).map_err(StartError::Load)?;
     let admin_config = loaded.config.common().admin.clone();
-    let process = Process::new(Arc::clone(&metrics), drain.clone(), inherited);
+    let process = Process::new(Arc::clone(&metrics), drain.clone(), inherited, svid);
     process.start(loaded).map_err(StartError::Bind)?;
     if let Some(config) = admin_config {
         admin::start(&config, &process).map_err(|error| StartError::Bind(vec![error]))?;
     }
     super::exposure::start(&process);
     renew::start(&process);
+    renew::spiffe::start(&process);
     let notifier = Notifier::default();
     notifier.ready(&status(&process));
     follow(&process, &mut signals, &notifier, watch).await;

@@ -44,7 +44,15 @@ struct Finding {
 pub(super) fn run(ask: &Doctor) -> Result<(), Failure> {
     let config = check::read(&ask.file)?;
     let metrics = crate::telemetry::metrics::Metrics::new();
-    let loaded = app::load(config, &metrics, &crate::drain::Drain::new(), None)
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(error.to_string()))?;
+    let svid = runtime
+        .block_on(app::renew::spiffe::first(&config))
+        .map_err(Failure::Failed)?;
+    let drain = crate::drain::Drain::new();
+    let loaded = app::load(config, svid.as_deref(), &metrics, &drain, None)
         .map_err(|problems| Failure::Wrong(problems.to_string()))?;
     if let Some(name) = &ask.backend
         && !loaded.backends.contains_key(name)
@@ -54,10 +62,6 @@ pub(super) fn run(ask: &Doctor) -> Result<(), Failure> {
             ask.file.display()
         )));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Failed(error.to_string()))?;
     let findings = runtime.block_on(examine(&loaded, ask.backend.as_deref()));
     let problems = findings.iter().filter(|finding| !finding.ok).count();
     if ask.json {

@@ -65,7 +65,7 @@ pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
         Config::Acceptor(_) | Config::Authority(_) => None,
     };
     let metrics = crate::telemetry::metrics::Metrics::new();
-    let loaded = app::load(config, &metrics, &crate::drain::Drain::new(), None)
+    let loaded = app::load(config, None, &metrics, &crate::drain::Drain::new(), None)
         .map_err(|problems| Failure::Wrong(problems.to_string()))?;
     for listener in &loaded.listeners {
         let rules = &listener.snapshot.rules;

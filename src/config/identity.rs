@@ -4,17 +4,29 @@
 use std::path::PathBuf;
 
 use super::{
-    Identity, Renewal, RenewalSource, Revocation, Store, TrustBundle, defaults,
+    CertificateFiles, Identity, Renewal, RenewalSource, Revocation, Store, TrustBundle, defaults,
     reader::{Table, Value},
-    values::{certificate_files, duration, judge_endpoint, own_address, secret, some_peer_names},
+    values::{
+        certificate_files, duration, judge_endpoint, key_passphrase, own_address, secret,
+        some_peer_names,
+    },
 };
-use crate::{admit::DeniedList, identity::PeerName};
+use crate::{
+    admit::DeniedList,
+    identity::{PeerName, SpiffeId},
+};
 
 /// `[identity]`, or a backend's own; `name` is what warnings call it.
 pub(super) fn read_identity(table: Table<'_>, name: &str) -> Option<Identity> {
     let renewal = read_renewal(&table, name);
-    let files = certificate_files(&table);
-    let trust = table.get("trust");
+    let source = table.get("source").filter(Value::is_string);
+    // also where something else about it is wrong: it is told of that, not of files
+    let held = source.and_then(|v| v.string()).filter(|v| *v == "spiffe");
+    let files = match &held {
+        None => certificate_files(&table),
+        Some(_) => no_files(&table, renewal.as_ref()),
+    };
+    let trust = table.get("trust").filter(|_| held.is_none());
     if let (Some(renewal), None) = (&renewal, &trust)
         && matches!(renewal.from, RenewalSource::Server { .. })
     {
@@ -34,12 +46,15 @@ pub(super) fn read_identity(table: Table<'_>, name: &str) -> Option<Identity> {
         .iter()
         .filter_map(read_bundle)
         .collect();
-    let revocation = revocation(&table, ["crl", "crl_policy"], Some("crl_scope"));
+    let revocation = match held {
+        None => revocation(&table, ["crl", "crl_policy"], Some("crl_scope")),
+        Some(_) => revocation_of_held(&table),
+    };
     let denied = table
         .get("denied")
         .map(|v| read_denied(&v))
         .unwrap_or_default();
-    if no_trust && no_bundle && pinned.as_ref().is_none_or(Value::is_empty_list) {
+    if held.is_none() && no_trust && no_bundle && pinned.as_ref().is_none_or(Value::is_empty_list) {
         table.add(
             format!("[{name}] trusts nobody: `trust`, `pinned` and `trust_bundle` are absent"),
             "name the roots that the other side chains to: trust = \"trust.pem\"",
@@ -73,6 +88,7 @@ enum Source {
     Files,
     Renew,
     Pki,
+    Spiffe,
 }
 
 /// `source` and its companions. `None`: files that somebody else replaces.
@@ -82,10 +98,11 @@ fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
         ("files", Source::Files),
         ("renew", Source::Renew),
         ("pki", Source::Pki),
+        ("spiffe", Source::Spiffe),
     ];
     let chosen = match &source {
         None => Source::Files,
-        Some(value) => value.word(&words, &["acme", "spiffe"])?,
+        Some(value) => value.word(&words, &["acme"])?,
     };
     if let (Some(value), true) = (
         source.filter(|_| !matches!(chosen, Source::Files)),
@@ -101,14 +118,18 @@ fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
     let passphrase = table.get("ca_passphrase");
     let refresh = table.get("refresh");
     let bind = table.get("bind");
+    let socket = table.get("socket");
+    let id = table.get("id");
     let unused: &[_] = match chosen {
-        Source::Files => &[&url, &bind, &dir, &passphrase, &refresh],
-        Source::Renew => &[&dir, &passphrase],
-        Source::Pki => &[&url, &bind],
+        Source::Files => &[&url, &bind, &dir, &passphrase, &refresh, &socket, &id],
+        Source::Renew => &[&dir, &passphrase, &socket, &id],
+        Source::Pki => &[&url, &bind, &socket, &id],
+        Source::Spiffe => &[&url, &bind, &dir, &passphrase, &refresh],
     };
     for value in unused.iter().copied().flatten() {
         let wanted = match value.key {
             "url" | "bind" | "refresh" => "renew",
+            "socket" | "id" => "spiffe",
             _ => "pki",
         };
         value.bad(
@@ -138,6 +159,7 @@ fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
             };
             RenewalSource::Store(read_store(&dir, passphrase.as_ref())?)
         }
+        Source::Spiffe => read_workload(table, name, socket.as_ref(), id.as_ref())?,
     };
     Some(Renewal {
         from,
@@ -145,6 +167,102 @@ fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
             .and_then(|value| duration(&value))
             .unwrap_or(defaults::REFRESH),
     })
+}
+
+/// Where a Workload API is, and which of its identities is ours.
+fn read_workload(
+    table: &Table<'_>,
+    name: &str,
+    socket: Option<&Value<'_>>,
+    id: Option<&Value<'_>>,
+) -> Option<RenewalSource> {
+    let Some(socket) = socket else {
+        table.add(
+            format!("[{name}] with source = \"spiffe\" needs `socket`"),
+            "the agent's Workload API: socket = \"unix:/run/spire/agent.sock\"",
+        );
+        return None;
+    };
+    let socket = socket.judged("\"unix:/PATH\"", workload_socket);
+    let id = match id {
+        None => None,
+        Some(id) => Some(id.judged("a SPIFFE ID", |text| {
+            SpiffeId::parse(text).map_err(|error| error.to_string())
+        })?),
+    };
+    Some(RenewalSource::Workload {
+        socket: socket?,
+        id,
+    })
+}
+
+/// As in `SPIFFE_ENDPOINT_SOCKET`: `unix:/path` or `unix:///path`, without host, user, query or
+/// fragment (SPIFFE Workload Endpoint section 4).
+fn workload_socket(text: &str) -> Result<PathBuf, String> {
+    let expected = "expected an absolute path, such as \"unix:/run/spire/agent.sock\"";
+    let rest = text.strip_prefix("unix:").ok_or(expected)?;
+    let path = match rest.strip_prefix("//") {
+        // what follows the two slashes would be a host
+        Some(path) => path,
+        None => rest,
+    };
+    let whole = path.starts_with('/')
+        && !path.starts_with("//")
+        && !path.contains(['?', '#'])
+        && !path.chars().any(char::is_control);
+    // of `sockaddr_un`
+    if !whole || path.len() > 107 {
+        return Err(expected.to_owned());
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// Nothing of an identity that is held in memory alone stands in files of ours.
+fn no_files(table: &Table<'_>, renewal: Option<&Renewal>) -> Option<CertificateFiles> {
+    let passphrase = key_passphrase(table).is_some();
+    let keys = [
+        table.get("certificate"),
+        table.get("key"),
+        table.get("key_passphrase").filter(|_| passphrase),
+        table.get("trust"),
+        table.get("crl"),
+    ];
+    for value in keys.into_iter().flatten() {
+        value.bad(
+            format!("`{}` does nothing with source = \"spiffe\"", value.key),
+            "remove it: it comes from the Workload API",
+        );
+    }
+    let RenewalSource::Workload { socket, .. } = &renewal?.from else {
+        return None;
+    };
+    Some(CertificateFiles {
+        certificate: socket.clone(),
+        key: socket.clone(),
+        key_passphrase: None,
+    })
+}
+
+/// How the CRLs of a Workload API are used; `None`: as they come.
+fn revocation_of_held(table: &Table<'_>) -> Option<Revocation> {
+    let policy = table.get("crl_policy");
+    let scope = table.get("crl_scope");
+    if policy.is_none() && scope.is_none() {
+        return None;
+    }
+    let (tolerate_expired, leaf_only) = crl_words(policy.as_ref(), scope.as_ref());
+    Some(Revocation {
+        files: Vec::new(),
+        tolerate_expired,
+        leaf_only,
+    })
+}
+
+/// What `crl_policy` and `crl_scope` say, the strict way where they say nothing.
+fn crl_words(policy: Option<&Value<'_>>, scope: Option<&Value<'_>>) -> (bool, bool) {
+    let tolerate = policy.and_then(|v| v.word(&[("require", false), ("tolerate", true)], &[]));
+    let leaf_only = scope.and_then(|v| v.word(&[("chain", false), ("leaf", true)], &[]));
+    (tolerate.unwrap_or(false), leaf_only.unwrap_or(false))
 }
 
 /// Where `pki serve` is.
@@ -251,12 +369,7 @@ pub(super) fn revocation(
     let files = table.get(crl);
     let policy = table.get(policy);
     let scope = scope.and_then(|scope| table.get(scope));
-    let tolerate = policy
-        .as_ref()
-        .and_then(|v| v.word(&[("require", false), ("tolerate", true)], &[]));
-    let leaf_only = scope
-        .as_ref()
-        .and_then(|v| v.word(&[("chain", false), ("leaf", true)], &[]));
+    let (tolerate_expired, leaf_only) = crl_words(policy.as_ref(), scope.as_ref());
     let Some(files) = files else {
         for lonely in [policy, scope].into_iter().flatten() {
             // who writes "require" believes that something is required
@@ -275,7 +388,37 @@ pub(super) fn revocation(
     }
     Some(Revocation {
         files: paths(&files),
-        tolerate_expired: tolerate.unwrap_or(false),
-        leaf_only: leaf_only.unwrap_or(false),
+        tolerate_expired,
+        leaf_only,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_an_absolute_path() {
+        for good in ["unix:/run/agent.sock", "unix:///run/agent.sock"] {
+            let path = workload_socket(good).unwrap();
+            assert_eq!(path, Path::new("/run/agent.sock"), "{good}");
+        }
+        for bad in [
+            "",
+            "/run/agent.sock",
+            "unix:",
+            "unix:agent.sock",
+            "unix://host/agent.sock",
+            "unix:////agent.sock",
+            "unix:/a?b",
+            "unix:/a#b",
+            "unix:/a\nb",
+            "tcp://127.0.0.1:8081",
+            &format!("unix:/{}", "a".repeat(107)),
+        ] {
+            assert!(workload_socket(bad).is_err(), "{bad}");
+        }
+    }
 }

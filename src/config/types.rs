@@ -2,14 +2,18 @@
 //! paths are already joined to the folder of the file they stand in.
 
 use std::{
-    collections::BTreeMap, net::IpAddr, net::SocketAddr, ops::Range, path::PathBuf, sync::Arc,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use super::{Requirement, Source};
 use crate::{
     admit::DeniedList,
-    identity::{DnsName, DnsPattern, PeerNames},
+    identity::{DnsName, DnsPattern, PeerNames, SpiffeId},
     wire::{
         path::PathPrefix,
         signature::{Algorithm, Component},
@@ -115,6 +119,14 @@ pub enum RenewalSource {
     },
     /// `source = "pki"`: a store on this host.
     Store(Store),
+    /// `source = "spiffe"`: a SPIFFE Workload API hands out certificate, key, trust and CRLs, which
+    /// are in no file.
+    Workload {
+        /// Its Unix socket.
+        socket: PathBuf,
+        /// `id`: which of our identities; `None`: the first.
+        id: Option<SpiffeId>,
+    },
 }
 
 /// Tables that both roles have.
@@ -143,9 +155,9 @@ pub struct Common {
 /// `[identity]`, or a backend's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Chain, leaf first.
+    /// Chain, leaf first; of a Workload API, its socket.
     pub certificate: PathBuf,
-    /// Private key.
+    /// Private key; of a Workload API, its socket.
     pub key: PathBuf,
     /// Passphrase of an encrypted key.
     pub key_passphrase: Option<SecretRef>,
@@ -173,6 +185,16 @@ impl Identity {
             None => "files",
             Some(RenewalSource::Server { .. }) => "renew",
             Some(RenewalSource::Store(_)) => "pki",
+            Some(RenewalSource::Workload { .. }) => "spiffe",
+        }
+    }
+
+    /// Where a Workload API hands this identity out, and which of those that it has.
+    #[must_use]
+    pub fn workload(&self) -> Option<(&Path, Option<&SpiffeId>)> {
+        match self.renewal.as_ref().map(|renewal| &renewal.from) {
+            Some(RenewalSource::Workload { socket, id }) => Some((socket, id.as_ref())),
+            Some(RenewalSource::Server { .. } | RenewalSource::Store(_)) | None => None,
         }
     }
 }

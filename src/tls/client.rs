@@ -161,6 +161,7 @@ impl ClientTls {
                 bundles: &[],
                 pinned: &[],
                 revocation: None,
+                svid: None,
             },
             &provider,
             None,

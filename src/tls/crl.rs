@@ -147,7 +147,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<Crl>, MaterialError> {
     ders.iter().map(|der| parse(file, der)).collect()
 }
 
-fn parse(file: &Path, der: &[u8]) -> Result<Crl, MaterialError> {
+pub(super) fn parse(file: &Path, der: &[u8]) -> Result<Crl, MaterialError> {
     let unusable = |problem: String| {
         MaterialError::file(
             file,

@@ -7,9 +7,10 @@ use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 
 use super::{
     error::MaterialError,
-    material::{Own, load_own, load_pin, load_roots},
+    material::{Own, check_own, check_roots, load_own, load_pin, load_roots},
     provider::provider,
     revocation::CrlSet,
+    svid::HeldSvid,
     verify::{Usage, Verification},
 };
 use crate::{
@@ -99,16 +100,91 @@ impl Generation {
                 bundles: &identity.bundles,
                 pinned: &identity.pinned,
                 revocation: identity.revocation.as_ref(),
+                svid: None,
             },
             &provider,
             previous.and_then(|p| p.verification.crls()),
         );
         let (own, verification) = both(own, verification)?;
+        Ok(Self::of(own, verification, role, provider))
+    }
+
+    /// The same with what a SPIFFE Workload API handed out in place of certificate, key, trust and
+    /// CRLs.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load_svid(
+        svid: &HeldSvid,
+        identity: &Identity,
+        options: &TlsOptions,
+        role: LinkRole,
+        previous: Option<&Self>,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let provider = provider(options);
+        let from = svid.socket.as_path();
+        let mut own = check_own(
+            (from, Ok(svid.chain.clone())),
+            (from, Ok(svid.key())),
+            role.own_usage(),
+            &provider,
+            now,
+        );
+        if let Ok(own_leaf) = own.as_ref().map(|own| &own.leaf)
+            && own_leaf.spiffe != [svid.id.clone()]
+        {
+            own = Err(vec![MaterialError::certificate(
+                from,
+                own_leaf,
+                format!("it does not carry {}, which it was handed out for", svid.id),
+                "restart the agent, and look at its log",
+            )]);
+        }
+        let verification = load_verification(
+            &Trust {
+                roots: None,
+                bundles: &identity.bundles,
+                pinned: &identity.pinned,
+                revocation: identity.revocation.as_ref(),
+                svid: Some(svid),
+            },
+            &provider,
+            previous.and_then(|p| p.verification.crls()),
+        );
+        let (own, verification) = both(own, verification)?;
+        Ok(Self::of(own, verification, role, provider))
+    }
+
+    /// Checks the files of an identity whose own certificate and roots are in none.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn check_files(
+        identity: &Identity,
+        options: &TlsOptions,
+    ) -> Result<(), Vec<MaterialError>> {
+        let trust = Trust {
+            roots: None,
+            bundles: &identity.bundles,
+            pinned: &identity.pinned,
+            revocation: None,
+            svid: None,
+        };
+        load_verification(&trust, &provider(options), None).map(drop)
+    }
+
+    fn of(
+        own: Own,
+        verification: Verification,
+        role: LinkRole,
+        provider: Arc<CryptoProvider>,
+    ) -> Arc<Self> {
         let verification = match role {
             LinkRole::Gateway | LinkRole::Acceptor => verification,
             LinkRole::Authority => verification.with_either_usage(),
         };
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             id: hash([&own], Some(&verification)),
             own_domain: own.leaf.spiffe.first().map(|id| id.domain().clone()),
             certified: own.certified,
@@ -117,7 +193,7 @@ impl Generation {
             verification: Arc::new(verification),
             role,
             provider,
-        }))
+        })
     }
 
     /// The provider that this generation was loaded for.
@@ -224,6 +300,7 @@ impl EdgeMaterial {
                         bundles: &[],
                         pinned: &auth.pinned,
                         revocation: auth.revocation.as_ref(),
+                        svid: None,
                     },
                     &provider,
                     before,
@@ -270,6 +347,7 @@ impl Verification {
             bundles: &[],
             pinned: &[],
             revocation: Some(revocation),
+            svid: None,
         };
         // only its signature algorithms matter here, and those are not configured
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -283,6 +361,8 @@ pub(super) struct Trust<'a> {
     pub(super) bundles: &'a [TrustBundle],
     pub(super) pinned: &'a [std::path::PathBuf],
     pub(super) revocation: Option<&'a Revocation>,
+    /// What is in no file.
+    pub(super) svid: Option<&'a HeldSvid>,
 }
 
 pub(super) fn load_verification(
@@ -311,14 +391,23 @@ pub(super) fn load_verification(
             Err(more) => errors.extend(more),
         }
     }
-    let crls = trust
-        .revocation
-        .map(|revocation| CrlSet::load(revocation, previous))
-        .transpose()
-        .unwrap_or_else(|more| {
-            errors.extend(more);
-            None
+    if let Some(svid) = trust.svid {
+        let own = check_roots(&svid.socket, svid.roots.clone(), None);
+        let others = svid.federated.iter().filter_map(|(domain, roots)| {
+            let names = HeldSvid::names_of(domain)?;
+            Some(check_roots(&svid.socket, roots.clone(), Some(&names)))
         });
+        for found in std::iter::once(own).chain(others) {
+            match found {
+                Ok(found) => roots.extend(found),
+                Err(more) => errors.extend(more),
+            }
+        }
+    }
+    let crls = load_crls(trust, previous).unwrap_or_else(|more| {
+        errors.extend(more);
+        None
+    });
     for (root, _) in &roots {
         let pinned = pins
             .iter()
@@ -340,7 +429,10 @@ pub(super) fn load_verification(
     let unsigned: Vec<_> = verification
         .roots_without_own_crl()
         .filter_map(|root| {
-            let file = trust.revocation?.files.first()?;
+            let file = match trust.svid {
+                Some(svid) => &svid.socket,
+                None => trust.revocation?.files.first()?,
+            };
             Some(MaterialError::certificate(
                 file,
                 &root.facts,
@@ -354,6 +446,30 @@ pub(super) fn load_verification(
     } else {
         Err(unsigned)
     }
+}
+
+/// The CRLs of files, or those that came with an SVID: they are used if there are any, and needed
+/// where the configuration says how.
+fn load_crls(
+    trust: &Trust<'_>,
+    previous: Option<&CrlSet>,
+) -> Result<Option<CrlSet>, Vec<MaterialError>> {
+    let Some(svid) = trust.svid else {
+        return trust
+            .revocation
+            .map(|revocation| CrlSet::load(revocation, previous))
+            .transpose();
+    };
+    let usual = Revocation {
+        files: Vec::new(),
+        tolerate_expired: false,
+        leaf_only: false,
+    };
+    let revocation = match trust.revocation {
+        None if svid.crls.is_empty() => return Ok(None),
+        configured => configured.unwrap_or(&usual),
+    };
+    CrlSet::of(&svid.crls, &svid.socket, revocation, previous).map(Some)
 }
 
 /// Both results, or the errors of both.

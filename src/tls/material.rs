@@ -5,7 +5,9 @@ use std::{fs::File, io::Read, path::Path, sync::Arc};
 
 use rustls::{
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, TrustAnchor, pem::PemObject,
+    },
     sign::CertifiedKey,
 };
 use webpki::EndEntityCert;
@@ -114,17 +116,27 @@ pub(super) fn load_own(
     provider: &CryptoProvider,
     now: UnixSeconds,
 ) -> Result<Own, Vec<MaterialError>> {
+    let chain = load_chain(certificate);
+    let key_der = load_key(key, passphrase);
+    check_own((certificate, chain), (key, key_der), usage, provider, now)
+}
+
+/// The same of what has been read, each with where it came from.
+pub(super) fn check_own(
+    (certificate, chain): (&Path, Result<Vec<CertificateDer<'static>>, MaterialError>),
+    (key, key_der): (&Path, Result<PrivateKeyDer<'static>, MaterialError>),
+    usage: Usage,
+    provider: &CryptoProvider,
+    now: UnixSeconds,
+) -> Result<Own, Vec<MaterialError>> {
     let mut errors = Vec::new();
-    let chain = load_chain(certificate)
-        .map_err(|e| errors.push(e))
-        .ok()
-        .and_then(|chain| {
-            facts_of(certificate, &chain)
-                .map_err(|more| errors.extend(more))
-                .ok()
-                .map(|facts| (chain, facts))
-        });
-    let key_der = load_key(key, passphrase).map_err(|e| errors.push(e)).ok();
+    let chain = chain.map_err(|e| errors.push(e)).ok().and_then(|chain| {
+        facts_of(certificate, &chain)
+            .map_err(|more| errors.extend(more))
+            .ok()
+            .map(|facts| (chain, facts))
+    });
+    let key_der = key_der.map_err(|e| errors.push(e)).ok();
     if let Some((chain, facts)) = &chain {
         errors.extend(check_own_chain(
             certificate,
@@ -318,6 +330,15 @@ pub(super) fn load_roots(
     bundle: Option<&PeerNames>,
 ) -> Result<Vec<(Root, TrustAnchor<'static>)>, Vec<MaterialError>> {
     let certificates = load_chain(path).map_err(|e| vec![e])?;
+    check_roots(path, certificates, bundle)
+}
+
+/// The same of what has been read, and where it came from.
+pub(super) fn check_roots(
+    path: &Path,
+    certificates: Vec<CertificateDer<'static>>,
+    bundle: Option<&PeerNames>,
+) -> Result<Vec<(Root, TrustAnchor<'static>)>, Vec<MaterialError>> {
     let facts = facts_of(path, &certificates)?;
     let mut roots = Vec::new();
     let mut errors = Vec::new();

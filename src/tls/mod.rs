@@ -18,6 +18,7 @@ pub mod revocation;
 pub mod server;
 mod signed;
 pub mod staple;
+pub mod svid;
 pub mod verify;
 
 pub use client::{ClientTls, NameCheck};
@@ -27,6 +28,7 @@ pub use generation::{EdgeMaterial, Generation, LinkRole};
 pub use handshake::{Accepted, Connected, Judge, SessionFacts, accept, connect};
 pub use server::{ServerTls, ShownNames};
 pub use staple::{Staple, Staples};
+pub use svid::HeldSvid;
 pub use verify::{Usage, Verification};
 
 #[cfg(test)]

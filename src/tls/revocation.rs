@@ -11,7 +11,7 @@ use rustls::{crypto::CryptoProvider, pki_types::SubjectPublicKeyInfoDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    crl::{Crl, keep_newest, read},
+    crl::{Crl, keep_newest, parse, read},
     error::{MaterialError, when},
 };
 use crate::{
@@ -68,10 +68,35 @@ impl CrlSet {
         revocation: &Revocation,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
+        let found = revocation.files.iter().map(|file| read(file));
+        Self::newest(found, revocation, previous)
+    }
+
+    /// The same with lists in DER that are in no file.
+    ///
+    /// # Errors
+    /// As [`CrlSet::load`].
+    pub(super) fn of(
+        lists: &[Vec<u8>],
+        from: &std::path::Path,
+        revocation: &Revocation,
+        previous: Option<&Self>,
+    ) -> Result<Self, Vec<MaterialError>> {
+        let found = lists
+            .iter()
+            .map(|der| parse(from, der).map(|crl| vec![crl]));
+        Self::newest(found, revocation, previous)
+    }
+
+    fn newest(
+        found: impl Iterator<Item = Result<Vec<Crl>, MaterialError>>,
+        revocation: &Revocation,
+        previous: Option<&Self>,
+    ) -> Result<Self, Vec<MaterialError>> {
         let mut errors = Vec::new();
         let mut crls: Vec<Crl> = Vec::new();
-        for file in &revocation.files {
-            match read(file) {
+        for found in found {
+            match found {
                 Ok(found) => found
                     .into_iter()
                     .for_each(|crl| keep_newest(&mut crls, crl)),

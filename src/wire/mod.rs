@@ -15,6 +15,7 @@ pub mod path;
 pub mod proxy;
 pub mod signature;
 pub mod starttls;
+pub mod svid;
 pub mod trace;
 
 pub use link::{ALPN as LINK_ALPN, ConnectionId};

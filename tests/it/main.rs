@@ -29,6 +29,7 @@ mod reference;
 mod reload;
 mod reuse;
 mod revocation;
+mod spiffe;
 mod stolen_gateway;
 mod tcp;
 mod units;

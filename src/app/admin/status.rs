@@ -103,20 +103,22 @@ fn checks(process: &Process) -> Vec<Check> {
         }
     });
     let renewal = process.renewal.get();
-    if let Some(due) = renewal.due {
-        let failures: Vec<&str> = [&renewal.failure, &renewal.refresh_failure]
-            .into_iter()
-            .map(String::as_str)
-            .filter(|failure| !failure.is_empty())
-            .collect();
+    let failures: Vec<&str> = [&renewal.failure, &renewal.refresh_failure]
+        .into_iter()
+        .map(String::as_str)
+        .filter(|failure| !failure.is_empty())
+        .collect();
+    let workload =
+        process.with(|f| f.is_some_and(|f| f.loaded.config.common().identity.workload().is_some()));
+    if renewal.due.is_some() || workload {
         list.push(Check {
             name: "renewal".to_owned(),
             ok: failures.is_empty(),
             warning: true,
-            detail: if failures.is_empty() {
-                format!("due {} ({due})", due.relative_to(now))
-            } else {
-                failures.join("; ")
+            detail: match renewal.due {
+                _ if !failures.is_empty() => failures.join("; "),
+                Some(due) => format!("due {} ({due})", due.relative_to(now)),
+                None => "the Workload API decides when".to_owned(),
             },
         });
     }

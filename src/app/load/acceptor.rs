@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Loaded, LoadedListener, identity, problems::Problems, tls_name, whole};
+use super::{Given, Loaded, LoadedListener, identity, problems::Problems, tls_name, whole};
 use crate::{
     acceptor::{BackendDial, HttpAcceptor, Requirements, TcpAcceptor},
     admit::{OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
@@ -16,12 +16,19 @@ use crate::{
 /// An acceptor's listeners.
 pub(super) fn parts(
     config: AcceptorConfig,
+    given: Given<'_>,
     metrics: &Arc<Metrics>,
     drain: &Drain,
     previous: Option<&Loaded>,
     problems: &mut Problems,
 ) -> Option<Loaded> {
-    let identity = identity(&config.common, LinkRole::Acceptor, previous, problems);
+    let identity = identity(
+        &config.common,
+        LinkRole::Acceptor,
+        given,
+        previous,
+        problems,
+    );
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         let name = Arc::clone(&listener.name);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Loaded, LoadedListener, identity, problems::Problems, whole};
+use super::{Given, Loaded, LoadedListener, identity, problems::Problems, whole};
 use crate::{
     admit::{OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
     config::{self, AuthorityConfig, AuthorityListener, Common, Config, Store},
@@ -15,11 +15,18 @@ use crate::{
 /// The listeners of `pki serve`.
 pub(super) fn parts(
     config: AuthorityConfig,
+    given: Given<'_>,
     metrics: &Arc<Metrics>,
     previous: Option<&Loaded>,
     problems: &mut Problems,
 ) -> Option<Loaded> {
-    let identity = identity(&config.common, LinkRole::Authority, previous, problems);
+    let identity = identity(
+        &config.common,
+        LinkRole::Authority,
+        given,
+        previous,
+        problems,
+    );
     let authority = open(&config.store, problems);
     let mut listeners = Vec::new();
     for listener in &config.listeners {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use rustls_pki_types::ServerName as TlsName;
 
-use super::{Loaded, LoadedListener, identity, problems::Problems, tls_name, whole};
+use super::{Given, Loaded, LoadedListener, identity, problems::Problems, tls_name, whole};
 use crate::{
     admit::{DeniedList, OwnRole, PeerRule, PeerRules, SourceRules},
     clock,
@@ -25,12 +25,13 @@ use crate::{
 /// A gateway's listeners and backends.
 pub(super) fn parts(
     config: GatewayConfig,
+    given: Given<'_>,
     metrics: &Arc<Metrics>,
     drain: &Drain,
     previous: Option<&Loaded>,
     problems: &mut Problems,
 ) -> Option<Loaded> {
-    let identity = identity(&config.common, LinkRole::Gateway, previous, problems);
+    let identity = identity(&config.common, LinkRole::Gateway, given, previous, problems);
     let mut backends = HashMap::new();
     for (name, backend) in &config.backends {
         if let Some(runtime) = backend_runtime(
@@ -176,6 +177,8 @@ fn backend_runtime(
     metrics: &Arc<Metrics>,
     problems: &mut Problems,
 ) -> Option<Arc<BackendRuntime>> {
+    // before anything can end this: they are checked in any case
+    let credentials = credentials(backend, previous, problems);
     let generation = match &backend.identity {
         None => Arc::clone(identity?),
         Some(own) => problems.keep_all(Generation::load(
@@ -241,12 +244,11 @@ fn backend_runtime(
             proxy_protocol: backend.proxy_protocol,
         });
     }
-    let credentials = credentials(backend, previous, problems)?;
     Some(BackendRuntime::new(
         Arc::clone(backend),
         diallers,
         generation,
-        credentials,
+        credentials?,
         metrics.backend(&backend.name),
     ))
 }

@@ -20,9 +20,12 @@ use crate::{
     },
     drain::Drain,
     gateway::BackendRuntime,
+    identity::SpiffeId,
     serve::Snapshot,
     telemetry::metrics::Metrics,
-    tls::{Crl, EdgeMaterial, Generation, LinkRole, ServerTls, Staples, revocation::CrlSet},
+    tls::{
+        Crl, EdgeMaterial, Generation, HeldSvid, LinkRole, ServerTls, Staples, revocation::CrlSet,
+    },
 };
 
 /// A configuration whose every file is loaded.
@@ -80,37 +83,81 @@ impl Loaded {
     }
 }
 
+/// What a Workload API has handed out for `source = "spiffe"`.
+#[derive(Clone, Copy)]
+pub enum Given<'a> {
+    /// This, or nothing so far.
+    Svid(Option<&'a HeldSvid>),
+    /// It is not asked: everything else is checked.
+    Unasked,
+}
+
 /// Loads what `config` names. `previous` is what is in force: its CRL numbers never go back.
 ///
 /// # Errors
 /// Every problem of every file.
 pub fn load(
     config: Config,
+    given: Option<&HeldSvid>,
     metrics: &Arc<Metrics>,
     drain: &Drain,
     previous: Option<&Loaded>,
 ) -> Result<Loaded, config::Problems> {
-    let mut problems = Problems::default();
     let source = Arc::clone(&config.common().source);
+    match parts(config, Given::Svid(given), metrics, drain, previous) {
+        (Some(loaded), problems) if problems.is_empty() => Ok(loaded),
+        (_, problems) => Err(problems.placed(source)),
+    }
+}
+
+/// Checks everything that a load checks, without the Workload API of an identity that has one;
+/// what the operator has to know.
+///
+/// # Errors
+/// Every problem of every file.
+pub fn check(config: Config) -> Result<Vec<String>, config::Problems> {
+    let common = config.common();
+    let source = Arc::clone(&common.source);
+    let workload = common.identity.workload().map(|(socket, _)| {
+        let mut said = common.warnings.clone();
+        said.push(format!(
+            "the identity comes from {}: it is judged when the process starts",
+            socket.display()
+        ));
+        said
+    });
+    let (loaded, problems) = parts(config, Given::Unasked, &Metrics::new(), &Drain::new(), None);
+    match (loaded, workload) {
+        (Some(loaded), _) if problems.is_empty() => Ok(loaded.warnings),
+        (None, Some(said)) if problems.is_empty() => Ok(said),
+        _ => Err(problems.placed(source)),
+    }
+}
+
+fn parts(
+    config: Config,
+    given: Given<'_>,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+    previous: Option<&Loaded>,
+) -> (Option<Loaded>, Problems) {
+    let mut problems = Problems::default();
     let loaded = match config {
         Config::Gateway(gateway) => {
-            gateway::parts(gateway, metrics, drain, previous, &mut problems)
+            gateway::parts(gateway, given, metrics, drain, previous, &mut problems)
         }
         Config::Acceptor(acceptor) => {
-            acceptor::parts(acceptor, metrics, drain, previous, &mut problems)
+            acceptor::parts(acceptor, given, metrics, drain, previous, &mut problems)
         }
         Config::Authority(authority) => {
-            authority::parts(authority, metrics, previous, &mut problems)
+            authority::parts(authority, given, metrics, previous, &mut problems)
         }
     };
     if let Some(loaded) = &loaded {
         let numbers = CrlNumbers::of(loaded.common());
         problems.keep_all(numbers.judge(loaded.crls()));
     }
-    match loaded {
-        Some(loaded) if problems.is_empty() => Ok(loaded),
-        _ => Err(problems.placed(source)),
-    }
+    (loaded, problems)
 }
 
 fn admin(common: &Common, problems: &mut Problems) -> Option<Arc<AdminAccess>> {
@@ -145,10 +192,36 @@ fn admin_tls(
 fn identity(
     common: &Common,
     role: LinkRole,
+    given: Given<'_>,
     previous: Option<&Loaded>,
     problems: &mut Problems,
 ) -> Option<Arc<Generation>> {
     let before = previous.map(|loaded| loaded.identity.as_ref());
+    if let Some((socket, id)) = common.identity.workload() {
+        let svid = match given {
+            Given::Svid(svid) => svid,
+            Given::Unasked => {
+                problems.keep_all(Generation::check_files(&common.identity, &common.tls));
+                return None;
+            }
+        };
+        let ours = |svid: &&HeldSvid| svid.socket == socket && id.is_none_or(|id| *id == svid.id);
+        let Some(svid) = svid.filter(ours) else {
+            problems.add(format!(
+                "no X509-SVID of {} is held: another `source`, `socket` or `id` takes a restart",
+                socket.display()
+            ));
+            return None;
+        };
+        return problems.keep_all(Generation::load_svid(
+            svid,
+            &common.identity,
+            &common.tls,
+            role,
+            before,
+            clock::now(),
+        ));
+    }
     problems.keep_all(Generation::load(
         &common.identity,
         &common.tls,
@@ -171,7 +244,11 @@ fn whole(
     let identity = identity?;
     warnings.extend(config.common().warnings.iter().cloned());
     warnings.extend(custody(&config, &listeners));
-    warnings.extend(crate::tls::check::warnings(&identity, clock::now()));
+    let short = config.common().identity.workload().is_some();
+    warnings.extend(match short {
+        true => workload_warnings(&config, &identity),
+        false => crate::tls::check::warnings(&identity, clock::now()),
+    });
     Some(Loaded {
         config,
         identity,
@@ -181,6 +258,34 @@ fn whole(
         admin,
         warnings,
     })
+}
+
+/// The same for what a Workload API handed out: that it ends soon is as it should be.
+fn workload_warnings(config: &Config, identity: &Generation) -> Vec<String> {
+    let mut said = Vec::new();
+    match identity.verification.crls() {
+        Some(_) => said.extend(crate::tls::check::trust_warnings(
+            &identity.verification,
+            clock::now(),
+        )),
+        None => said.push(
+            "the Workload API hands out no CRL: revoked certificates of the other side are not refused until they end or their root goes"
+                .to_owned(),
+        ),
+    }
+    let role = identity.leaf.spiffe.first().and_then(SpiffeId::role);
+    let expected = match config {
+        Config::Gateway(_) => "gateway",
+        Config::Acceptor(_) => "acceptor",
+        Config::Authority(_) => return said,
+    };
+    if role != Some(expected) {
+        said.push(format!(
+            "our SPIFFE ID {} does not begin with /{expected}/: our own ends of its trust domain refuse it",
+            identity.leaf.display_name()
+        ));
+    }
+    said
 }
 
 /// A CA's key on a host that strangers can connect to.

@@ -106,6 +106,10 @@ impl Problems {
             .ok()
     }
 
+    pub(super) fn add(&mut self, message: String) {
+        self.0.push(Fault::whole(message));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

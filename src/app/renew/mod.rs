@@ -5,6 +5,7 @@
 mod fetch;
 mod files;
 mod schedule;
+pub mod spiffe;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -88,8 +89,14 @@ pub fn prepare(config: &Config) {
     let Some(renewal) = &own.identity.renewal else {
         return;
     };
+    let store = match &renewal.from {
+        // nothing of it is on disk
+        RenewalSource::Workload { .. } => return,
+        RenewalSource::Server { .. } => None,
+        RenewalSource::Store(store) => Some(store),
+    };
     files::recover(&own);
-    let RenewalSource::Store(store) = &renewal.from else {
+    let Some(store) = store else {
         return;
     };
     let leaf = crate::tls::material::load_chain(&own.identity.certificate)
@@ -164,14 +171,17 @@ impl Keeper {
                 Config::Gateway(_) | Config::Acceptor(_) => None,
             };
             let own = own(&loaded.config);
-            let view = own.identity.renewal.clone().map(|renewal| View {
+            // a Workload API has its own follower
+            let keeps = own.identity.workload().is_none();
+            let renewal = own.identity.renewal.clone().filter(|_| keeps);
+            let view = renewal.map(|renewal| View {
                 own,
                 renewal,
                 generation: Arc::clone(&loaded.identity),
             });
-            Some((store, view))
+            Some((store, view, keeps))
         });
-        let Some((store, view)) = seen else {
+        let Some((store, view, keeps)) = seen else {
             return TICK;
         };
         if let Some(store) = store {
@@ -185,7 +195,9 @@ impl Keeper {
             keep_crls(store, warn).await;
         }
         let Some(view) = view else {
-            process.renewal.set(|report| *report = Report::default());
+            if keeps {
+                process.renewal.set(|report| *report = Report::default());
+            }
             return TICK;
         };
         self.follow(&view);
@@ -336,6 +348,7 @@ impl Source {
     async fn open(view: &View) -> Result<Self, String> {
         match &view.renewal.from {
             RenewalSource::Store(store) => Ok(Self::Store(store.clone())),
+            RenewalSource::Workload { .. } => Err("it follows a Workload API".to_owned()),
             RenewalSource::Server {
                 address,
                 server_name,
