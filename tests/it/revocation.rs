@@ -182,9 +182,13 @@ fn an_acceptor_ends_every_link_that_a_change_shuts_out(#[case] change: Change, #
     }
     let took = begun.elapsed();
     assert!(took < PROMISED, "{change:?} took {took:?}");
-    // the two tunnels, the switched one, and the link that was kept for the next request
+    // the two tunnels, the switched one, and the link that was kept for the next request; where
+    // its gateway reads the same list, that may have let go of the idle one first
+    let lines = if change == Crl { 3..=4 } else { 4..=4 };
     until("every link's line", || {
-        (ended(&acceptor, "", "/edge-1") == 4).then_some(())
+        lines
+            .contains(&ended(&acceptor, "", "/edge-1"))
+            .then_some(())
     });
     let line = acceptor.refusal("rules_changed");
     assert_eq!(line["decision"], "ended");
