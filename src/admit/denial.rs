@@ -102,7 +102,7 @@ denials! {
     BodyTooLarge, "body_too_large", 413, Peer, Info, "the request body is larger than limits.body_bytes", "see limits.body_bytes";
     MethodNotAllowed, "method_not_allowed", 405, Peer, Info, "this method is not forwarded here", "TRACE never is; CONNECT where a route has it in methods";
     UpstreamUnreachable, "upstream_unreachable", 502, Upstream, Error, "no acceptor could be reached", "run portcullis doctor at the gateway";
-    UpstreamTimeout, "upstream_timeout", 504, Upstream, Error, "the next hop did not answer in time", "see connect_timeout and limits.response_timeout";
+    UpstreamTimeout, "upstream_timeout", 504, Upstream, Error, "the next hop did not answer in time", "see connect_timeout, limits.response_timeout and limits.write_timeout";
     UpstreamRefused, "upstream_refused", 502, Upstream, Error, "the acceptor refused this gateway", "the acceptor's log has the reason; the detail has its alert";
     UpstreamUntrusted, "upstream_untrusted", 502, Upstream, Error, "the acceptor's certificate was not accepted", "the detail has the reason; see trust, crl, server_name and acceptor_ids";
     UpstreamBroken, "upstream_broken", 502, Upstream, Warn, "the next hop broke the connection", "look at the backend";

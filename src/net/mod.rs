@@ -9,6 +9,7 @@ mod listener;
 mod pool;
 mod relay;
 mod socket;
+mod stalls;
 
 pub use buffered::Buffered;
 pub use dial::dial;
@@ -16,3 +17,4 @@ pub use inherited::Inherited;
 pub use listener::{AcceptBackoff, BindError, Listener};
 pub use relay::{Progress, RelayCause, RelayEnd, RelayOptions, Side, relay};
 pub use socket::Socket;
+pub use stalls::{Stalled, Stalls};

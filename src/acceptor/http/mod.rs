@@ -149,6 +149,7 @@ impl HttpAcceptor {
             pool: Pool::new(
                 Arc::clone(&backend),
                 listener.protocol,
+                limits.write_timeout,
                 Arc::clone(&requests),
                 drain.clone(),
             ),

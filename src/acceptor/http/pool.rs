@@ -26,6 +26,7 @@ use crate::{
     admit::{Denial, Denied, Permit},
     config::BackendProtocol,
     drain::Drain,
+    net::Stalls,
     serve::{
         Aside, Snapshot,
         http::{
@@ -57,6 +58,8 @@ pub(super) struct Pool {
 struct Shared {
     dial: SharedDial,
     protocol: BackendProtocol,
+    /// How long the backend may take nothing of a request.
+    write_timeout: Duration,
     /// The oldest in front.
     idle: Mutex<VecDeque<Kept>>,
     /// Whether the backend was reached the last time.
@@ -123,6 +126,7 @@ impl Pool {
     pub(super) fn new(
         dial: SharedDial,
         protocol: BackendProtocol,
+        write_timeout: Duration,
         metrics: Arc<RequestMetrics>,
         drain: Drain,
     ) -> Self {
@@ -130,6 +134,7 @@ impl Pool {
             shared: Arc::new(Shared {
                 dial,
                 protocol,
+                write_timeout,
                 idle: Mutex::default(),
                 reached: AtomicBool::new(false),
                 retries: RetryBudget::new(Instant::now()),
@@ -216,7 +221,7 @@ impl Shared {
     ) -> Result<Way, Denied> {
         let dialled = self.dial.connect(permit, client).await;
         self.reached.store(dialled.is_ok(), Ordering::Relaxed);
-        let io = TokioIo::new(dialled?);
+        let io = TokioIo::new(Stalls::new(dialled?, self.write_timeout));
         let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
         let force = self.drain.forced();
         let kind = match self.protocol {

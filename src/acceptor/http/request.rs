@@ -17,7 +17,7 @@ use crate::{
         Answer,
         body::{Account, RequestBody},
         errors,
-        exchange::{Answered, RequestId, coded},
+        exchange::{Answered, RequestId, doubtful},
         expect,
         host::AskedHost,
         send::{Patience, send},
@@ -159,8 +159,8 @@ fn judge(
     if let Some(record) = &mut account.record {
         record.host.clone_from(&host.text);
     }
-    if coded(request.headers()) {
-        return Err(invalid(&"a transfer coding other than chunked"));
+    if let Some(doubt) = doubtful(request.headers(), request.uri()) {
+        return Err(invalid(&doubt));
     }
     if !tunnel {
         path::check(request.uri().path()).map_err(|error| invalid(&error))?;

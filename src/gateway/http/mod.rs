@@ -93,7 +93,11 @@ impl HttpGateway {
                 name.clone(),
                 (
                     Arc::clone(runtime),
-                    Pool::new(Arc::clone(runtime), drain.clone()),
+                    Pool::new(
+                        Arc::clone(runtime),
+                        listener.limits.write_timeout,
+                        drain.clone(),
+                    ),
                 ),
             )
         };

@@ -28,6 +28,7 @@ use crate::{
         backend::{AcceptorState, Lease},
     },
     identity::UnixSeconds,
+    net::Stalls,
     serve::{
         Aside, LinkSupervision, Snapshot,
         http::{
@@ -61,6 +62,8 @@ struct Shared {
     backend: Arc<BackendRuntime>,
     /// One queue for each acceptor, the oldest in front.
     idle: Mutex<Vec<VecDeque<Kept>>>,
+    /// How long an acceptor may take nothing of a request.
+    write_timeout: Duration,
     drain: Drain,
 }
 
@@ -116,12 +119,13 @@ impl Ways for PoolFor<'_> {
 }
 
 impl Pool {
-    pub(super) fn new(backend: Arc<BackendRuntime>, drain: Drain) -> Self {
+    pub(super) fn new(backend: Arc<BackendRuntime>, write_timeout: Duration, drain: Drain) -> Self {
         let idle = backend.acceptors().iter().map(|_| VecDeque::new());
         Self {
             shared: Arc::new(Shared {
                 idle: Mutex::new(idle.collect()),
                 backend,
+                write_timeout,
                 drain,
             }),
         }
@@ -288,7 +292,7 @@ impl Shared {
         let over = supervision(&lease, &chain, until, opening.rules);
         // counted again with each request that it carries
         drop(lease);
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(Stalls::new(stream, self.write_timeout));
         let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
         let cut = cut(over, self.drain.forced());
         let kind = match self.backend.config.protocol {

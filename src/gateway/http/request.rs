@@ -19,7 +19,7 @@ use crate::{
         Answer,
         body::{Account, RequestBody},
         errors,
-        exchange::{Answered, RequestId, coded},
+        exchange::{Answered, RequestId, doubtful},
         expect,
         host::AskedHost,
         send::Patience,
@@ -142,8 +142,8 @@ fn judge<'c>(
     if host.misdirected {
         return Err(Denied::new(Denial::Misdirected, host.text.as_str()));
     }
-    if coded(request.headers()) {
-        return Err(invalid(&"a transfer coding other than chunked"));
+    if let Some(doubt) = doubtful(request.headers(), request.uri()) {
+        return Err(invalid(&doubt));
     }
     if gateway.underscores == UnderscoreHeaders::Refuse
         && let Some(name) = host::underscored(request.headers()).next()

@@ -19,7 +19,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::pool::{Chunk, SIZE};
+use super::{
+    pool::{Chunk, SIZE},
+    stalls::Stalled,
+};
 
 /// Rounds before other tasks get their turn: plaintext buffered in a TLS session escapes the
 /// runtime's own budget.
@@ -187,6 +190,9 @@ impl Half {
     }
 
     fn failed(&self, side: Side, error: io::Error) -> RelayCause {
+        if Stalled::of(&error).is_some() {
+            return RelayCause::WriteStalled { side };
+        }
         let truncated = side == self.from && error.kind() == io::ErrorKind::UnexpectedEof;
         RelayCause::Failed {
             side,

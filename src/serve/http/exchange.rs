@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -105,6 +105,26 @@ pub(crate) fn coded(headers: &HeaderMap) -> bool {
     lines.next().is_some_and(|only| !chunked(only)) || lines.next().is_some()
 }
 
+/// Why a request has two readings in HTTP/1.1. What comes as that has been judged by its bytes
+/// ([`crate::wire::framing`]); HTTP/2's parser takes lengths that repeat each other or are padded,
+/// and letters beyond ASCII in a target.
+pub(crate) fn doubtful(headers: &HeaderMap, target: &Uri) -> Option<&'static str> {
+    if coded(headers) {
+        return Some("a transfer coding other than chunked");
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let digits = length.as_bytes();
+        let padded = digits.len() > 1 && digits.first() == Some(&b'0');
+        if padded || lengths.next().is_some() {
+            return Some("a Content-Length that stands more than once, or with leading zeros");
+        }
+    }
+    let path = target.path_and_query().map_or("", |path| path.as_str());
+    let visible = path.bytes().all(|byte| byte.is_ascii_graphic());
+    (!visible).then_some("the request target has bytes beyond ASCII")
+}
+
 /// Why an answer's end is in doubt. Hyper takes lengths that repeat each other, and lets chunks win
 /// over a length.
 fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
@@ -158,6 +178,9 @@ impl<K: Upstream> Answered<K> {
         parts.headers.append(header::VIA, via(parts.version));
         parts.extensions.clear();
         let http2 = parts.version == Version::HTTP_2;
+        // the version is ours, not the backend's (RFC 9112 section 2.3): a client of HTTP/1.1 gets
+        // chunks, and keeps its connection
+        parts.version = Version::HTTP_11;
         Response::from_parts(
             parts,
             ResponseBody::Upstream {

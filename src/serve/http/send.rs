@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
+    net::Stalled,
     tls::alert::{self, Side},
 };
 
@@ -177,6 +178,9 @@ fn broken(error: &hyper::Error) -> Denied {
     while let Some(inner) = cause {
         if let Some(fault) = inner.downcast_ref::<BodyError>() {
             return fault.denied();
+        }
+        if let Some(stalled) = inner.downcast_ref::<std::io::Error>().and_then(Stalled::of) {
+            return Denied::new(Denial::UpstreamTimeout, stalled.to_string());
         }
         // a foreign acceptor's refusal comes with the first read after its handshake
         if let Some(io) = inner.downcast_ref::<std::io::Error>()

@@ -228,6 +228,10 @@ fn pseudo_fields_are_all_there_once_and_first() {
         with(b":path", b"/a\0"),
         with(b":path", b"/a\tb"),
         with(b":path", b"/a\\b"),
+        // HTTP/1.1 has no such targets, and backends read them in more than one way
+        with(b":path", b"/caf\xc3\xa9"),
+        with(b":path", b"/a?b=\xc3\xa9"),
+        with(b":path", b"/a\xc2\x85"),
         with(b":path", b"/a/../b"),
         with(b":authority", b""),
         with(b":authority", b"user@site.test"),
@@ -308,6 +312,10 @@ fn bodies_are_as_long_as_they_say() {
         post(&[length(b"9")], &[b""]),
         post(&[length(b"5"), length(b"6")], &[b"hello"]),
         post(&[length(b"2"), length(b"5")], &[b"hello"]),
+        // what HTTP/1 is refused for is not written by us either
+        post(&[length(b"5"), length(b"5")], &[b"hello"]),
+        post(&[length(b"05")], &[b"hello"]),
+        get(&[length(b"00")]),
         // shorter than said, and the rest would be another's request
         post(
             &[length(b"3")],

@@ -3,7 +3,7 @@
 use super::{
     Chain, backend,
     h2::{self, block},
-    raw::{Seen, answering, mirror, ok},
+    raw::{Peer, Seen, answering, mirror, ok},
     site,
 };
 use crate::world::{Backend, World};
@@ -62,6 +62,36 @@ fn via_says_how_each_message_was_received() {
         assert_eq!(answer.head.headers()["via"], "1.1 portcullis");
     });
     assert_eq!(seen.last().one("via"), Some("2 portcullis"));
+}
+
+/// The version of an answer is that of who sends it (RFC 9112 section 2.3): a backend of HTTP/1.0
+/// costs no client its connection, and where its answer ends is said.
+#[rstest::rstest]
+#[case("")]
+#[case("Content-Length: 4\r\n")]
+fn an_old_backend_makes_no_old_answers(#[case] length: &str) {
+    let world = World::new();
+    let answer = format!("HTTP/1.0 200 OK\r\n{length}\r\nsome");
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        if peer.head().is_some() {
+            peer.send(&answer);
+        }
+        peer.close();
+    });
+    let address = backend.address.to_string();
+    for chain in [
+        Chain::new(World::new(), backend.address, "", ""),
+        Chain::both(World::new(), &address, "", "", ""),
+    ] {
+        let mut raw = chain.raw();
+        for _ in 0..2 {
+            let answer = raw.ask(&["GET /"]);
+            assert_eq!(answer.start, "HTTP/1.1 200 OK");
+            assert_eq!(answer.one("connection"), None);
+            assert_eq!(answer.text(), "some");
+        }
+    }
 }
 
 #[test]

@@ -287,6 +287,52 @@ fn a_large_upload_waits_for_a_slow_backend_and_arrives_whole() {
     }
 }
 
+/// A next hop that takes nothing of a request holds it for `write_timeout` and no longer, in
+/// either mode of the acceptor.
+#[rstest::rstest]
+#[case("tcp", "X-Framing: length")]
+#[case("http", "X-Framing: length")]
+#[case("http", "Transfer-Encoding: chunked")]
+fn a_backend_that_reads_nothing_is_a_timeout(#[case] mode: &str, #[case] framing: &str) {
+    let world = World::new();
+    let (backend, go) = lazy(&world);
+    let address = backend.address.to_string();
+    let limits = "[listener.limits]\nwrite_timeout = \"1s\"\nresponse_timeout = \"1s\"";
+    let chain = match mode {
+        "tcp" => Chain::new(world, backend.address, limits, ""),
+        // the gateway would wait for longer than the acceptor, whose reason it is
+        _ => Chain::both(world, &address, limits, "", ""),
+    };
+    let file = chain.world.path("body");
+    #[allow(clippy::disallowed_methods, reason = "bytes, of a test")]
+    std::fs::write(&file, noise(30 * MIB)).unwrap();
+    let data = format!("@{}", file.display());
+    let code = ["-o", "/dev/null", "-w", "%{http_code}"];
+    let framing = [
+        "--http1.1",
+        "-H",
+        framing,
+        "-H",
+        "Expect:",
+        "--data-binary",
+        &data,
+    ];
+    let (_, said) = chain.curl(&[&code[..], &framing].concat(), "/stuck");
+    assert_eq!(said, "504");
+    let process = if mode == "tcp" {
+        &chain.gateway
+    } else {
+        &chain.acceptor
+    };
+    let line = process.line("/stuck", |line| line["path"] == "/stuck");
+    assert_eq!(line["reason"], "upstream_timeout", "{line}");
+    assert!(
+        line["detail"].as_str().unwrap().contains("write_timeout"),
+        "{line}"
+    );
+    go.send(()).unwrap();
+}
+
 /// Server-sent events: each is at the client before the next is made.
 #[test]
 fn events_arrive_one_by_one() {
