@@ -86,11 +86,13 @@ pub(super) fn install(
     let pair = together(&own.identity);
     let text = Zeroizing::new(format!("{}\n{}", key.trim_end(), chain));
     write(&pair, text.as_bytes(), PRIVATE)?;
-    let placed = load_pair(own, &pair).and_then(|_leaf| place(&own.identity, &pair));
-    if placed.is_err() {
+    if let Err(error) = load_pair(own, &pair) {
         remove(&pair);
+        return Err(error);
     }
-    placed.map(|()| leaf)
+    // what can't be placed now, on a full disk say, stays: the key may be in place already, and
+    // without its certificate no start would succeed
+    place(&own.identity, &pair).map(|()| leaf)
 }
 
 /// Both files from the one.

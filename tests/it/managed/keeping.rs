@@ -194,6 +194,39 @@ fn a_renewal_that_was_cut_off_is_completed_at_the_start() {
     });
 }
 
+/// The new key is in place and its certificate can't be written, as on a full disk: the pair is
+/// kept, so that the next start is not left with a key of another certificate.
+#[test]
+fn a_renewal_that_cannot_be_placed_is_completed_later() {
+    let world = World::new();
+    let folder = world.authority.folder().to_owned();
+    let mut host = on_its_host(&world, Role::Gateway, "edge-1", &[], 20);
+    let source = format!("source = \"pki\"\ndir = {folder:?}\nrefresh = \"500ms\"\n");
+    let edge = world.address();
+    let link = world.address();
+    let text = |host: &Host| {
+        host.common(&world, "gateway", &source) + &world.gateway_text("tcp", edge, link, "", "")
+    };
+    let proper = host.leaf.certificate.clone();
+    // can be read there, and nothing can be written beside it
+    let open = std::fs::File::open(&proper).unwrap();
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&open);
+    host.leaf.certificate = format!("/proc/{}/fd/{descriptor}", std::process::id()).into();
+    let before = std::fs::read(&host.leaf.key).unwrap();
+    let gateway = world.start("gateway", &text(&host));
+    let pair = world.path("gateway-host/.key.pem.renewed");
+    until("the new key", || {
+        (pair.exists() && std::fs::read(&host.leaf.key).unwrap() != before).then_some(())
+    });
+    drop(gateway);
+    assert!(pair.exists());
+    host.leaf.certificate = proper;
+    let gateway = world.start("gateway", &text(&host));
+    gateway.line("the completion", |line| {
+        line["message"] == "a renewal that was cut off is complete"
+    });
+}
+
 #[test]
 fn a_store_on_the_same_host_renews_even_what_has_ended() {
     let world = World::new();
