@@ -293,24 +293,35 @@ impl Request {
             let path = id.path().strip_prefix('/')?.to_owned();
             (id.domain().as_str() == domain).then_some(path)
         });
-        let said = own
-            .as_deref()
-            .or(self.common_name.as_deref())
-            .and_then(|text| text.split_once('/'))
-            .and_then(|(role, name)| Some((Role::parse(role)?, name)));
+        let read = |text: Option<&'_ str>| {
+            let (role, name) = text?.split_once('/')?;
+            Some((Role::parse(role)?, name.to_owned()))
+        };
+        let (by_id, by_name) = (read(own.as_deref()), read(self.common_name.as_deref()));
+        if let (Some(id), Some(name)) = (&by_id, &by_name)
+            && id != name
+        {
+            // whoever looks at it may see the one and sign the other
+            return Err(PkiError::Refused(format!(
+                "the request asks to be {}/{} by its SPIFFE ID and {}/{} by its common name: have \
+                 it made anew for what it is to be",
+                id.0, id.1, name.0, name.1
+            )));
+        }
+        let said = by_id.or(by_name);
         match (said, role, name) {
             (Some((said_role, said_name)), role, name) => {
                 let other = role.is_some_and(|role| role != said_role)
-                    || name.is_some_and(|name| name != said_name);
+                    || name.is_some_and(|name| name != said_name.as_str());
                 if other {
                     return Err(PkiError::Refused(format!(
                         "the request asks to be {said_role}/{said_name}, not {}/{}: have it made \
                          anew for what it is to be",
                         role.unwrap_or(said_role),
-                        name.unwrap_or(said_name)
+                        name.unwrap_or(&said_name)
                     )));
                 }
-                Ok((said_role, said_name.to_owned()))
+                Ok((said_role, said_name))
             }
             (None, Some(role), Some(name)) => Ok((role, name.to_owned())),
             (None, Some(role), None) => match &self.common_name {

@@ -86,6 +86,16 @@ fn names_that_are_not_allowed_are_refused_by_name() {
         });
         assert!(said.contains(word), "{said}");
     }
+    // two answers to who it is
+    let two = [
+        "uri:spiffe://example.internal/acceptor/legacy",
+        "legacy.internal",
+    ];
+    let said = refused(SignRequest::new(named("gateway/edge-1", &two)));
+    assert!(
+        said.contains("acceptor/legacy") && said.contains("gateway/edge-1"),
+        "{said}"
+    );
     // of another role, or of none
     let asked = SignRequest {
         role: Some(Role::Acceptor),
