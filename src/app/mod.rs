@@ -5,6 +5,7 @@ pub mod admin;
 pub mod crl_numbers;
 pub mod demo;
 pub mod exposure;
+mod fixed;
 pub mod load;
 pub mod notify;
 pub mod reload;

@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
     crl_numbers::CrlNumbers,
+    fixed::{self, Fixed},
     load::{Loaded, LoadedListener, load},
     renew::SharedReport,
     staplers::Staplers,
@@ -28,6 +29,8 @@ use crate::{
 struct Live {
     address: ListenAddress,
     bound: Option<std::net::SocketAddr>,
+    /// `limits.handshakes` that it began with.
+    handshakes: usize,
     serving: Arc<Serving>,
 }
 
@@ -50,6 +53,8 @@ pub struct Process {
     pub(super) inherited: Inherited,
     live: Mutex<HashMap<Arc<str>, Live>>,
     in_force: Mutex<Option<InForce>>,
+    /// What was taken at the start.
+    fixed: OnceLock<Fixed>,
     /// Ask responders for the status of our certificates.
     staplers: Staplers,
     /// What becomes of an identity that renews itself.
@@ -76,6 +81,7 @@ impl Process {
             inherited,
             live: Mutex::default(),
             in_force: Mutex::default(),
+            fixed: OnceLock::new(),
             staplers: Staplers::default(),
             renewal: SharedReport::default(),
             svid: Mutex::new(svid),
@@ -204,6 +210,9 @@ impl Process {
             if let Some(held) = live.get(&listener.name)
                 && held.address == listener.address
             {
+                if held.handshakes != listener.snapshot.rules.limits.handshakes {
+                    fixed::tell("limits.handshakes", Some(&listener.name));
+                }
                 held.serving.publish(Arc::clone(&listener.snapshot));
             }
         }
@@ -242,6 +251,7 @@ impl Process {
         Live {
             address: listener.address.clone(),
             bound,
+            handshakes: listener.snapshot.rules.limits.handshakes,
             serving,
         }
     }
@@ -299,21 +309,15 @@ impl Process {
         }
         self.staplers
             .follow(&loaded.staples, &self.metrics, &self.drain);
-        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = |loaded: &Loaded| {
-            loaded
-                .config
-                .common()
-                .admin
-                .as_ref()
-                .map(|a| a.address.clone())
-        };
-        if in_force
-            .as_ref()
-            .is_some_and(|before| at(&before.loaded) != at(&loaded))
+        let asked = Fixed::of(loaded.common());
+        for key in self
+            .fixed
+            .get_or_init(|| Fixed::of(loaded.common()))
+            .differs(&asked)
         {
-            tracing::warn!("admin.address has changed: it takes a restart to listen there");
+            fixed::tell(key, None);
         }
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         *in_force = Some(InForce {
             loaded,
             since: now.0,

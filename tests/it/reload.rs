@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use portcullis::pki::{Reason, Role};
 
-use crate::world::{Backend, World, get, named_backend, until};
+use crate::world::{Backend, Running, World, get, named_backend, until};
 
 #[test]
 fn a_kept_connection_stays_and_its_next_request_meets_the_new_routes() {
@@ -100,4 +100,39 @@ fn a_listener_that_is_taken_out_gives_its_connections_time_and_then_ends_them() 
     stays.write_all(b"on").unwrap();
     stays.read_exact(&mut echo).unwrap();
     assert_eq!(&echo, b"on");
+}
+
+/// What no reload can change is said at each one that asks for it, and not when it is taken back.
+#[test]
+fn keys_that_take_a_restart_say_so() {
+    let world = World::new();
+    let backend = named_backend(&world, "one");
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, _edge) = world.plain_gateway("http", link, "", "");
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    let told = |gateway: &Running| {
+        gateway.count(|line| {
+            let message = line["message"].as_str().unwrap_or_default();
+            message.starts_with("a changed key takes a restart")
+        })
+    };
+    let log = "[log]\nformat = \"json\"\n";
+    assert!(text.contains(log), "{text}");
+    let changed = text.replace(log, "[log]\nformat = \"text\"\nlevel = \"warn\"\n")
+        + "\n[runtime]\nworkers = 3\n[limits]\nhandshakes = 7\n";
+    world.write("gateway.toml", &changed);
+    gateway.reload();
+    for key in [
+        "runtime.workers",
+        "log.level",
+        "log.format",
+        "limits.handshakes",
+    ] {
+        gateway.line(key, |line| line["key"] == key);
+    }
+    world.write("gateway.toml", &text);
+    gateway.reload();
+    let before = told(&gateway);
+    gateway.reload();
+    assert_eq!(told(&gateway), before);
 }
