@@ -382,6 +382,16 @@ fn ask(to: SocketAddr, request: &str) -> (u16, String) {
     (status, answer)
 }
 
+/// The scheme's case says nothing, and two hosts are none, wherever they stand.
+fn one_host_and_any_case(get: &impl Fn(&str, &str, &str) -> u16, host: &str, token: &str) {
+    let lower = token.replace("Bearer", "bearer");
+    assert_eq!(get("/metrics", host, &lower), 200);
+    let second = format!("Host: rebound.example\r\n{token}");
+    assert_eq!(get("/metrics", host, &second), 403);
+    assert_eq!(get("http://rebound.example/metrics", host, token), 403);
+    assert_eq!(get(&format!("http://{host}/metrics"), host, token), 200);
+}
+
 #[test]
 fn the_admin_listener_on_tcp_asks_for_its_token_and_for_a_host_of_its_own() {
     let world = World::new();
@@ -438,6 +448,7 @@ fn the_admin_listener_on_tcp_asks_for_its_token_and_for_a_host_of_its_own() {
         assert_eq!(get(path, &host, &origin), 403, "{path}");
     }
     assert_eq!(get("/healthz", "rebound.example", ""), 403);
+    one_host_and_any_case(&get, &host, token);
     assert_eq!(with("POST", "/metrics", &host, token).0, 405);
     let (_, metrics) = with("GET", "/metrics", &host, token);
     assert!(metrics.contains("# EOF"), "{metrics}");

@@ -1,5 +1,6 @@
 //! Paths of the admin listener, and who may ask for them.
 
+use http::uri::Scheme;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -8,7 +9,7 @@ use hyper::{
 };
 
 use super::{Context, status};
-use crate::wire::host::{Authority, Host};
+use crate::wire::host::{Host, effective_host};
 
 pub(super) fn answer(request: &Request<Incoming>, context: &Context) -> Response<Full<Bytes>> {
     if let Some(refusal) = refuse(request, context) {
@@ -48,7 +49,7 @@ fn refuse(request: &Request<Incoming>, context: &Context) -> Option<StatusCode> 
     if !context.tcp {
         return None;
     }
-    if request.headers().contains_key(header::ORIGIN) || !is_ours(request.headers()) {
+    if request.headers().contains_key(header::ORIGIN) || !is_ours(request) {
         return Some(StatusCode::FORBIDDEN);
     }
     let open = request.uri().path() == "/healthz"
@@ -60,23 +61,25 @@ fn refuse(request: &Request<Incoming>, context: &Context) -> Option<StatusCode> 
 }
 
 /// A page elsewhere can make a browser send a name of its own that resolves to us, but no address.
-fn is_ours(headers: &HeaderMap) -> bool {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|value| value.to_str().ok());
-    match host.map(Authority::parse) {
-        Some(Ok(authority)) => match authority.host {
+/// One that is named twice, in two lines or in the target and a line, is none.
+fn is_ours(request: &Request<Incoming>) -> bool {
+    let version = request.version();
+    let host = effective_host(version, request.uri(), request.headers(), &Scheme::HTTP);
+    match host {
+        Ok(Some(authority)) => match authority.host {
             Host::Address(_) => true,
             Host::Name(name) => name == "localhost",
         },
-        _ => false,
+        Ok(None) | Err(_) => false,
     }
 }
 
 fn has_token(headers: &HeaderMap, context: &Context) -> bool {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    // the scheme is one in any case (RFC 9110 section 11.1)
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+    });
     match (&context.access.token, given) {
         // the digests have one length: time tells nothing of the token's
         (Some(token), Some(given)) => {
