@@ -48,15 +48,20 @@ pub(super) async fn read_proxy_header(io: &mut Buffered<Socket>) -> Result<Claim
             match proxy::parse(io.buffered()) {
                 Ok(proxy::Parsed::Complete { header, len }) => {
                     io.consume(len);
-                    return Ok(
-                        match (header.is_probe(), header.source(), header.destination()) {
-                            (false, Some(source), Some(destination)) => Claimed::Addresses {
-                                source,
-                                destination,
-                            },
-                            _ => Claimed::Probe,
-                        },
-                    );
+                    if header.is_probe() {
+                        return Ok(Claimed::Probe);
+                    }
+                    // a client behind a Unix socket is no probe, and nothing could judge it
+                    return match header.source().zip(header.destination()) {
+                        Some((source, destination)) => Ok(Claimed::Addresses {
+                            source,
+                            destination,
+                        }),
+                        None => Err(Denied::new(
+                            Denial::ProxyHeaderInvalid,
+                            "the header names Unix sockets, expected IP addresses",
+                        )),
+                    };
                 }
                 Ok(proxy::Parsed::Incomplete { .. }) => {}
                 Err(error) => {

@@ -227,6 +227,10 @@ fn behind_a_balancer(
     });
     assert_eq!(silence(balancer, to, b"PROXY TCP9 nonsense\r\n"), b"");
     side.refused(listener, "proxy_header_invalid");
+    // a client behind a Unix socket is none of them: nothing could judge it, and that is said
+    let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8", &[b'a'; 216][..]].concat();
+    assert_eq!(silence(balancer, to, &unix), b"");
+    side.denied_times(listener, "proxy_header_invalid", 2);
     assert_eq!(side.count(|line| line["reason"] == "balancer_probe"), 0);
 }
 
