@@ -50,7 +50,15 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
                 ..Source::default()
             });
             let message = format!("the configuration can't be read: {error}");
-            let problem = source.problem(None, message, "check the path and its permissions");
+            let kind = error.kind();
+            let help = if kind == std::io::ErrorKind::InvalidData {
+                "a configuration is TOML in UTF-8"
+            } else if kind == std::io::ErrorKind::IsADirectory {
+                "it is a folder: name the file in it"
+            } else {
+                "check the path and its permissions"
+            };
+            let problem = source.problem(None, message, help);
             Err(Problems {
                 source,
                 list: vec![problem],

@@ -64,7 +64,11 @@ impl<'a> Table<'a> {
     pub(super) fn need(&self, key: &'static str, why: &str) -> Option<Value<'a>> {
         let found = self.get(key);
         if found.is_none() {
-            self.add(format!("{} needs `{key}`", self.name), why);
+            let whose = match self.name.is_empty() {
+                true => "the file",
+                false => &self.name,
+            };
+            self.add(format!("{whose} needs `{key}`"), why);
         }
         found
     }
