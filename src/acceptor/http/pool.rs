@@ -279,6 +279,10 @@ impl Upstream for Sender {
         self.reused
     }
 
+    fn is_http2(&self) -> bool {
+        matches!(self.link.kind, Kind::Http2(_))
+    }
+
     async fn send(
         &mut self,
         request: Request<RequestBody>,

@@ -14,8 +14,9 @@ use crate::{
     gateway::credentials::{Credentials, Digest},
     serve::http::{
         Upstream as _,
-        body::{Received, RequestBody},
+        body::RequestBody,
         kept::Kept,
+        received::Received,
         send::{Patience, Sent, send},
     },
     wire::signature::content_digest::{self, CONTENT_DIGEST, Expected, NoDigest},

@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{Upstream, activity::UnderWay, expect::Held, kept::Special};
+use super::{Upstream, activity::UnderWay, expect::Held, kept::Special, received::Received};
 use crate::{
     admit::{Denial, Denied},
     config::Limits,
@@ -88,21 +88,6 @@ fn framing(error: &hyper::Error) -> Option<Fault> {
     io.get_ref()?.downcast_ref::<Fault>().copied()
 }
 
-/// How far a request's body has come.
-#[derive(Default)]
-pub(crate) struct Received {
-    /// The last frame has been handed on.
-    pub(super) done: AtomicBool,
-    bytes: AtomicU64,
-}
-
-impl Received {
-    /// Whether the last frame has been handed on.
-    pub(crate) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
-    }
-}
-
 /// What a client sends: counted, bounded in size and slowness, trailers cleaned.
 pub(crate) struct RequestBody {
     /// `None`: there is nothing to send.
@@ -132,6 +117,7 @@ impl RequestBody {
         let received = Arc::new(Received {
             done: AtomicBool::new(inner.is_none()),
             bytes: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
         });
         let left = if limits.body_bytes == 0 {
             u64::MAX
@@ -237,7 +223,11 @@ impl Body for RequestBody {
             ready!(held.poll(cx));
             this.held = None;
         }
-        match Pin::new(&mut *inner).poll_frame(cx) {
+        let polled = Pin::new(&mut *inner).poll_frame(cx);
+        this.received
+            .wanted
+            .store(polled.is_pending(), Ordering::Relaxed);
+        match polled {
             Poll::Pending => match this.wait(cx) {
                 Ok(()) => Poll::Pending,
                 Err(error) => Poll::Ready(Some(Err(error))),

@@ -8,7 +8,8 @@ use hyper::body::Incoming;
 
 use super::{
     Answer, Client, Connection, Upstream,
-    body::{Account, Received, ResponseBody},
+    body::{Account, ResponseBody},
+    received::Received,
     upgrade::{self, Switch},
 };
 use crate::{

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
 
-use super::body::{BodyError, Received, RequestBody};
+use super::{
+    body::{BodyError, RequestBody},
+    received::Received,
+};
 use crate::wire::signature::content_digest::Expected;
 
 /// What is unusual of a body.
@@ -92,7 +95,12 @@ impl RequestBody {
         let Some(Special::Kept(kept)) = self.special.as_deref_mut() else {
             return None;
         };
-        let data = kept.data.pop().map(Frame::data);
+        let data = kept.data.pop();
+        if let Some(data) = &data {
+            let n = u64::try_from(data.len()).unwrap_or(0);
+            self.received.bytes.fetch_add(n, Ordering::Relaxed);
+        }
+        let data = data.map(Frame::data);
         let frame = data.or_else(|| kept.trailers.take().map(Frame::trailers));
         if kept.is_empty() {
             self.received.done.store(true, Ordering::Release);

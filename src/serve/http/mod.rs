@@ -14,6 +14,7 @@ mod guarded;
 pub(crate) mod host;
 pub(crate) mod io;
 pub(crate) mod kept;
+pub(crate) mod received;
 pub(crate) mod retries;
 pub(crate) mod send;
 pub(crate) mod upgrade;
@@ -135,6 +136,9 @@ pub(crate) type Answer<K> = Response<ResponseBody<K>>;
 pub(crate) trait Upstream: Send + Unpin + 'static {
     /// It carried a request before.
     fn is_reused(&self) -> bool;
+
+    /// It speaks HTTP/2, whose windows may be shut while its socket takes bytes.
+    fn is_http2(&self) -> bool;
 
     /// Sends a request.
     fn send(

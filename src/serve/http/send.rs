@@ -13,7 +13,8 @@ use hyper::body::{Body as _, Incoming};
 use super::{
     Upstream,
     activity::Activity,
-    body::{BodyError, Received, RequestBody},
+    body::{BodyError, RequestBody},
+    received::{Received, Untaken},
 };
 use crate::{
     admit::{Denial, Denied},
@@ -129,6 +130,7 @@ async fn respond_in_time(
     received: &Received,
 ) -> Result<Response<Incoming>, Failure> {
     let limit = patience.limit;
+    let mut untaken = Untaken::new(sender.is_http2());
     let mut sending = std::pin::pin!(sender.send(request));
     let answered = if patience.activity.is_http2() {
         loop {
@@ -136,7 +138,7 @@ async fn respond_in_time(
             match tokio::time::timeout(limit, sending.as_mut()).await {
                 Ok(answered) => break Some(answered),
                 // the clock runs from the request's end: before that the client may be the slow one
-                Err(_) if !was_done => {}
+                Err(_) if !was_done && !untaken.for_longer_than(limit, received) => {}
                 Err(_) => break None,
             }
         }
@@ -148,7 +150,9 @@ async fn respond_in_time(
             if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
                 return Poll::Ready(Some(answered));
             }
-            if received.is_done() && since.get_or_insert_with(Instant::now).elapsed() >= limit {
+            let late =
+                received.is_done() && since.get_or_insert_with(Instant::now).elapsed() >= limit;
+            if late || untaken.for_longer_than(limit, received) {
                 return Poll::Ready(None);
             }
             Poll::Pending

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::{
     Chain,
+    bad_h2::{SETTINGS, frame},
     h2::{self, block},
     raw::{Peer, Seen, answering, ok},
 };
@@ -331,6 +332,27 @@ fn a_backend_that_reads_nothing_is_a_timeout(#[case] mode: &str, #[case] framing
         "{line}"
     );
     go.send(()).unwrap();
+}
+
+/// The same in HTTP/2, where a window that is never opened lets no byte of a body pass.
+#[rstest::rstest]
+#[case("--http1.1")]
+#[case("--http2")]
+fn a_backend_that_opens_no_window_is_a_timeout(#[case] version: &str) {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |mut stream| {
+        let no_window = [0, 4, 0, 0, 0, 0];
+        drop(stream.write_all(&frame(SETTINGS, 0, 0, &no_window)));
+        let mut sink = [0; 4096];
+        while stream.read(&mut sink).is_ok_and(|n| n > 0) {}
+    });
+    let limits = "[listener.limits]\nresponse_timeout = \"1s\"";
+    let chain = Chain::new(world, backend.address, limits, "protocol = \"h2\"");
+    let body = "x".repeat(100_000);
+    let code = ["-o", "/dev/null", "-w", "%{http_code}", "-H", "Expect:"];
+    let (_, said) = chain.curl(&[&code[..], &[version, "-d", &body]].concat(), "/shut");
+    assert_eq!(said, "504");
+    chain.refused("/shut", 504, "upstream_timeout");
 }
 
 /// Server-sent events: each is at the client before the next is made.
