@@ -15,6 +15,8 @@
 //! | why somebody was refused | `admit/denial.rs` |
 //! | revoked or stale | `tls/revocation.rs` |
 //! | which OCSP answers are stapled | `tls/ocsp/` |
+//! | which TLS sessions go on | `tls/sessions.rs`, `tls/eras.rs` |
+//! | how handshakes take turns | `tls/pace.rs` |
 //! | TLS versions, groups and suites | `tls/provider.rs` |
 //! | any default or timeout | `config/defaults.rs` |
 //! | where a request ends | `wire/framing/` |

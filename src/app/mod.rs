@@ -6,6 +6,7 @@ pub mod crl_numbers;
 pub mod demo;
 pub mod exposure;
 mod fixed;
+pub mod forget;
 pub mod load;
 pub mod notify;
 pub mod reload;

@@ -102,6 +102,7 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
         admin::start(&config, &process).map_err(|error| StartError::Bind(vec![error]))?;
     }
     super::exposure::start(&process);
+    super::forget::start(&process);
     renew::start(&process);
     renew::spiffe::start(&process);
     let notifier = Notifier::default();

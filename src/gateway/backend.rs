@@ -304,9 +304,11 @@ impl BackendRuntime {
                 chain,
                 until,
                 reused,
+                resumed,
             }) => {
                 acceptor.succeeded();
                 self.metrics.connect_ok(connect.as_secs_f64());
+                self.metrics.handshake(resumed);
                 Ok(Link {
                     stream,
                     lease,
@@ -391,6 +393,13 @@ impl BackendRuntime {
             Balance::LeastRequests => order.sort_by_key(|a| (!a.is_usable(), a.active())),
         }
         None.into_iter().chain(order)
+    }
+
+    /// Drops TLS sessions whose time is over.
+    pub fn forget_old(&self) {
+        for acceptor in &self.acceptors {
+            acceptor.dialler.forget_old();
+        }
     }
 
     /// Judges the acceptor at the other end of a live link again.

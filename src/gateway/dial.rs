@@ -29,6 +29,8 @@ pub(crate) struct Dialler {
     pub(crate) name: ServerName<'static>,
     /// Offers a connection for one client, or for one http mode.
     pub(crate) tls: ClientTls,
+    /// The same for acceptors that know none of our protocols.
+    pub(crate) foreign: ClientTls,
     /// Offers one that carries the clients of tcp mode one after the other; `None`: `tunnel` says
     /// no.
     pub(crate) reused: Option<ClientTls>,
@@ -47,6 +49,8 @@ pub(crate) struct Dialled {
     pub(crate) until: Option<UnixSeconds>,
     /// It carries another client after this one.
     pub(crate) reused: bool,
+    /// An earlier TLS session went on.
+    pub(crate) resumed: bool,
 }
 
 impl Dialler {
@@ -59,9 +63,7 @@ impl Dialler {
         let connected = match self.handshake(wanted.unwrap_or(&self.tls)).await {
             // a foreign acceptor with protocols of its own and none in common says so with
             // this alert: it is asked again without ours
-            Err(denied) if alert::wants_no_alpn(&denied) => {
-                self.handshake(&self.tls.without_alpn()).await
-            }
+            Err(denied) if alert::wants_no_alpn(&denied) => self.handshake(&self.foreign).await,
             other => other,
         };
         let connected = connected.map_err(|denied| self.explained(denied))?;
@@ -97,7 +99,15 @@ impl Dialler {
             chain,
             until: connected.grant.until,
             reused: connected.reused,
+            resumed: connected.session.resumed,
         })
+    }
+
+    /// Drops TLS sessions whose time is over.
+    pub(crate) fn forget_old(&self) {
+        for tls in [&self.tls, &self.foreign].into_iter().chain(&self.reused) {
+            tls.forget_old();
+        }
     }
 
     async fn handshake(&self, tls: &ClientTls) -> Result<Connected<Buffered<Socket>>, Denied> {

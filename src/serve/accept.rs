@@ -8,10 +8,7 @@ use std::{
 };
 
 use rustls_pki_types::CertificateDer;
-use tokio::{
-    io::AsyncReadExt,
-    sync::{Semaphore, watch},
-};
+use tokio::{io::AsyncReadExt, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,25 +23,21 @@ use crate::{
     drain::Drain,
     net::{AcceptBackoff, Buffered, Listener, Socket},
     telemetry::{access::Access, metrics::ListenerMetrics},
-    tls::handshake::{self, Accepted, Judge},
+    tls::{
+        handshake::{self, Accepted, Judge},
+        pace::Turns,
+    },
     wire::ConnectionId,
 };
 
-/// A handshake that waits for its peer longer than this gives its turn to another: the bound is
-/// on work, and strangers that stall do none.
-const TURN: Duration = Duration::from_millis(250);
-
 /// How long a refused peer's bytes are read away, so that the alert arrives before the reset.
 const LINGER: Duration = Duration::from_millis(250);
-
-/// Handshakes at once on one core when `limits.handshakes` is 0.
-const HANDSHAKES_PER_CORE: usize = 32;
 
 /// One listener at work.
 pub struct Serving {
     snapshot: watch::Sender<Arc<Snapshot>>,
     table: Arc<Table>,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     metrics: Arc<ListenerMetrics>,
     drain: Drain,
     stop: CancellationToken,
@@ -68,12 +61,7 @@ impl Serving {
     /// A listener that is about to run.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<ListenerMetrics>, drain: Drain) -> Arc<Self> {
-        let turns = match snapshot.rules.limits.handshakes {
-            0 => std::thread::available_parallelism()
-                .map_or(2, std::num::NonZero::get)
-                .saturating_mul(HANDSHAKES_PER_CORE),
-            n => n,
-        };
+        let turns = Turns::new(snapshot.rules.limits.handshakes);
         let stop = drain.draining().child_token();
         let role = Arc::clone(&snapshot.role);
         let snapshot = watch::Sender::new(snapshot);
@@ -81,7 +69,7 @@ impl Serving {
         Arc::new(Self {
             snapshot,
             table: Arc::default(),
-            turns: Arc::new(Semaphore::new(turns)),
+            turns,
             metrics,
             retired: drain.forced().child_token(),
             drain,
@@ -250,7 +238,8 @@ impl Serving {
             }
         };
         let handshake = at.elapsed();
-        self.metrics.handshake_seconds(handshake.as_secs_f64());
+        let resumed = accepted.session.resumed;
+        self.metrics.handshake(handshake.as_secs_f64(), resumed);
         self.metrics.admitted();
         let admitted = self.admit(id, accepted, &snapshot, seen, rules, handshake);
         drop(snapshot);
@@ -302,18 +291,8 @@ impl Serving {
         let judge: Judge = Arc::new(move |peer| judged.rules.judge(from, peer, clock::now()));
         // whoever has not said a whole hello waits outside
         let greeted = Box::pin(handshake::greet(io)).await?;
-        let mut handshake = Box::pin(greeted.accept(&rules.tls, judge));
-        // the semaphore is never closed; were it, handshakes would go on unbounded in number,
-        // still bounded by limits.connections
-        let turn = self.turns.acquire().await;
-        let done = match tokio::time::timeout(TURN, &mut handshake).await {
-            Ok(done) => done,
-            Err(_elapsed) => {
-                drop(turn);
-                handshake.await
-            }
-        };
-        done.map(Passed::Tls)
+        let handshake = Box::pin(greeted.accept(&rules.tls, judge, &self.turns));
+        handshake.await.map(Passed::Tls)
     }
 
     fn admit(

@@ -19,6 +19,7 @@ impl Admitted {
             rule: grant.rule.clone(),
             sni: self.sni.clone().unwrap_or_default(),
             tls: self.session.to_string(),
+            resumed: self.session.resumed,
             handshake: Some(self.handshake),
             total: self.handshake,
             decision: "admitted",

@@ -37,6 +37,18 @@ struct ByDirection {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    listener: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByBackendKind {
+    backend: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByStatus {
     listener: String,
     class: &'static str,
@@ -92,6 +104,7 @@ pub struct Metrics {
     active: Family<ByListener, Gauge>,
     bytes: Family<ByDirection, Counter>,
     handshake: Family<ByListener, Histogram>,
+    handshakes: Family<ByKind, Counter>,
     requests: Family<ByStatus, Counter>,
     request_duration: Family<ByListener, Histogram>,
     refused: Family<ByReason, Counter>,
@@ -100,6 +113,7 @@ pub struct Metrics {
     secrets: Mutex<Vec<BySecret>>,
     connect: Family<ByBackend, Histogram>,
     connect_failed: Family<ByBackendReason, Counter>,
+    link_handshakes: Family<ByBackendKind, Counter>,
     backend_active: Family<ByBackend, Gauge>,
     retries: Family<ByBackend, Counter>,
     interim: Family<ByBackend, Counter>,
@@ -144,6 +158,7 @@ impl Metrics {
             active: Family::default(),
             bytes: Family::default(),
             handshake: Family::new_with_constructor(histogram),
+            handshakes: Family::default(),
             requests: Family::default(),
             request_duration: Family::new_with_constructor(histogram),
             refused: Family::default(),
@@ -151,6 +166,7 @@ impl Metrics {
             secrets: Mutex::default(),
             connect: Family::new_with_constructor(histogram),
             connect_failed: Family::default(),
+            link_handshakes: Family::default(),
             backend_active: Family::default(),
             retries: Family::default(),
             interim: Family::default(),
@@ -209,6 +225,11 @@ impl Metrics {
             m.handshake.clone(),
         );
         r.register(
+            "handshakes",
+            "TLS handshakes of connections let in: full, or a session that went on",
+            m.handshakes.clone(),
+        );
+        r.register(
             "requests",
             "Requests answered, by class of status",
             m.requests.clone(),
@@ -239,6 +260,11 @@ impl Metrics {
             "link_connect_failed",
             "Link connections that were not admitted, by reason",
             m.connect_failed.clone(),
+        );
+        r.register(
+            "link_handshakes",
+            "TLS handshakes of admitted link connections: full, or a session that went on",
+            m.link_handshakes.clone(),
         );
         r.register(
             "backend_active",
@@ -349,6 +375,12 @@ impl Metrics {
                 direction,
             })
         };
+        let kind = |kind| {
+            self.handshakes.get_or_create_owned(&ByKind {
+                listener: listener(),
+                kind,
+            })
+        };
         let class = |class| {
             self.requests.get_or_create_owned(&ByStatus {
                 listener: listener(),
@@ -368,6 +400,7 @@ impl Metrics {
             bytes_in: direction("in"),
             bytes_out: direction("out"),
             handshake: self.handshake.get_or_create_owned(&by),
+            handshakes: KINDS.map(kind),
             requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
             request_duration: self.request_duration.get_or_create_owned(&by),
             refused: reasons(&self.refused),
@@ -387,8 +420,15 @@ impl Metrics {
                 reason: denial.code(),
             })
         };
+        let kind = |kind| {
+            self.link_handshakes.get_or_create_owned(&ByBackendKind {
+                backend: backend(),
+                kind,
+            })
+        };
         Arc::new(BackendMetrics {
             connect: self.connect.get_or_create_owned(&by),
+            handshakes: KINDS.map(kind),
             failed: Denial::ALL.iter().map(of).collect(),
             requests: self.requests_to(name),
             healthy: self.healthy.clone(),
@@ -566,6 +606,7 @@ pub struct ListenerMetrics {
     bytes_in: Counter,
     bytes_out: Counter,
     handshake: Histogram,
+    handshakes: [Counter; 2],
     requests: [Counter; 5],
     request_duration: Histogram,
     refused: Vec<Counter>,
@@ -577,6 +618,17 @@ pub struct ListenerMetrics {
 fn of(counters: &[Counter], reason: Denial) -> Option<&Counter> {
     let at = Denial::ALL.iter().position(|denial| *denial == reason)?;
     counters.get(at)
+}
+
+/// Kinds of handshakes.
+const KINDS: [&str; 2] = ["full", "resumed"];
+
+fn count([full, again]: &[Counter; 2], resumed: bool) {
+    if resumed {
+        again.inc()
+    } else {
+        full.inc()
+    };
 }
 
 impl ListenerMetrics {
@@ -612,9 +664,10 @@ impl ListenerMetrics {
         self.bytes_out.inc_by(bytes_out);
     }
 
-    /// From accept to the decision.
-    pub fn handshake_seconds(&self, seconds: f64) {
+    /// From accept to the decision, of a full handshake or of a session that went on.
+    pub fn handshake(&self, seconds: f64, resumed: bool) {
         self.handshake.observe(seconds);
+        count(&self.handshakes, resumed);
     }
 
     /// A request was answered.
@@ -684,6 +737,7 @@ impl LastUsed {
 #[derive(Debug)]
 pub struct BackendMetrics {
     connect: Histogram,
+    handshakes: [Counter; 2],
     failed: Vec<Counter>,
     requests: Arc<RequestMetrics>,
     healthy: Family<ByAcceptor, Gauge>,
@@ -703,6 +757,11 @@ impl BackendMetrics {
     /// A link connection was admitted.
     pub fn connect_ok(&self, seconds: f64) {
         self.connect.observe(seconds);
+    }
+
+    /// Its handshake was a full one, or a session went on.
+    pub fn handshake(&self, resumed: bool) {
+        count(&self.handshakes, resumed);
     }
 
     /// A link connection failed.

@@ -15,10 +15,11 @@ use rustls::{
 
 use super::{
     LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
+    eras::Eras,
     error::{MaterialError, SetupError},
     generation::{Generation, Trust, load_verification},
+    pending::Pending,
     provider::{provider, versions},
-    server::Pending,
 };
 use crate::{
     admit::{Denial, Denied, PeerFacts, Proof},
@@ -38,7 +39,10 @@ pub enum NameCheck {
 /// A client's side of TLS, ready for any number of handshakes.
 #[derive(Clone)]
 pub struct ClientTls {
-    pub(super) config: Arc<ClientConfig>,
+    config: Arc<ClientConfig>,
+    verifier: Arc<ServerVerifier>,
+    /// Where sessions are resumed.
+    eras: Option<Arc<Eras>>,
 }
 
 impl std::fmt::Debug for ClientTls {
@@ -51,7 +55,7 @@ impl std::fmt::Debug for ClientTls {
 
 impl ClientTls {
     /// The gateway's end of the link: shows our certificate, offers `portcullis/1`, resumes
-    /// nothing.
+    /// sessions.
     ///
     /// # Errors
     /// The options leave no usable version or suite.
@@ -65,11 +69,10 @@ impl ClientTls {
             check_name,
             stale_lists_pass: false,
         };
-        let mut config = Self::shown(generation, options, verifier)?;
+        let verifier = Arc::new(verifier);
+        let mut config = Self::shown(generation, options, verifier.clone())?;
         config.alpn_protocols = vec![LINK_ALPN.to_vec()];
-        Ok(Self {
-            config: Arc::new(config),
-        })
+        Ok(Self::of(config, verifier).with_sessions())
     }
 
     /// Towards `pki serve`: shows our certificate, whatever end of the link it is for. A CRL that
@@ -83,23 +86,86 @@ impl ClientTls {
             check_name: NameCheck::ServerName,
             stale_lists_pass: true,
         };
-        let mut config = Self::shown(generation, options, verifier)?;
+        let verifier = Arc::new(verifier);
+        let mut config = Self::shown(generation, options, verifier.clone())?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self {
+        Ok(Self::of(config, verifier))
+    }
+
+    fn of(config: ClientConfig, verifier: Arc<ServerVerifier>) -> Self {
+        Self {
             config: Arc::new(config),
-        })
+            verifier,
+            eras: None,
+        }
+    }
+
+    fn with_sessions(mut self) -> Self {
+        self.eras = Some(Eras::new(self.config.clone()));
+        self
+    }
+
+    /// The same with other protocols. Its sessions are its own.
+    fn offering(&self, protocols: Vec<Vec<u8>>) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = protocols;
+        let other = Self::of(config, self.verifier.clone());
+        match self.eras {
+            Some(_) => other.with_sessions(),
+            None => other,
+        }
+    }
+
+    /// The configuration of a connection that begins now.
+    pub(super) fn current(&self) -> Arc<ClientConfig> {
+        let now = crate::clock::now();
+        match &self.eras {
+            Some(eras) => eras.config(now, || self.verifier.verification.fresh_until(now)),
+            None => self.config.clone(),
+        }
+    }
+
+    /// Drops sessions whose time is over.
+    pub fn forget_old(&self) {
+        if let Some(eras) = &self.eras {
+            eras.forget_old(crate::clock::now());
+        }
+    }
+
+    /// Proves a server whose session was resumed, as its full handshake would.
+    pub(super) fn prove(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> Result<PeerFacts, Denied> {
+        let [end_entity, intermediates @ ..] = chain else {
+            return Err(Denied::new(
+                Denial::CertificateMissing,
+                "the server's certificate was not judged",
+            ));
+        };
+        self.verifier.prove(end_entity, intermediates, name)
+    }
+
+    /// What became of a server: sessions with one that is refused are not resumed.
+    pub(super) fn settled<T>(&self, outcome: &Result<(PeerFacts, T), Denied>) {
+        match (&self.eras, outcome) {
+            (Some(eras), Ok((peer, _))) => eras.proven(peer.chain_not_after),
+            (Some(eras), Err(_)) => eras.end(),
+            (None, _) => {}
+        }
     }
 
     /// A client that shows our certificate and resumes nothing.
     fn shown(
         generation: &Generation,
         options: &TlsOptions,
-        verifier: ServerVerifier,
+        verifier: Arc<ServerVerifier>,
     ) -> Result<ClientConfig, SetupError> {
         let mut config = ClientConfig::builder_with_provider(generation.provider.clone())
             .with_protocol_versions(versions(options, TlsVersion::V1_3))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
                 generation.certified.clone(),
             )));
@@ -112,21 +178,13 @@ impl ClientTls {
     /// ([`wants_no_alpn`](super::alert::wants_no_alpn)).
     #[must_use]
     pub fn without_alpn(&self) -> Self {
-        let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = Vec::new();
-        Self {
-            config: Arc::new(config),
-        }
+        self.offering(Vec::new())
     }
 
     /// The same offering `protocols` instead.
     #[must_use]
     pub fn with_alpn(&self, protocols: Vec<Vec<u8>>) -> Self {
-        let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = protocols;
-        Self {
-            config: Arc::new(config),
-        }
+        self.offering(protocols)
     }
 
     /// The same offering a link that carries one client after the other, as `tunnel` wants it.
@@ -183,13 +241,11 @@ impl ClientTls {
                 )]
             })?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(verifier.clone())
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
-        Ok(Self {
-            config: Arc::new(config),
-        })
+        Ok(Self::of(config, verifier))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustls::{
-    CommonState,
+    CommonState, HandshakeKind,
     pki_types::{CertificateDer, ServerName},
     server::Acceptor,
 };
@@ -20,7 +20,8 @@ use tokio_rustls::{LazyConfigAcceptor, TlsConnector, server::TlsStream as Server
 use super::{
     ClientTls, LINK_ALPN, REUSED_LINK_ALPN, ServerTls, Usage,
     alert::{Side, explain},
-    server::{PENDING, Pending},
+    pace::{self, Turns},
+    pending::{PENDING, Pending},
 };
 use crate::admit::{Denial, Denied, Grant, PeerFacts};
 
@@ -47,6 +48,9 @@ pub struct SessionFacts {
     pub cipher: String,
     /// The group's name; empty if none was used.
     pub group: String,
+    /// An earlier session went on: no certificate was shown again, and what was shown then was
+    /// judged anew.
+    pub resumed: bool,
 }
 
 impl std::fmt::Display for SessionFacts {
@@ -141,7 +145,8 @@ pub async fn accept<IO>(io: IO, server: &ServerTls, judge: Judge) -> Result<Acce
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    greet(io).await?.accept(server, judge).await
+    let greeted = greet(io).await?;
+    greeted.accept(server, judge, pace::shared()).await
 }
 
 /// Waits for the ClientHello: the part of a handshake that costs us nothing and a stranger may
@@ -169,11 +174,16 @@ impl<IO> Greeted<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Answers it. A peer that is refused gets the fitting alert.
+    /// Answers it, in turns with others. A peer that is refused gets the fitting alert.
     ///
     /// # Errors
     /// Why there is no connection.
-    pub async fn accept(self, server: &ServerTls, judge: Judge) -> Result<Accepted<IO>, Denied> {
+    pub async fn accept(
+        self,
+        server: &ServerTls,
+        judge: Judge,
+        turns: &Turns,
+    ) -> Result<Accepted<IO>, Denied> {
         let Self { accepted, io } = self;
         let (config, sni) = {
             let hello = accepted.client_hello();
@@ -183,9 +193,13 @@ where
             )
         };
         let pending = Pending::new(judge.clone());
-        let start = tokio_rustls::StartHandshake::from_parts(accepted, io);
-        let handshake = start.into_stream(config).into_fallible();
-        let mut stream = match PENDING.scope(pending.clone(), handshake).await {
+        // all of it in the scope: sessions are looked for before the first wait
+        let handshake = async move {
+            let start = tokio_rustls::StartHandshake::from_parts(accepted, io);
+            start.into_stream(config).into_fallible().await
+        };
+        let handshake = PENDING.scope(pending.clone(), handshake);
+        let mut stream = match pace::paced(handshake, turns).await {
             Ok(stream) => Box::new(stream),
             Err((error, io)) => {
                 let verdict = pending.take();
@@ -199,8 +213,8 @@ where
         let session = session_facts(stream.get_ref().1);
         let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         let settled = match pending.take() {
-            Some(outcome) => outcome.map(|(peer, grant)| (Some(peer), grant)),
-            None => unverified(stream.get_ref().1, server, &judge),
+            Some(outcome) if !session.resumed => outcome.map(|(peer, grant)| (Some(peer), grant)),
+            _ => unverified(stream.get_ref().1, server, &judge),
         };
         match settled {
             Ok((peer, grant)) => Ok(Accepted {
@@ -219,8 +233,9 @@ where
     }
 }
 
-/// The verifier did not run: no certificate was asked for or sent. If there is one all the same
-/// (a resumed session), it is proven and judged now.
+/// The verifier did not run: no certificate was asked for or sent, or a session was resumed. Its
+/// certificate is proven and judged now, though it was before the session was found: what decides
+/// is what the connection really has.
 fn unverified(
     session: &CommonState,
     server: &ServerTls,
@@ -260,10 +275,13 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let pending = Pending::new(judge);
-    let handshake = TlsConnector::from(client.config.clone())
-        .connect(server_name, io)
-        .into_fallible();
-    let stream = match PENDING.scope(pending.clone(), handshake).await {
+    let handshake = async {
+        let connector = TlsConnector::from(client.current());
+        let connect = connector.connect(server_name.clone(), io);
+        connect.into_fallible().await
+    };
+    let handshake = PENDING.scope(pending.clone(), handshake);
+    let stream = match pace::paced(handshake, pace::shared()).await {
         Ok(stream) => Box::new(stream),
         Err((error, io)) => {
             let verdict = pending.take();
@@ -274,18 +292,21 @@ where
             });
         }
     };
-    // nothing is resumed, so the verifier ran; without its word there is no connection
-    let (peer, grant) = pending.take().unwrap_or_else(|| {
-        Err(Denied::new(
-            Denial::CertificateMissing,
-            "the server's certificate was not judged",
-        ))
-    })?;
     let common = stream.get_ref().1;
+    let session = session_facts(common);
+    let outcome = match pending.take() {
+        Some(outcome) if !session.resumed => outcome,
+        // no verifier runs on a resumed session: it is done here
+        _ => client
+            .prove(common.peer_certificates().unwrap_or_default(), &server_name)
+            .and_then(|peer| pending.judge(Some(&peer)).map(|grant| (peer, grant))),
+    };
+    client.settled(&outcome);
+    let (peer, grant) = outcome?;
     Ok(Connected {
         ours: common.alpn_protocol().is_some_and(is_ours),
         reused: common.alpn_protocol() == Some(REUSED_LINK_ALPN),
-        session: session_facts(common),
+        session,
         stream,
         peer,
         grant,
@@ -311,6 +332,7 @@ fn session_facts(session: &CommonState) -> SessionFacts {
             .negotiated_key_exchange_group()
             .map(|group| format!("{:?}", group.name()))
             .unwrap_or_default(),
+        resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
     }
 }
 

@@ -1,16 +1,12 @@
 //! The accepting end: server configurations, built once per generation and shared by all
 //! connections. What belongs to one connection reaches the verifier through [`Pending`].
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    crypto::{CryptoProvider, aws_lc_rs::Ticketer, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, UnixTime},
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert,
@@ -21,15 +17,15 @@ use rustls::{
 
 use super::{
     LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
-    alert::refusal,
     error::SetupError,
     generation::{EdgeCertificate, EdgeMaterial, Generation},
-    handshake::Judge,
+    pending::Pending,
     provider::versions,
+    sessions::Sessions,
     staple::{Staple, Staples},
+    tickets::Tickets,
 };
 use crate::{
-    admit::{Denial, Denied, Grant, PeerFacts},
     config::{GatewayListener, Mode, TlsOptions, TlsVersion},
     identity::DnsPattern,
     wire::host::Host,
@@ -37,60 +33,6 @@ use crate::{
 
 /// ALPN of PostgreSQL's direct TLS.
 const POSTGRES_ALPN: &[u8] = b"postgresql";
-
-/// What one handshake knows besides the shared configuration: the judge, and what it said.
-pub(super) struct Pending {
-    judge: Judge,
-    outcome: Mutex<Option<Result<(PeerFacts, Grant), Denied>>>,
-}
-
-tokio::task_local! {
-    /// The handshake that is being polled. Set around every poll, so the shared verifier can't
-    /// meet another connection's; without it nobody is let in.
-    pub(super) static PENDING: Arc<Pending>;
-}
-
-impl Pending {
-    pub(super) fn new(judge: Judge) -> Arc<Self> {
-        Arc::new(Self {
-            judge,
-            outcome: Mutex::new(None),
-        })
-    }
-
-    /// What the verifier found, if it ran.
-    pub(super) fn take(&self) -> Option<Result<(PeerFacts, Grant), Denied>> {
-        self.outcome
-            .lock()
-            .ok()
-            .and_then(|mut outcome| outcome.take())
-    }
-
-    /// Judges whatever proof gave, and keeps the outcome for the log.
-    pub(super) fn settle(&self, proven: Result<PeerFacts, Denied>) -> Result<(), Error> {
-        let outcome = proven.and_then(|peer| (self.judge)(Some(&peer)).map(|grant| (peer, grant)));
-        let answer = outcome
-            .as_ref()
-            .map(|_| ())
-            .map_err(|denied| refusal(denied.reason));
-        match self.outcome.lock() {
-            Ok(mut kept) => {
-                *kept = Some(outcome);
-                answer
-            }
-            Err(_) => Err(refusal(Denial::HandshakeFailed)),
-        }
-    }
-
-    /// Runs `prove` for the handshake that is being polled.
-    pub(super) fn judge_current(
-        prove: impl FnOnce() -> Result<PeerFacts, Denied>,
-    ) -> Result<(), Error> {
-        PENDING
-            .try_with(|pending| pending.settle(prove()))
-            .unwrap_or_else(|_| Err(refusal(Denial::HandshakeFailed)))
-    }
-}
 
 /// A server's side of TLS, ready for any number of handshakes.
 #[derive(Clone)]
@@ -102,6 +44,10 @@ pub struct ServerTls {
     pub(super) verification: Option<Arc<Verification>>,
     /// Nobody enters without a certificate, whatever a judge says.
     pub(super) required: bool,
+    /// Where nobody is asked for a certificate.
+    tickets: Option<Arc<Tickets>>,
+    /// Where somebody is.
+    sessions: Option<Arc<Sessions>>,
 }
 
 impl std::fmt::Debug for ServerTls {
@@ -113,8 +59,8 @@ impl std::fmt::Debug for ServerTls {
 }
 
 impl ServerTls {
-    /// The acceptor's end of the link: a client certificate is required, nothing is resumed, and
-    /// `portcullis/2` or `/1` is agreed with those who offer it.
+    /// The acceptor's end of the link: a client certificate is required, in resumed sessions too,
+    /// and `portcullis/2` or `/1` is agreed with those who offer it.
     ///
     /// # Errors
     /// The options leave no usable version or suite.
@@ -137,7 +83,7 @@ impl ServerTls {
                 exact: HashMap::new(),
                 wildcard: Vec::new(),
             }));
-        let plain = without_resumption(plain);
+        let (plain, sessions) = with_sessions(plain, &generation.verification, true);
         let mut ours = plain.clone();
         ours.alpn_protocols = vec![REUSED_LINK_ALPN.to_vec(), LINK_ALPN.to_vec()];
         Ok(Self {
@@ -145,6 +91,8 @@ impl ServerTls {
             without_alpn: Some(Arc::new(plain)),
             verification: Some(generation.verification.clone()),
             required: true,
+            tickets: None,
+            sessions: Some(sessions),
         })
     }
 
@@ -161,18 +109,22 @@ impl ServerTls {
         }
     }
 
-    /// The same where requests of HTTP/1.1 alone are answered.
+    /// The same where requests of HTTP/1.1 alone are answered, once in a while: nothing is
+    /// resumed.
     #[must_use]
     pub fn with_http1(self) -> Self {
-        let mut config = ServerConfig::clone(&self.with_alpn);
+        let mut config = without_sessions(ServerConfig::clone(&self.with_alpn));
+        let plain = self.without_alpn.as_deref().cloned().map(without_sessions);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {
             with_alpn: Arc::new(config),
+            without_alpn: plain.map(Arc::new),
             ..self
         }
     }
 
-    /// A gateway's client-facing listener.
+    /// A gateway's client-facing listener. `tickets` are the keys of the same listener before a
+    /// reload: they stay in use while it shows the same certificates and asks for none.
     ///
     /// # Errors
     /// The options leave no usable version or suite.
@@ -180,6 +132,7 @@ impl ServerTls {
         material: &EdgeMaterial,
         listener: &GatewayListener,
         staples: &Staples,
+        tickets: Option<Arc<Tickets>>,
     ) -> Result<Self, SetupError> {
         let offered: Vec<Vec<u8>> = match (listener.mode, listener.starttls_postgres) {
             (Mode::Http, _) => listener
@@ -195,7 +148,7 @@ impl ServerTls {
             let wanted = listener.ocsp_stapling;
             wanted.then(|| staples.of(certificate)).flatten()
         };
-        Self::showing(material, &listener.tls, offered, strict, staple)
+        Self::showing(material, &listener.tls, (offered, strict), tickets, staple)
     }
 
     /// Any other server, such as the admin listener. A client that offers ALPN and none of
@@ -209,16 +162,17 @@ impl ServerTls {
         protocols: Vec<Vec<u8>>,
         strict: bool,
     ) -> Result<Self, SetupError> {
-        Self::showing(material, options, protocols, strict, |_| None)
+        Self::showing(material, options, (protocols, strict), None, |_| None)
     }
 
     fn showing(
         material: &EdgeMaterial,
         options: &TlsOptions,
-        protocols: Vec<Vec<u8>>,
-        strict: bool,
+        (protocols, strict): (Vec<Vec<u8>>, bool),
+        tickets: Option<Arc<Tickets>>,
         staple: impl Fn(&EdgeCertificate) -> Option<Arc<Staple>>,
     ) -> Result<Self, SetupError> {
+        let (mut own_tickets, mut own_sessions) = (None, None);
         let builder = ServerConfig::builder_with_provider(material.provider.clone())
             .with_protocol_versions(versions(options, TlsVersion::V1_2))?;
         let resolver = Arc::new(BySni::new(material, |certificate| Shown {
@@ -240,19 +194,21 @@ impl ServerTls {
                 required: material.client_required,
                 hints,
             });
-            without_resumption(
-                builder
-                    .with_client_cert_verifier(verifier)
-                    .with_cert_resolver(resolver),
-            )
+            let config = builder
+                .with_client_cert_verifier(verifier)
+                .with_cert_resolver(resolver);
+            let (config, sessions) = with_sessions(config, verification, material.client_required);
+            own_sessions = Some(sessions);
+            config
         } else {
-            let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+            let config = builder.with_no_client_auth().with_cert_resolver(resolver);
+            let mut config = without_sessions(config);
             // nobody was identified, so a resumed session escapes no rule
-            config.ticketer = Ticketer::new()?;
-            config.session_storage = Arc::new(NoServerSessionStorage {});
+            let kept = tickets.filter(|tickets| tickets.belong_to(&material.id));
+            let tickets = kept.unwrap_or_else(|| Tickets::new(material.id));
+            config.ticketer = tickets.clone();
             config.send_tls13_tickets = 1;
-            config.max_early_data_size = 0;
-            config.send_half_rtt_data = false;
+            own_tickets = Some(tickets);
             config
         };
         let mut with = plain.clone();
@@ -263,7 +219,25 @@ impl ServerTls {
             without_alpn: lenient.then(|| Arc::new(plain)),
             verification: material.verification.clone(),
             required: material.client_required,
+            tickets: own_tickets,
+            sessions: own_sessions,
         })
+    }
+
+    /// The keys of the tickets that it gives out: where callers show no certificates.
+    #[must_use]
+    pub fn tickets(&self) -> Option<Arc<Tickets>> {
+        self.tickets.clone()
+    }
+
+    /// Drops sessions and keys of tickets whose time is over.
+    pub fn forget_old(&self) {
+        if let Some(tickets) = &self.tickets {
+            tickets.drop_old();
+        }
+        if let Some(sessions) = &self.sessions {
+            sessions.drop_old();
+        }
     }
 
     /// The configuration for this client.
@@ -283,8 +257,22 @@ impl ServerTls {
     }
 }
 
-/// A resumed session runs no verifier: where a certificate is asked for, nothing is resumed.
-fn without_resumption(mut config: ServerConfig) -> ServerConfig {
+/// Where a certificate is asked for: the sessions know whom they admit. Shared by the two forms of
+/// one server, which believe and ask the same, and by nobody else.
+fn with_sessions(
+    config: ServerConfig,
+    verification: &Arc<Verification>,
+    required: bool,
+) -> (ServerConfig, Arc<Sessions>) {
+    let mut config = without_sessions(config);
+    let sessions = Sessions::new(verification.clone(), required);
+    config.session_storage = sessions.clone();
+    config.send_tls13_tickets = 1;
+    (config, sessions)
+}
+
+/// Resumes nothing, and takes no early data.
+fn without_sessions(mut config: ServerConfig) -> ServerConfig {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -440,8 +428,9 @@ impl ClientCertVerifier for ClientVerifier {
                 Usage::ClientAuth,
                 crate::clock::now(),
             )
-        })
-        .map(|()| ClientCertVerified::assertion())
+        })?;
+        let _kept = Pending::current(|pending| pending.shown(end_entity, intermediates));
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

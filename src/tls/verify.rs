@@ -11,6 +11,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
 
 use super::{
     error::when,
+    known::{Key, Known},
     refusal::wrong_usage,
     revocation::{CrlSet, Link, Stage},
 };
@@ -23,7 +24,7 @@ use crate::{
 const MAX_INTERMEDIATES: usize = 10;
 
 /// What the peer's certificate must be made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Usage {
     /// It opened the connection.
     ClientAuth,
@@ -54,6 +55,7 @@ pub struct Verification {
     missing_usage_passes: bool,
     /// A leaf of either end of the link passes, judged by the usage that it has.
     either_usage: bool,
+    known: Known,
 }
 
 impl Verification {
@@ -100,6 +102,7 @@ impl Verification {
             crls,
             missing_usage_passes: false,
             either_usage: false,
+            known: Known::default(),
         }
     }
 
@@ -230,6 +233,37 @@ impl Verification {
                 chain_not_after: facts.not_after,
             });
         }
+        let key = Key::new(usage, end_entity, intermediates);
+        if let Some(peer) = self.known.get(&key, now) {
+            return Ok(peer);
+        }
+        let peer = self.prove_path(end_entity, intermediates, usage, stage, now)?;
+        // who was proven without looking whether the lists are fresh has to be asked again
+        if stage == Stage::Entering {
+            let until = self.fresh_until(now).map_or(peer.chain_not_after, |end| {
+                // a list is stale in the second of its next update
+                peer.chain_not_after.min(UnixSeconds(end.0 - 1))
+            });
+            self.known.keep(key, &peer, now, until);
+        }
+        Ok(peer)
+    }
+
+    /// When the next of the CRLs that are fresh now goes stale, where that refuses anybody.
+    pub(super) fn fresh_until(&self, now: UnixSeconds) -> Option<UnixSeconds> {
+        let crls = self.crls.as_ref().filter(|set| !set.tolerates_expired())?;
+        let ends = crls.lists().iter().map(|crl| crl.next_update);
+        ends.filter(|end| *end > now).min()
+    }
+
+    fn prove_path(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        stage: Stage,
+        now: UnixSeconds,
+    ) -> Result<PeerFacts, Denied> {
         let leaf = CertFacts::read(end_entity)
             .map_err(|e| Denied::new(Denial::CertificateMalformed, e.to_string()))?;
         let usage = match usage {

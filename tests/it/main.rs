@@ -27,6 +27,7 @@ mod proxy;
 mod readme;
 mod reference;
 mod reload;
+mod resumption;
 mod reuse;
 mod revocation;
 mod spiffe;

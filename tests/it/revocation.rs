@@ -53,7 +53,7 @@ fn first(path: &Path) -> String {
     text.split_inclusive(end).next().unwrap().to_owned()
 }
 
-fn fingerprint(leaf: &Leaf) -> String {
+pub(crate) fn fingerprint(leaf: &Leaf) -> String {
     use portcullis::identity::CertFacts;
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     let der = CertificateDer::from_pem_file(&leaf.certificate).unwrap();

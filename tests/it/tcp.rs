@@ -897,7 +897,7 @@ fn clients_of_tls_1_2_have_ends_and_breaks_too() {
 }
 
 #[test]
-fn sessions_are_resumed_only_where_nobody_has_to_be_judged() {
+fn sessions_go_on_for_callers_with_and_without_certificates() {
     let world = World::new();
     let backend = Backend::greeting(world.address(), "hello");
     let staff = world.issue(Role::Client, "staff-1", &[]);
@@ -907,7 +907,7 @@ fn sessions_are_resumed_only_where_nobody_has_to_be_judged() {
         world.authority.trust(),
         world.authority.crl()
     );
-    for (file, more, resumed) in [("open", "", true), ("guarded", asked.as_str(), false)] {
+    for (file, more, resumed) in [("open", "", true), ("guarded", asked.as_str(), true)] {
         let edge = world.address();
         let config = world.common_as(&world.leaf(Role::Gateway, "edge-1"), file, "")
             + &world.gateway_text("tcp", edge, link, more, "");

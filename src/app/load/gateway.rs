@@ -18,7 +18,7 @@ use crate::{
     telemetry::metrics::Metrics,
     tls::{
         ClientTls, EdgeMaterial, Generation, Judge, LinkRole, NameCheck, ServerTls, ShownNames,
-        Staples,
+        Staples, tickets::Tickets,
     },
 };
 
@@ -51,9 +51,8 @@ pub(super) fn parts(
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         let name = Arc::clone(&listener.name);
-        let before = previous
-            .and_then(|loaded| loaded.listeners.iter().find(|l| l.name == name))
-            .and_then(|listener| listener.edge.as_deref());
+        let held = previous.and_then(|loaded| loaded.listeners.iter().find(|l| l.name == name));
+        let before = held.and_then(|listener| listener.edge.as_deref());
         let checked = crate::tls::check::edge(listener, before, clock::now());
         let checked = problems.keep_all(checked);
         if let Some((edge, _)) = &checked {
@@ -61,7 +60,9 @@ pub(super) fn parts(
             warnings.extend(follow(&mut staples, listener, edge, before));
         }
         let material = checked.as_ref().map(|(edge, _)| edge);
-        let rules = edge_rules(&config.common, listener, material, &staples, problems);
+        let tickets = held.and_then(|listener| listener.snapshot.rules.tls.tickets());
+        let kept = (&staples, tickets);
+        let rules = edge_rules(&config.common, listener, material, kept, problems);
         let (Some(rules), Some((edge, said))) = (rules, checked) else {
             continue;
         };
@@ -127,7 +128,7 @@ fn edge_rules(
     common: &Common,
     listener: &GatewayListener,
     material: Option<&Arc<EdgeMaterial>>,
-    staples: &Staples,
+    (staples, tickets): (&Staples, Option<Arc<Tickets>>),
     problems: &mut Problems,
 ) -> Option<ListenerRules> {
     let trusted = match &listener.allow {
@@ -161,7 +162,7 @@ fn edge_rules(
         source: SourceRules { trusted, denied },
         proxy_from,
         verification: material.verification.clone(),
-        tls: Arc::new(problems.keep(ServerTls::edge(material, listener, staples))?),
+        tls: Arc::new(problems.keep(ServerTls::edge(material, listener, staples, tickets))?),
         peers,
         limits: listener.limits.clone(),
         starttls_postgres: listener.starttls_postgres,
@@ -238,6 +239,7 @@ fn backend_runtime(
             name,
             reused: tls.reused(backend.tunnel),
             must_reuse: backend.tunnel == Tunnel::Reuse,
+            foreign: tls.without_alpn(),
             tls,
             judge,
             bind: backend.bind,

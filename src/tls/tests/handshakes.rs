@@ -30,7 +30,7 @@ type Ends = (
     Result<Connected<DuplexStream>, Denied>,
 );
 
-fn name(text: &str) -> ServerName<'static> {
+pub(super) fn name(text: &str) -> ServerName<'static> {
     ServerName::try_from(text.to_owned()).unwrap()
 }
 
@@ -43,37 +43,37 @@ async fn meet(server: &ServerTls, client: &ClientTls, to: &str, judges: (Judge, 
 }
 
 /// A link between a gateway and an acceptor of one CA.
-struct Link {
-    folder: Folder,
-    ca: Ca,
+pub(super) struct Link {
+    pub(super) folder: Folder,
+    pub(super) ca: Ca,
 }
 
 impl Link {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             folder: Folder::new(),
             ca: Ca::root("root"),
         }
     }
 
-    fn gateway(&self, leaf: &Leaf, above: &[&Ca], trust: &[&Ca]) -> ClientTls {
+    pub(super) fn gateway(&self, leaf: &Leaf, above: &[&Ca], trust: &[&Ca]) -> ClientTls {
         let identity = self.folder.identity("gateway", leaf, above, trust);
         let generation = load(&identity, LinkRole::Gateway).unwrap();
         ClientTls::link(&generation, &options(), NameCheck::ServerName).unwrap()
     }
 
-    fn acceptor(&self, leaf: &Leaf, trust: &[&Ca]) -> ServerTls {
+    pub(super) fn acceptor(&self, leaf: &Leaf, trust: &[&Ca]) -> ServerTls {
         let identity = self.folder.identity("acceptor", leaf, &[], trust);
         let generation = load(&identity, LinkRole::Acceptor).unwrap();
         ServerTls::link(&generation, &options()).unwrap()
     }
 
-    fn good_gateway(&self) -> ClientTls {
+    pub(super) fn good_gateway(&self) -> ClientTls {
         let leaf = self.ca.leaf(client("edge.internal"));
         self.gateway(&leaf, &[], &[&self.ca])
     }
 
-    fn good_acceptor(&self) -> ServerTls {
+    pub(super) fn good_acceptor(&self) -> ServerTls {
         let leaf = self.ca.leaf(server("legacy.internal"));
         self.acceptor(&leaf, &[&self.ca])
     }
@@ -201,11 +201,22 @@ async fn each_fault_has_its_alert(#[case] reason: Denial, #[case] alert: &str) {
 }
 
 /// A client of another make: any certificate, any ALPN.
-fn raw_client(trust: &Ca, leaf: Option<&Leaf>, alpn: &[&[u8]]) -> ClientConfig {
+pub(super) fn raw_client(trust: &Ca, leaf: Option<&Leaf>, alpn: &[&[u8]]) -> ClientConfig {
     raw_client_with(&options_1_2(), trust, leaf, alpn)
 }
 
 fn raw_client_with(
+    options: &TlsOptions,
+    trust: &Ca,
+    leaf: Option<&Leaf>,
+    alpn: &[&[u8]],
+) -> ClientConfig {
+    let versions = crate::tls::provider::versions(options, crate::config::TlsVersion::V1_2);
+    raw_client_speaking(versions, options, trust, leaf, alpn)
+}
+
+pub(super) fn raw_client_speaking(
+    versions: &'static [&'static rustls::SupportedProtocolVersion],
     options: &TlsOptions,
     trust: &Ca,
     leaf: Option<&Leaf>,
@@ -217,10 +228,7 @@ fn raw_client_with(
         .add(CertificateDer::from_pem_slice(trust.pem.as_bytes()).unwrap())
         .unwrap();
     let builder = ClientConfig::builder_with_provider(crate::tls::provider::provider(options))
-        .with_protocol_versions(crate::tls::provider::versions(
-            options,
-            crate::config::TlsVersion::V1_2,
-        ))
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
     let mut config = match leaf {
@@ -712,11 +720,16 @@ fn edge_material(
     EdgeMaterial::load(&listener, None, now()).unwrap()
 }
 
-fn edge(link: &Link, mode: Mode, starttls: bool, client_auth: Option<ClientAuth>) -> ServerTls {
+pub(super) fn edge(
+    link: &Link,
+    mode: Mode,
+    starttls: bool,
+    client_auth: Option<ClientAuth>,
+) -> ServerTls {
     let own = link.ca.leaf(server("legacy.internal"));
     let listener = edge_listener(&link.folder, &[("edge", &own)], mode, starttls, client_auth);
     let material = EdgeMaterial::load(&listener, None, now()).unwrap();
-    ServerTls::edge(&material, &listener, &Staples::default()).unwrap()
+    ServerTls::edge(&material, &listener, &Staples::default(), None).unwrap()
 }
 
 #[rstest]
@@ -799,7 +812,7 @@ async fn certificates_are_chosen_by_name_and_the_first_answers_the_rest() {
     }
 }
 
-fn callers(link: &Link, mode: ClientCert) -> ClientAuth {
+pub(super) fn callers(link: &Link, mode: ClientCert) -> ClientAuth {
     ClientAuth {
         ca: Some(link.folder.write("callers.pem", &link.ca.pem)),
         pinned: Vec::new(),
@@ -829,64 +842,6 @@ async fn callers_with_certificates_are_judged_and_those_without_by_mode() {
         if let Ok(accepted) = accepted {
             assert_eq!(accepted.peer.is_some(), shown.is_some());
         }
-    }
-}
-
-#[tokio::test]
-async fn where_a_certificate_is_asked_for_nothing_is_resumed() {
-    // a resumed session runs no verifier: one revoked meanwhile would walk in
-    let link = Link::new();
-    let leaf = link.ca.leaf(client("caller.internal"));
-    for (server, config, resumes) in [
-        (
-            edge(
-                &link,
-                Mode::Http,
-                false,
-                Some(callers(&link, ClientCert::Optional)),
-            ),
-            raw_client(&link.ca, Some(&leaf), &[]),
-            false,
-        ),
-        (
-            link.good_acceptor(),
-            raw_client(&link.ca, Some(&leaf), &[]),
-            false,
-        ),
-        (
-            edge(&link, Mode::Http, false, None),
-            raw_client(&link.ca, None, &[]),
-            true,
-        ),
-    ] {
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let mut kind = None;
-        for _ in 0..3 {
-            let (near, far) = tokio::io::duplex(64 * 1024);
-            let (accepted, connected) = tokio::join!(
-                async {
-                    let mut accepted = accept(far, &server, anybody()).await.unwrap();
-                    accepted.stream.write_all(b"x").await.unwrap();
-                    accepted.stream.flush().await.unwrap();
-                    accepted
-                },
-                async {
-                    let mut stream = connector
-                        .connect(name("legacy.internal"), near)
-                        .await
-                        .unwrap();
-                    stream.read_exact(&mut [0]).await.unwrap();
-                    stream
-                }
-            );
-            drop(accepted);
-            kind = connected.get_ref().1.handshake_kind();
-        }
-        assert_eq!(
-            kind == Some(rustls::HandshakeKind::Resumed),
-            resumes,
-            "{kind:?}"
-        );
     }
 }
 

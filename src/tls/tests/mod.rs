@@ -5,3 +5,4 @@ mod loading;
 mod mint;
 mod openssl;
 mod proofs;
+mod resumption;
