@@ -7,6 +7,7 @@ pub mod demo;
 pub mod exposure;
 mod fixed;
 pub mod forget;
+mod jumps;
 pub mod load;
 pub mod notify;
 pub mod reload;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,8 @@ pub struct Process {
     pub drain: Drain,
     pub(super) inherited: Inherited,
     live: Mutex<HashMap<Arc<str>, Live>>,
+    /// Listeners at addresses that they had before, whose connections live on.
+    moved: Mutex<Vec<(Arc<str>, Weak<Serving>)>>,
     in_force: Mutex<Option<InForce>>,
     /// What was taken at the start.
     fixed: OnceLock<Fixed>,
@@ -80,6 +82,7 @@ impl Process {
             drain,
             inherited,
             live: Mutex::default(),
+            moved: Mutex::default(),
             in_force: Mutex::default(),
             fixed: OnceLock::new(),
             staplers: Staplers::default(),
@@ -97,13 +100,18 @@ impl Process {
         self.take(loaded)
     }
 
-    /// Loads the configuration again; whether it is in force now.
+    /// Loads the configuration again; whether it is in force now. One that can't be read leaves the
+    /// last good one in force, with the files that it names as they are now: a slip of the pen must
+    /// not keep a revocation or a renewal out.
     pub fn reload(&self) -> bool {
         let file = self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()));
         let Some(file) = file else { return false };
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
         let problems = match config::load(&file) {
-            Err(problems) => vec![problems.to_string()],
+            Err(problems) => {
+                self.load_files_again(svid.as_deref());
+                vec![problems.to_string()]
+            }
             Ok(config) => match self.load(config, svid.as_deref()) {
                 Err(problems) => vec![problems.to_string()],
                 Ok(loaded) => match self.take(loaded) {
@@ -121,6 +129,21 @@ impl Process {
             in_force.refused = problems;
         }
         false
+    }
+
+    /// The configuration in force with the files that it names; without them nothing changes.
+    fn load_files_again(&self, svid: Option<&HeldSvid>) {
+        let config = self.with(|in_force| in_force.map(|f| f.loaded.config.clone()));
+        let Some(config) = config else { return };
+        let taken = match self.load(config, svid) {
+            Err(problems) => Err(problems.to_string()),
+            Ok(loaded) => self
+                .take(loaded)
+                .map_err(|errors| errors.iter().map(ToString::to_string).collect()),
+        };
+        if let Err(problem) = taken {
+            tracing::error!(%problem, "the files of the last good configuration do not load either");
+        }
     }
 
     /// Brings what a Workload API handed out into force, with the configuration that is; whether
@@ -171,6 +194,19 @@ impl Process {
         )
     }
 
+    /// Has every live connection judged again: the rules are as they were, the time is not.
+    pub fn look_again(&self) {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.values().for_each(|held| held.serving.look_again());
+        let moved = self.moved();
+        let left = moved.iter().filter_map(|(_, serving)| serving.upgrade());
+        left.for_each(|serving| serving.look_again());
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Vec<(Arc<str>, Weak<Serving>)>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Where the listeners really listen.
     #[must_use]
     pub fn addresses(&self) -> Vec<(Arc<str>, String)> {
@@ -216,13 +252,14 @@ impl Process {
                 held.serving.publish(Arc::clone(&listener.snapshot));
             }
         }
+        self.follow_moved(&loaded);
         for (listener, socket) in bound {
             let begun = self.begin(listener, socket);
             if let Some(moved) = live.insert(Arc::clone(&listener.name), begun) {
                 // the same listener at another address: live connections follow the new rules
                 moved.serving.publish(Arc::clone(&listener.snapshot));
                 moved.serving.stop();
-                self.hold(moved.serving);
+                self.hold(&listener.name, moved.serving);
             }
         }
         live.retain(|name, held| {
@@ -257,8 +294,25 @@ impl Process {
     }
 
     /// Keeps a moved listener's rules alive while connections of its old address live.
-    fn hold(&self, serving: Arc<Serving>) {
+    fn hold(&self, name: &Arc<str>, serving: Arc<Serving>) {
+        let mut moved = self.moved();
+        moved.push((Arc::clone(name), Arc::downgrade(&serving)));
         self.drain.spawn(async move { serving.until_idle().await });
+    }
+
+    /// New rules hold for connections of an old address too, and so does the end of all rules.
+    fn follow_moved(&self, loaded: &Loaded) {
+        self.moved().retain(|(name, serving)| {
+            let Some(serving) = serving.upgrade() else {
+                return false;
+            };
+            let listener = loaded.listeners.iter().find(|l| l.name == *name);
+            match listener {
+                Some(listener) => serving.publish(Arc::clone(&listener.snapshot)),
+                None => self.drain.spawn(async move { serving.retire().await }),
+            }
+            listener.is_some()
+        });
     }
 
     /// When certificates and CRLs end, for whoever watches the metrics.

@@ -103,6 +103,7 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     }
     super::exposure::start(&process);
     super::forget::start(&process);
+    super::jumps::start(&process);
     renew::start(&process);
     renew::spiffe::start(&process);
     let notifier = Notifier::default();

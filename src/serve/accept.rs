@@ -84,6 +84,11 @@ impl Serving {
         role.begin(self.snapshot.subscribe());
     }
 
+    /// Has every live connection judged by the rules in force, of this moment.
+    pub fn look_again(&self) {
+        self.snapshot.send_modify(|_same| {});
+    }
+
     /// Stops accepting; live connections go on.
     pub fn stop(&self) {
         self.stop.cancel();

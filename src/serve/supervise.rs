@@ -20,7 +20,8 @@ use crate::{
     identity::UnixSeconds,
 };
 
-/// Longest sleep before the wall clock is read again: it may have been set meanwhile.
+/// Longest sleep before the wall clock is read again. One that was set is noticed at once, and one
+/// that drifts is not far off.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Connections that end with one certificate end within so many seconds of each other, not at once.
@@ -41,7 +42,7 @@ pub(crate) fn spread(until: Option<UnixSeconds>) -> Option<UnixSeconds> {
 }
 
 /// How long the chain is good for, or that it is not.
-fn left(until: Option<UnixSeconds>) -> Result<Duration, Denied> {
+fn still_good(until: Option<UnixSeconds>) -> Result<Duration, Denied> {
     let Some(until) = until else {
         return Ok(LOOK_AGAIN);
     };
@@ -97,7 +98,7 @@ impl Supervision {
     /// Resolves when the connection has to end.
     pub async fn ended(&mut self) -> Denied {
         loop {
-            let left = match left(self.until) {
+            let left = match still_good(self.until) {
                 Ok(left) => left,
                 Err(ended) => return ended,
             };
@@ -114,6 +115,10 @@ impl Supervision {
                         return Denied::new(Denial::RulesChanged, "the listener was removed");
                     }
                     let snapshot = self.rules.borrow_and_update().clone();
+                    // or the clock was set, and that is all
+                    if let Err(ended) = still_good(self.until) {
+                        return ended;
+                    }
                     if let Err(why) =
                         snapshot.rules.judge_again(
                             self.source,
@@ -151,7 +156,7 @@ impl LinkSupervision {
     /// Resolves when the connection has to end.
     pub async fn ended(&mut self) -> Denied {
         loop {
-            let left = match left(self.until) {
+            let left = match still_good(self.until) {
                 Ok(left) => left,
                 Err(ended) => return ended,
             };
@@ -162,6 +167,9 @@ impl LinkSupervision {
                         return Denied::new(Denial::RulesChanged, "the listener was removed");
                     }
                     let snapshot = self.rules.borrow_and_update().clone();
+                    if let Err(ended) = still_good(self.until) {
+                        return ended;
+                    }
                     let judged =
                         snapshot.role.judge_link(&self.backend, &self.acceptor, &self.chain);
                     if let Err(why) = judged {

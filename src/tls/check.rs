@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::{
     error::{MaterialError, when},
-    generation::{EdgeMaterial, Generation, LinkRole},
+    generation::{EdgeMaterial, Generation, LinkRole, Trust, load_verification},
     verify::Verification,
 };
 use crate::{
-    config::{GatewayListener, Identity, TlsOptions},
+    config::{GatewayListener, Identity, Revocation, TlsOptions},
     identity::UnixSeconds,
 };
 
@@ -47,8 +47,9 @@ pub fn edge(
         .filter(|own| own.not_after.0 - now.0 < SOON)
         .map(|own| {
             format!(
-                "a chain of listener {:?} ends at {}: {}",
+                "a chain of listener {:?} {} at {}: {}",
                 listener.name,
+                ends(own.not_after, now),
                 when(own.not_after),
                 own.leaf.describe()
             )
@@ -60,13 +61,40 @@ pub fn edge(
     Ok((material, warnings))
 }
 
+impl Verification {
+    /// Roots and CRLs alone, for whoever asks what a peer would say of a certificate.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load(
+        roots: &std::path::Path,
+        revocation: &Revocation,
+    ) -> Result<Self, Vec<MaterialError>> {
+        let trust = Trust {
+            roots: Some(roots),
+            bundles: &[],
+            pinned: &[],
+            revocation: Some(revocation),
+            svid: None,
+        };
+        // only its signature algorithms matter here, and those are not configured
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        load_verification(&trust, &provider, None)
+    }
+}
+
+fn ends(end: UnixSeconds, now: UnixSeconds) -> &'static str {
+    if end < now { "ended" } else { "ends" }
+}
+
 /// What is good today and will not be soon.
 #[must_use]
 pub fn warnings(generation: &Generation, now: UnixSeconds) -> Vec<String> {
     let mut out = Vec::new();
     if generation.not_after.0 - now.0 < SOON {
         out.push(format!(
-            "our own chain ends at {}: {}",
+            "our own chain {} at {}: {}",
+            ends(generation.not_after, now),
             when(generation.not_after),
             generation.leaf.describe()
         ));

@@ -93,6 +93,7 @@ impl Generation {
             role.own_usage(),
             &provider,
             now,
+            in_force(previous),
         );
         let verification = load_verification(
             &Trust {
@@ -130,6 +131,7 @@ impl Generation {
             role.own_usage(),
             &provider,
             now,
+            in_force(previous),
         );
         if let Ok(own_leaf) = own.as_ref().map(|own| &own.leaf)
             && own_leaf.spiffe != [svid.id.clone()]
@@ -274,6 +276,11 @@ impl EdgeMaterial {
         now: UnixSeconds,
     ) -> Result<Arc<Self>, Vec<MaterialError>> {
         let provider = provider(options);
+        let in_force: Vec<_> = previous
+            .iter()
+            .flat_map(|material| &material.certificates)
+            .map(|own| Arc::clone(&own.certified))
+            .collect();
         let mut errors = Vec::new();
         let mut own = Vec::new();
         for (certificate, key, passphrase) in files {
@@ -284,6 +291,7 @@ impl EdgeMaterial {
                 Usage::ServerAuth,
                 &provider,
                 now,
+                &in_force,
             ) {
                 Ok(loaded) => own.push(loaded),
                 Err(more) => errors.extend(more),
@@ -330,28 +338,6 @@ impl EdgeMaterial {
             not_after,
             provider,
         }))
-    }
-}
-
-impl Verification {
-    /// Roots and CRLs alone, for whoever asks what a peer would say of a certificate.
-    ///
-    /// # Errors
-    /// All problems at once.
-    pub fn load(
-        roots: &std::path::Path,
-        revocation: &Revocation,
-    ) -> Result<Self, Vec<MaterialError>> {
-        let trust = Trust {
-            roots: Some(roots),
-            bundles: &[],
-            pinned: &[],
-            revocation: Some(revocation),
-            svid: None,
-        };
-        // only its signature algorithms matter here, and those are not configured
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        load_verification(&trust, &provider, None)
     }
 }
 
@@ -470,6 +456,11 @@ fn load_crls(
         configured => configured.unwrap_or(&usual),
     };
     CrlSet::of(&svid.crls, &svid.socket, revocation, previous).map(Some)
+}
+
+/// Our own chain of the generation in force.
+fn in_force(previous: Option<&Generation>) -> &[Arc<CertifiedKey>] {
+    previous.map_or(&[], |previous| std::slice::from_ref(&previous.certified))
 }
 
 /// Both results, or the errors of both.

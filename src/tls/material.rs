@@ -107,7 +107,9 @@ fn facts_of(
     }
 }
 
-/// Loads our own chain and key, and checks them as far as one side can.
+/// Loads our own chain and key, and checks them as far as one side can. That a chain which is in
+/// force has ended since is no error: it must not keep what else has changed from coming into
+/// force.
 pub(super) fn load_own(
     certificate: &Path,
     key: &Path,
@@ -115,10 +117,18 @@ pub(super) fn load_own(
     usage: Usage,
     provider: &CryptoProvider,
     now: UnixSeconds,
+    in_force: &[Arc<CertifiedKey>],
 ) -> Result<Own, Vec<MaterialError>> {
     let chain = load_chain(certificate);
     let key_der = load_key(key, passphrase);
-    check_own((certificate, chain), (key, key_der), usage, provider, now)
+    check_own(
+        (certificate, chain),
+        (key, key_der),
+        usage,
+        provider,
+        now,
+        in_force,
+    )
 }
 
 /// The same of what has been read, each with where it came from.
@@ -128,6 +138,7 @@ pub(super) fn check_own(
     usage: Usage,
     provider: &CryptoProvider,
     now: UnixSeconds,
+    in_force: &[Arc<CertifiedKey>],
 ) -> Result<Own, Vec<MaterialError>> {
     let mut errors = Vec::new();
     let chain = chain.map_err(|e| errors.push(e)).ok().and_then(|chain| {
@@ -138,14 +149,10 @@ pub(super) fn check_own(
     });
     let key_der = key_der.map_err(|e| errors.push(e)).ok();
     if let Some((chain, facts)) = &chain {
-        errors.extend(check_own_chain(
-            certificate,
-            chain,
-            facts,
-            usage,
-            provider,
-            now,
-        ));
+        if !in_force.iter().any(|held| held.cert == *chain) {
+            errors.extend(check_own_dates(certificate, facts, now));
+        }
+        errors.extend(check_own_chain(certificate, chain, facts, usage, provider));
     }
     let (Some((chain, facts)), Some(key_der)) = (chain, key_der) else {
         return Err(errors);
@@ -193,6 +200,28 @@ pub(super) fn check_own(
     }
 }
 
+fn check_own_dates<'a>(
+    file: &'a Path,
+    facts: &'a [CertFacts],
+    now: UnixSeconds,
+) -> impl Iterator<Item = MaterialError> + 'a {
+    facts.iter().filter_map(move |facts| {
+        let denied = super::verify::check_dates(facts, now).err()?;
+        Some(MaterialError::certificate(
+            file,
+            facts,
+            format!(
+                "valid from {} to {}, and now is {} ({})",
+                when(facts.not_before),
+                when(facts.not_after),
+                when(now),
+                denied.reason.code()
+            ),
+            "renew it, or set the clock",
+        ))
+    })
+}
+
 /// Order, signatures, dates, role: what a peer would find fault with.
 fn check_own_chain(
     file: &Path,
@@ -200,25 +229,8 @@ fn check_own_chain(
     facts: &[CertFacts],
     usage: Usage,
     provider: &CryptoProvider,
-    now: UnixSeconds,
 ) -> Vec<MaterialError> {
     let mut errors = Vec::new();
-    for facts in facts {
-        if let Err(denied) = super::verify::check_dates(facts, now) {
-            errors.push(MaterialError::certificate(
-                file,
-                facts,
-                format!(
-                    "valid from {} to {}, and now is {} ({})",
-                    when(facts.not_before),
-                    when(facts.not_after),
-                    when(now),
-                    denied.reason.code()
-                ),
-                "renew it, or set the clock",
-            ));
-        }
-    }
     for ((below, issuer), issuer_der) in facts
         .iter()
         .zip(facts.iter().skip(1))

@@ -16,7 +16,8 @@ use portcullis::pki::{Authority, InitOptions, IssueRequest, Reason, Role};
 use rstest::rstest;
 
 use crate::world::{
-    Backend, Client, Edge, Leaf, Links, Open, Running, Ways, World, broken, get, switching, until,
+    Backend, Client, Edge, Leaf, Links, Open, Running, Ways, World, answers, broken, get,
+    switching, until,
 };
 
 /// What is promised, from the write to the end of the last connection.
@@ -376,4 +377,65 @@ fn a_gateway_ends_every_link_to_an_acceptor_that_a_change_shuts_out(
     assert!(detail.contains(why), "{change:?}: {line}");
     assert_eq!(get(&mut victim.kept, "/").0, 502, "{change:?}");
     assert!(bystander.works(), "{change:?}");
+}
+
+#[test]
+fn a_listener_that_moved_ends_its_old_connections_too() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (_gateway, edge) = world.plain_gateway("tcp", link, "", "");
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    assert!(answers(&mut stream));
+    // twice, so that the first address is not the one before
+    let mut text = std::fs::read_to_string(&acceptor.config).unwrap();
+    let mut at = link;
+    for _ in 0..2 {
+        let next = world.address();
+        text = text.replace(&at.to_string(), &next.to_string());
+        world.write("acceptor.toml", &text);
+        acceptor.line("the move", |line| {
+            line["message"] == "listening" && line["address"] == next.to_string()
+        });
+        at = next;
+    }
+    assert!(answers(&mut stream), "{}", acceptor.text());
+    world
+        .authority
+        .revoke("gateway/edge-1", Reason::KeyCompromise)
+        .unwrap();
+    acceptor.line("its end", |line| {
+        line["decision"] == "ended" && line["reason"] == "rules_changed"
+    });
+    assert!(!answers(&mut stream));
+}
+
+#[test]
+fn a_configuration_that_can_not_be_read_keeps_no_revocation_out() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (gateway, acceptor, edge) = world.chain(&backend.address.to_string());
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    assert!(answers(&mut stream));
+    edit(&world, &acceptor, "trusted_ips", "trusted_ipz");
+    acceptor.line("the refusal", |line| {
+        line["message"]
+            .as_str()
+            .is_some_and(|said| said.starts_with("reload refused"))
+    });
+    assert!(answers(&mut stream));
+    world
+        .authority
+        .revoke("gateway/edge-1", Reason::KeyCompromise)
+        .unwrap();
+    acceptor.line("its end", |line| {
+        line["decision"] == "ended" && line["reason"] == "rules_changed"
+    });
+    // it is said all the same that the configuration is not in force
+    let (_, said) = acceptor.admin("/readyz?verbose").unwrap();
+    assert!(
+        said.contains("warn reload") && said.contains("trusted_ipz"),
+        "{said}"
+    );
+    drop(gateway);
 }

@@ -1,8 +1,10 @@
 //! What guards the admin listener; loaded with everything else.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
-use crate::tls::ServerTls;
+use crate::tls::{EdgeMaterial, ServerTls};
 
 /// The loaded form of `[admin]`.
 pub struct AdminAccess {
@@ -10,4 +12,6 @@ pub struct AdminAccess {
     pub token: Option<Zeroizing<Vec<u8>>>,
     /// `[admin.tls]`.
     pub tls: Option<ServerTls>,
+    /// What it was made of.
+    pub material: Option<Arc<EdgeMaterial>>,
 }

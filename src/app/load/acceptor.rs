@@ -76,6 +76,7 @@ pub(super) fn parts(
         listeners,
         Arc::default(),
         Vec::new(),
+        previous,
         problems,
     )
 }

@@ -55,6 +55,7 @@ pub(super) fn parts(
         listeners,
         Arc::default(),
         Vec::new(),
+        previous,
         problems,
     )
 }

@@ -105,6 +105,7 @@ pub(super) fn parts(
         listeners,
         backends,
         warnings,
+        previous,
         problems,
     )?;
     Some(Loaded { staples, ..whole })

@@ -160,33 +160,47 @@ fn parts(
     (loaded, problems)
 }
 
-fn admin(common: &Common, problems: &mut Problems) -> Option<Arc<AdminAccess>> {
+fn admin(
+    common: &Common,
+    previous: Option<&Loaded>,
+    problems: &mut Problems,
+) -> Option<Arc<AdminAccess>> {
     let admin = common.admin.as_ref()?;
     let token = match &admin.token {
         Some(secret) => Some(problems.keep(config::secret::load(secret, false))?),
         None => None,
     };
-    let tls = match &admin.certificate {
-        Some(files) => Some(admin_tls(files, &common.tls, problems)?),
-        None => None,
+    let before = previous.and_then(|loaded| loaded.admin.as_deref()?.material.as_deref());
+    let (tls, material) = match &admin.certificate {
+        Some(files) => {
+            let (tls, material) = admin_tls(files, &common.tls, before, problems)?;
+            (Some(tls), Some(material))
+        }
+        None => (None, None),
     };
-    Some(Arc::new(AdminAccess { token, tls }))
+    Some(Arc::new(AdminAccess {
+        token,
+        tls,
+        material,
+    }))
 }
 
 fn admin_tls(
     files: &CertificateFiles,
     options: &TlsOptions,
+    before: Option<&EdgeMaterial>,
     problems: &mut Problems,
-) -> Option<ServerTls> {
+) -> Option<(ServerTls, Arc<EdgeMaterial>)> {
     let parts = [(
         files.certificate.as_path(),
         files.key.as_path(),
         files.key_passphrase.as_ref(),
     )];
-    let loaded = EdgeMaterial::load_parts(parts, None, options, None, clock::now());
+    let loaded = EdgeMaterial::load_parts(parts, None, options, before, clock::now());
     let material = problems.keep_all(loaded)?;
     let alpn = vec![b"http/1.1".to_vec()];
-    problems.keep(ServerTls::server(&material, options, alpn, false))
+    let tls = problems.keep(ServerTls::server(&material, options, alpn, false))?;
+    Some((tls, material))
 }
 
 fn identity(
@@ -238,9 +252,10 @@ fn whole(
     listeners: Vec<LoadedListener>,
     backends: Arc<HashMap<String, Arc<BackendRuntime>>>,
     mut warnings: Vec<String>,
+    previous: Option<&Loaded>,
     problems: &mut Problems,
 ) -> Option<Loaded> {
-    let admin = admin(config.common(), problems);
+    let admin = admin(config.common(), previous, problems);
     let identity = identity?;
     warnings.extend(config.common().warnings.iter().cloned());
     warnings.extend(custody(&config, &listeners));

@@ -1,6 +1,9 @@
 //! One request and one answer by hand.
 
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+};
 
 use super::{Backend, TlsStream, World};
 
@@ -31,7 +34,12 @@ pub(crate) fn get(stream: &mut TlsStream, path: &str) -> (u16, String) {
 
 /// Answers every request with its name.
 pub(crate) fn named_backend(world: &World, name: &'static str) -> Backend {
-    Backend::serve(world.address(), move |mut stream| {
+    answering(world.address(), name)
+}
+
+/// The same at any address.
+pub(crate) fn answering(address: SocketAddr, name: &'static str) -> Backend {
+    Backend::serve(address, move |mut stream| {
         let mut head = Vec::new();
         let mut byte = [0];
         while stream.read_exact(&mut byte).is_ok() {

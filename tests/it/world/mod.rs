@@ -5,6 +5,7 @@
 mod backend;
 mod edge;
 mod http;
+mod machines;
 mod outside;
 mod running;
 mod service;
@@ -20,7 +21,9 @@ use std::{
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use backend::{Backend, TlsConnection, echo};
 pub(crate) use edge::{Edge, Links, Open, Ways, answers, broken, switching};
-pub(crate) use http::{get, named_backend};
+pub(crate) use http::{answering, get, named_backend};
+#[allow(unused_imports, reason = "for signatures of tests")]
+pub(crate) use machines::{Clock, Machine};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use outside::Stranger;
 use portcullis::pki::{Authority, InitOptions, IssueRequest, Role};
