@@ -5,9 +5,9 @@ use rcgen::CertificateParams;
 use zeroize::Zeroizing;
 
 use super::{
-    Algorithm, Authority, Passphrase, PkiError,
+    Algorithm, Authority, Passphrase, PkiError, Reason,
     algorithm::{key_from_file, key_to_pem},
-    authority::after,
+    authority::{BACKDATE, after},
     ca::CaKind,
     issue::{Desk, Draft, Issued, LeafKey},
     profile::{Profile, San},
@@ -197,6 +197,19 @@ impl Desk<'_> {
                 ),
             ));
         }
+        if let Some((lost, at)) = lost_since(&self.state, record) {
+            return Err(refused(
+                RenewalDenial::Revoked,
+                format!(
+                    "{} is revoked since {at} because somebody else may have its key, who may \
+                     have renewed it to this: issue another by hand, and `portcullis pki revoke \
+                     {}/{}` first if this one is not known to be the holder's",
+                    lost.title(),
+                    record.role,
+                    record.name
+                ),
+            ));
+        }
         let life = record.not_after.saturating_sub(record.not_before);
         let half = record.not_before.saturating_add(life / 2);
         if now.0 < half && !self.state.is_leaving(record) {
@@ -251,6 +264,21 @@ impl Desk<'_> {
         self.commit().map_err(|e| of_store(&e))?;
         Ok(issued)
     }
+}
+
+/// A certificate of the same role and name that was revoked, because somebody else may have its
+/// key, when this one was there already: whoever has one has renewed it, or could. What is issued
+/// afterwards is nobody's but the holder's.
+fn lost_since<'a>(state: &'a State, record: &Record) -> Option<(&'a Record, UnixSeconds)> {
+    let issued = record.not_before.saturating_add(BACKDATE);
+    state.certificates.iter().find_map(|other| {
+        let revoked = other.revoked?;
+        // in the very second: a key made at the authority is new
+        let before = issued < revoked.at || issued == revoked.at && record.requested;
+        let same = other.role == record.role && other.name == record.name;
+        (same && before && revoked.reason == Reason::KeyCompromise)
+            .then_some((other, UnixSeconds(revoked.at)))
+    })
 }
 
 /// The record of a certificate that can be renewed.

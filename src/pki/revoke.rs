@@ -11,7 +11,9 @@ use crate::{clock, identity::Serial};
 
 impl Authority {
     /// Revokes every certificate in force of that name (`NAME` or `ROLE/NAME`), or the one with
-    /// that serial number (hex), and writes the issuing CA's CRL.
+    /// that serial number (hex), and writes the issuing CA's CRL. Where somebody else may have the
+    /// key, every certificate for it goes, and none of that name which was there before renews
+    /// itself any more.
     ///
     /// # Errors
     /// Nothing, or more than one role, goes by that name; all of it is revoked already; or it is
@@ -20,7 +22,10 @@ impl Authority {
         let _lock = self.lock()?;
         let mut state = State::load(&self.state_folder())?;
         let now = clock::now();
-        let chosen = choose(&state.certificates, target)?;
+        let mut chosen = choose(&state.certificates, target)?;
+        if reason == Reason::KeyCompromise {
+            chosen.extend(sharing_keys(&state.certificates, &chosen));
+        }
         let revoked = Revoked { at: now.0, reason };
         let mut done = Vec::new();
         for record in &mut state.certificates {
@@ -106,6 +111,20 @@ impl Authority {
         change.commit()?;
         Ok(ca)
     }
+}
+
+/// Serials of the others that the keys of these are good for.
+fn sharing_keys(records: &[Record], chosen: &[String]) -> Vec<String> {
+    let keys: Vec<&str> = records
+        .iter()
+        .filter(|r| chosen.contains(&r.serial) && !r.spki.is_empty())
+        .map(|r| r.spki.as_str())
+        .collect();
+    records
+        .iter()
+        .filter(|r| !r.self_signed && keys.contains(&r.spki.as_str()))
+        .map(|r| r.serial.clone())
+        .collect()
 }
 
 /// Serials of what `target` means.

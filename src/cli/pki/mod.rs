@@ -264,7 +264,11 @@ fn revoke(authority: &Authority, target: &str, reason: Reason) -> Result<String,
     } else {
         let done = authority.revoke(target, reason)?;
         let line = |r: &Record| format!("revoked {}/{} serial {}\n", r.role, r.name, r.serial);
-        done.iter().map(line).collect()
+        let mut lines: Vec<String> = done.iter().map(line).collect();
+        if reason == Reason::KeyCompromise {
+            lines.extend(left_of(authority, &done)?);
+        }
+        lines
     };
     let crl = authority.crl();
     Ok(format!(
@@ -272,6 +276,28 @@ fn revoke(authority: &Authority, target: &str, reason: Reason) -> Result<String,
         lines.concat(),
         crl.display()
     ))
+}
+
+/// What whoever has a revoked key may have renewed it to.
+fn left_of(authority: &Authority, done: &[Record]) -> Result<Vec<String>, Failure> {
+    let now = clock::now();
+    let records = authority.records()?;
+    let same = |r: &&Record| done.iter().any(|d| d.role == r.role && d.name == r.name);
+    let left = records.iter().filter(same).filter(|r| {
+        let over = matches!(r.standing(now), "revoked" | "expired");
+        !over && !r.self_signed && r.not_after >= now.0
+    });
+    Ok(left
+        .map(|r| {
+            format!(
+                "still in force: {}: it renews itself no more; if it is not known to be the \
+                 holder's, `portcullis pki revoke {}/{}`\n",
+                r.title(),
+                r.role,
+                r.name
+            )
+        })
+        .collect())
 }
 
 fn crl(authority: &Authority, options: CrlOptions, now: UnixSeconds) -> Result<String, Failure> {
