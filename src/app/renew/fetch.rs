@@ -14,6 +14,7 @@ use rustls_pki_types::ServerName;
 use crate::{
     admit::Grant,
     config::DialAddress,
+    identity::Sha256,
     net::{self, Buffered},
     tls::{ClientTls, Judge, connect},
 };
@@ -83,14 +84,48 @@ impl Session {
         path: &str,
         body: String,
     ) -> Result<Vec<u8>, String> {
-        let request = Request::builder()
+        match self.send(method, path, body, None).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (status, body) => Err(refused(status, &body)),
+        }
+    }
+
+    /// A file of the store; `held` is what we have of it: a large one comes when it is another.
+    pub(super) async fn file(
+        &mut self,
+        path: &str,
+        held: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, String> {
+        let tag = held
+            .as_deref()
+            .map(|held| format!("\"{}\"", Sha256::of(held)));
+        let answer = self.send(Method::GET, path, String::new(), tag).await?;
+        match (answer, held) {
+            ((StatusCode::NOT_MODIFIED, _), Some(held)) => Ok(held),
+            ((StatusCode::OK, body), _) => Ok(body),
+            ((status, body), _) => Err(refused(status, &body)),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: String,
+        known: Option<String>,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, &self.host)
             .header(
                 header::USER_AGENT,
                 concat!("portcullis/", env!("CARGO_PKG_VERSION")),
-            )
+            );
+        if let Some(known) = known {
+            request = request.header(header::IF_NONE_MATCH, known);
+        }
+        let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
         let asked = async {
@@ -107,16 +142,16 @@ impl Session {
             // what came before its end is still there
             () = &mut self.connection => asked.await,
         };
-        let (status, body) = answered.map_err(|_elapsed| format!("no answer in {WITHIN:?}"))??;
-        if status == StatusCode::OK {
-            return Ok(body);
-        }
-        // its own words, as far as they can stand in a log
-        let said: String = String::from_utf8_lossy(&body)
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(300)
-            .collect();
-        Err(format!("it answered {}: {said}", status.as_u16()))
+        answered.map_err(|_elapsed| format!("no answer in {WITHIN:?}"))?
     }
+}
+
+/// Its own words, as far as they can stand in a log.
+fn refused(status: StatusCode, body: &[u8]) -> String {
+    let said: String = String::from_utf8_lossy(body)
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect();
+    format!("it answered {}: {said}", status.as_u16())
 }

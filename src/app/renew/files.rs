@@ -141,6 +141,19 @@ pub(super) fn recover(own: &Own) {
     }
 }
 
+/// Where trust and CRLs of the authority go.
+fn targets(identity: &Identity) -> (Option<&PathBuf>, Option<&PathBuf>) {
+    let lists = identity.revocation.as_ref().and_then(|r| r.files.first());
+    (identity.trust.as_ref(), lists)
+}
+
+/// Trust and CRLs as they are here.
+pub(super) fn held(own: &Own) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    let read = |path: &PathBuf| fs::read(path).ok();
+    let (trust, lists) = targets(&own.identity);
+    (trust.and_then(read), lists.and_then(read))
+}
+
 /// Takes new trust and CRLs, if everything loads with them and no CRL goes back. Returns which
 /// files are new.
 pub(super) fn refresh(
@@ -151,11 +164,11 @@ pub(super) fn refresh(
 ) -> Result<Vec<PathBuf>, String> {
     let identity = &own.identity;
     let mut wanted: Vec<(&PathBuf, &[u8])> = Vec::new();
-    if let Some(path) = &identity.trust {
+    let (roots, lists) = targets(identity);
+    if let Some(path) = roots {
         wanted.push((path, trust));
     }
-    let list = identity.revocation.as_ref().and_then(|r| r.files.first());
-    if let (Some(path), Some(crl)) = (list, crl) {
+    if let (Some(path), Some(crl)) = (lists, crl) {
         wanted.push((path, crl));
     }
     wanted.retain(|(path, bytes)| fs::read(path).ok().as_deref() != Some(*bytes));

@@ -6,6 +6,7 @@ mod fetch;
 mod files;
 mod schedule;
 pub mod spiffe;
+mod store;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -20,13 +21,14 @@ use self::{
     fetch::{Place, Session},
     files::Own,
     schedule::Chance,
+    store::{from_store, keep_crls, passphrase},
 };
 use super::reload::Process;
 use crate::{
     clock,
-    config::{Config, Identity, Renewal, RenewalSource, ServerName, Store, secret},
+    config::{Config, Renewal, RenewalSource, ServerName, Store},
     identity::{CertFacts, Sha256, UnixSeconds},
-    pki::{Authority, Passphrase, key_and_request},
+    pki::{Authority, key_and_request},
     tls::{ClientTls, Generation, LinkRole},
 };
 
@@ -34,6 +36,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(5);
 /// A failed look at trust and CRLs is repeated no sooner.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Seconds between looks at the store's own lists, which are large where many are revoked.
+const LISTS_EVERY: i64 = 60;
 /// How often a failure to refresh is said.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -148,6 +152,8 @@ struct Keeper {
     /// Since when our certificate's issuer is no longer the one in use.
     other_issuer: Option<UnixSeconds>,
     refreshed: Option<Instant>,
+    /// When the store's lists were looked at last.
+    kept: Option<UnixSeconds>,
     /// When it was said last what of the store ends.
     warned: Option<UnixSeconds>,
     /// When it was said last that trust and CRLs can't be had.
@@ -186,13 +192,18 @@ impl Keeper {
         };
         if let Some(store) = store {
             let now = clock::now();
-            let warn = self
-                .warned
-                .is_none_or(|at| now < at || now.0.saturating_sub(at.0) >= 86_400);
-            if warn {
-                self.warned = Some(now);
+            // by the wall clock, which the lists end by
+            let over = |last: Option<UnixSeconds>, seconds| {
+                last.is_none_or(|at| now < at || now.0.saturating_sub(at.0) >= seconds)
+            };
+            if over(self.kept, LISTS_EVERY) {
+                self.kept = Some(now);
+                let warn = over(self.warned, 86_400);
+                if warn {
+                    self.warned = Some(now);
+                }
+                keep_crls(store, warn).await;
             }
-            keep_crls(store, warn).await;
         }
         let Some(view) = view else {
             if keeps {
@@ -428,9 +439,11 @@ impl Source {
                     .await?;
                 other_issuer = serde_json::from_slice::<serde_json::Value>(&status)
                     .is_ok_and(|status| status.get("renew") == Some(&true.into()));
-                let trust = session.ask(Method::GET, "/v1/trust", String::new()).await?;
+                let held = own.clone();
+                let (trust, crl) = blocking(move || Ok(files::held(&held))).await?;
+                let trust = session.file("/v1/trust", trust).await?;
                 let crl = match wants_crl {
-                    true => Some(session.ask(Method::GET, "/v1/crl", String::new()).await?),
+                    true => Some(session.file("/v1/crl", crl).await?),
                     false => None,
                 };
                 blocking(move || files::refresh(&own, &in_force, &trust, crl.as_deref())).await?
@@ -449,55 +462,4 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(error.to_string()))
-}
-
-fn passphrase(identity: &Identity) -> Result<Option<Passphrase>, String> {
-    let loaded = identity
-        .key_passphrase
-        .as_ref()
-        .map(|secret| secret::load(secret, true));
-    loaded
-        .transpose()
-        .map(|value| value.map(Passphrase::from))
-        .map_err(|error| error.to_string())
-}
-
-/// Opens a store on this host, with the passphrase of its keys.
-fn open(store: &Store) -> Result<Authority, String> {
-    let loaded = store.passphrase.as_ref().map(|p| secret::load(p, true));
-    let passphrase = loaded.transpose().map_err(|error| error.to_string())?;
-    let authority = Authority::open(&store.folder).map_err(|error| error.to_string())?;
-    Ok(authority.with_passphrase(passphrase.map(Passphrase::from)))
-}
-
-fn from_store(own: &Own, store: &Store, leaf: &CertFacts) -> Result<CertFacts, String> {
-    let passphrase = passphrase(&own.identity)?;
-    let (key, renewed) = open(store)?
-        .renew_here(leaf, passphrase.as_ref())
-        .map_err(|error| error.to_string())?;
-    files::install(own, leaf, &key, &renewed.pem)
-}
-
-/// The lists of the store that we serve: nobody else is there to renew them.
-async fn keep_crls(store: Store, warn: bool) {
-    let kept = blocking(move || {
-        let authority = open(&store)?;
-        let written = authority.keep_crls().map_err(|error| error.to_string())?;
-        let warnings = match warn {
-            true => authority.warnings().map_err(|error| error.to_string())?,
-            false => Vec::new(),
-        };
-        Ok((written, warnings))
-    });
-    match kept.await {
-        Ok((written, warnings)) => {
-            if let Some(written) = written {
-                tracing::info!(number = written.number, next_update = %written.next_update, "CRLs written anew");
-            }
-            for warning in warnings {
-                tracing::warn!(%warning, "the store");
-            }
-        }
-        Err(error) => tracing::error!(%error, "the CRLs can't be renewed"),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod keeping;
+mod large_list;
 mod long_life;
 
 use std::{net::SocketAddr, path::PathBuf, process::Command};
