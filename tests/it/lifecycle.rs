@@ -14,7 +14,8 @@ use portcullis::pki::{CrlOptions, IssueRequest, Role};
 use rustix::process::Signal;
 
 use crate::world::{
-    BINARY, Backend, Client, PATIENCE, Running, TlsStream, World, echo, text, until,
+    BINARY, Backend, Client, PATIENCE, Running, TlsStream, World, echo, get, named_backend, text,
+    until,
 };
 
 fn answers(stream: &mut TlsStream) -> bool {
@@ -288,6 +289,30 @@ fn a_second_signal_ends_it_at_once() {
     gateway.signal(Signal::TERM);
     gateway.ended();
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn kept_links_hold_no_gateway_back() {
+    for ready in [0, 2] {
+        let world = World::new();
+        let backend = named_backend(&world, "it");
+        let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+        let (mut gateway, edge) = world.plain_gateway(
+            "http",
+            link,
+            "limits = { drain_timeout = \"2m\" }",
+            &format!("pool = {{ ready = {ready} }}"),
+        );
+        let mut stream = world.client().connect(edge, "site.test").unwrap();
+        assert_eq!(get(&mut stream, "/").0, 200);
+        drop(stream);
+        gateway.signal(Signal::TERM);
+        let ended = gateway.ended_within(Duration::from_secs(20));
+        assert!(
+            ended.is_some_and(|status| status.success()),
+            "ready = {ready}: it waits for links that no client uses"
+        );
+    }
 }
 
 #[test]

@@ -164,13 +164,11 @@ impl Pool {
     }
 
     /// Keeps `pool.ready` connections open, so that requests after a quiet time need not wait
-    /// for a handshake. Ends with the pool.
+    /// for a handshake, and lets go of all once the process drains: it waits for their tasks. Ends
+    /// with the pool.
     pub(super) fn keep_ready(&self, rules: watch::Receiver<Arc<Snapshot>>) {
         let shared = &self.shared;
         let wanted = shared.backend.config.pool.ready;
-        if wanted == 0 {
-            return;
-        }
         let stop = shared.drain.draining();
         let pool = Arc::downgrade(shared);
         shared.drain.spawn(async move {
@@ -178,11 +176,20 @@ impl Pool {
             loop {
                 tokio::select! {
                     biased;
-                    () = stop.cancelled() => return,
+                    () = stop.cancelled() => {
+                        if let Some(pool) = pool.upgrade() {
+                            pool.idle().iter_mut().for_each(VecDeque::clear);
+                        }
+                        return;
+                    }
                     () = tokio::time::sleep(pause) => {}
                 }
                 let Some(pool) = pool.upgrade() else { return };
-                pause = pool.top_up(wanted, pause, &rules).await;
+                pause = if wanted == 0 {
+                    LONGEST_PAUSE
+                } else {
+                    pool.top_up(wanted, pause, &rules).await
+                };
             }
         });
     }
@@ -224,10 +231,14 @@ impl Shared {
 
     fn put(&self, link: LinkSender) {
         let room = self.backend.config.pool.idle;
-        if self.drain.draining().is_cancelled() || !self.fits(&link) || room == 0 {
+        if !self.fits(&link) || room == 0 {
             return;
         }
         let mut queues = self.idle();
+        // asked under the lock: what is put later would outlast the clearing
+        if self.drain.draining().is_cancelled() {
+            return;
+        }
         let held: usize = queues.iter().map(VecDeque::len).sum();
         let Some(queue) = queues.get_mut(link.acceptor.index) else {
             return;
