@@ -21,6 +21,7 @@ mod layers;
 mod lifecycle;
 mod managed;
 mod ocsp;
+mod performance;
 mod pki;
 mod postgres;
 mod proxy;
