@@ -12,7 +12,7 @@ use tokio::{io::AsyncReadExt, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Admitted, CancelRequest, Closed, Snapshot, Supervision, new_connection_id,
+    Admitted, BoxFuture, CancelRequest, Closed, Snapshot, Supervision, new_connection_id,
     preface::{self, Claimed, Start},
     spread,
     table::{Slot, Table},
@@ -179,15 +179,25 @@ impl Serving {
                     at,
                     from_balancer,
                 };
+                // boxed: nothing of it stays while the connection lives
+                let welcome = Box::pin(Arc::clone(self).welcome(arrival));
                 let serving = Arc::clone(self);
-                self.drain
-                    .spawn(async move { serving.welcome(arrival).await });
+                self.drain.spawn(async move {
+                    let Some((carried, slot)) = welcome.await else {
+                        return;
+                    };
+                    let closed = carried.await;
+                    serving
+                        .metrics
+                        .closed(closed.reason(), closed.bytes_in, closed.bytes_out);
+                    drop(slot);
+                });
             }
         }
     }
 
-    /// Everything between accept and the role, under one deadline; then the role.
-    async fn welcome(self: Arc<Self>, arrival: Arrival) {
+    /// Everything between accept and the role, under one deadline; then what the role does.
+    async fn welcome(self: Arc<Self>, arrival: Arrival) -> Option<(BoxFuture<Closed>, Slot)> {
         let Arrival {
             socket,
             source,
@@ -235,11 +245,11 @@ impl Serving {
                 self.metrics
                     .closed(closed.reason(), closed.bytes_in, closed.bytes_out);
                 drop(slot);
-                return;
+                return None;
             }
             Err(denied) => {
                 self.refused(&snapshot, id, seen.source, None, &denied, at);
-                return;
+                return None;
             }
         };
         let handshake = at.elapsed();
@@ -247,11 +257,7 @@ impl Serving {
         self.metrics.handshake(handshake.as_secs_f64(), resumed);
         self.metrics.admitted();
         let admitted = self.admit(id, accepted, &snapshot, seen, rules, handshake);
-        drop(snapshot);
-        let closed: Closed = role.serve(admitted).await;
-        self.metrics
-            .closed(closed.reason(), closed.bytes_in, closed.bytes_out);
-        drop(slot);
+        Some((role.serve(admitted), slot))
     }
 
     async fn handshake(

@@ -20,7 +20,6 @@ use std::{
 
 use ::http::uri;
 use hyper::{Request, body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncBufReadExt as _, sync::watch};
 
 pub use self::require::Requirements;
@@ -46,7 +45,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What an acceptor's listener in http mode does.
 pub struct HttpAcceptor {
     listener: Arc<str>,
-    limits: Limits,
+    limits: Arc<Limits>,
     backend: SharedDial,
     protocol: BackendProtocol,
     client_cert_header: ClientCertHeader,
@@ -123,7 +122,7 @@ impl Connection {
 }
 
 /// A connection that can take requests.
-type Ready = (Arc<Connection>, TokioIo<ClientIo>, Supervision);
+type Ready = (Arc<Connection>, Box<ClientIo>, Supervision);
 
 impl HttpAcceptor {
     /// A listener's http mode.
@@ -142,10 +141,10 @@ impl HttpAcceptor {
         let requests = metrics.requests_to(&listener.name);
         Self {
             listener: Arc::clone(&listener.name),
-            limits: Limits {
+            limits: Arc::new(Limits {
                 keepalive_timeout: limits.keepalive_timeout.saturating_add(LETS_GO_FIRST),
                 ..limits.clone()
-            },
+            }),
             pool: Pool::new(
                 Arc::clone(&backend),
                 listener.protocol,

@@ -144,7 +144,7 @@ impl Pool {
         }
     }
 
-    /// Closes what is idle for too long. Ends with the pool.
+    /// Closes what is idle for too long, or when the process is to end. Ends with the pool.
     pub(super) fn tidy(&self) {
         let stop = self.shared.drain.draining();
         let pool = Arc::downgrade(&self.shared);
@@ -152,7 +152,12 @@ impl Pool {
             loop {
                 tokio::select! {
                     biased;
-                    () = stop.cancelled() => return,
+                    () = stop.cancelled() => {
+                        if let Some(pool) = pool.upgrade() {
+                            pool.idle().clear();
+                        }
+                        return;
+                    }
                     () = tokio::time::sleep(LOOK) => {}
                 }
                 let Some(pool) = pool.upgrade() else { return };
@@ -197,7 +202,7 @@ impl Shared {
 
     fn put(&self, link: Way) {
         // a PROXY header speaks for one client: its connection is nobody else's
-        if self.dial.send_proxy.is_some() || self.drain.draining().is_cancelled() {
+        if self.dial.send_proxy.is_some() {
             return;
         }
         let kept = Kept {
@@ -208,6 +213,10 @@ impl Shared {
             return;
         }
         let mut idle = self.idle();
+        // asked under the lock: what is put in before is cleared
+        if self.drain.draining().is_cancelled() {
+            return;
+        }
         if idle.len() >= ROOM {
             idle.pop_front();
         }

@@ -19,7 +19,6 @@ use std::{
 };
 
 use hyper::{Request, body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -44,7 +43,7 @@ use crate::{
 /// What a gateway's listener in http mode does.
 pub struct HttpGateway {
     listener: Arc<str>,
-    limits: Limits,
+    limits: Arc<Limits>,
     trusted_proxies: SourceRanges,
     routes: Vec<Arc<Route>>,
     backends: HashMap<String, (Arc<BackendRuntime>, Pool)>,
@@ -103,7 +102,7 @@ impl HttpGateway {
         };
         Self {
             listener: Arc::clone(&listener.name),
-            limits: listener.limits.clone(),
+            limits: Arc::new(listener.limits.clone()),
             trusted_proxies,
             routes,
             backends: backends.iter().map(with_pool).collect(),
@@ -211,7 +210,7 @@ impl Role for HttpGateway {
 
 impl HttpGateway {
     /// What the connection's requests share, its stream, and what watches over it.
-    fn connection(&self, admitted: Admitted) -> (Arc<Connection>, TokioIo<ClientIo>, Supervision) {
+    fn connection(&self, admitted: Admitted) -> (Arc<Connection>, Box<ClientIo>, Supervision) {
         let Admitted {
             id,
             stream,

@@ -164,7 +164,7 @@ impl Pool {
     }
 
     /// Keeps `pool.ready` connections open, so that requests after a quiet time need not wait
-    /// for a handshake, and lets go of all once the process drains: it waits for their tasks. Ends
+    /// for a handshake, and closes what is idle for too long, or when the process is to end. Ends
     /// with the pool.
     pub(super) fn keep_ready(&self, rules: watch::Receiver<Arc<Snapshot>>) {
         let shared = &self.shared;
@@ -185,11 +185,7 @@ impl Pool {
                     () = tokio::time::sleep(pause) => {}
                 }
                 let Some(pool) = pool.upgrade() else { return };
-                pause = if wanted == 0 {
-                    LONGEST_PAUSE
-                } else {
-                    pool.top_up(wanted, pause, &rules).await
-                };
+                pause = pool.top_up(wanted, pause, &rules).await;
             }
         });
     }
@@ -231,12 +227,9 @@ impl Shared {
 
     fn put(&self, link: LinkSender) {
         let room = self.backend.config.pool.idle;
-        if !self.fits(&link) || room == 0 {
-            return;
-        }
         let mut queues = self.idle();
-        // asked under the lock: what is put later would outlast the clearing
-        if self.drain.draining().is_cancelled() {
+        // asked under the lock: what is put in before is cleared
+        if self.drain.draining().is_cancelled() || !self.fits(&link) || room == 0 {
             return;
         }
         let held: usize = queues.iter().map(VecDeque::len).sum();

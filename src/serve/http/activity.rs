@@ -24,6 +24,9 @@ const CONTROL_FRAME: usize = 64;
 /// connection, and a client next to nothing (CVE-2023-44487).
 const MANY_REQUESTS: usize = 500;
 
+/// A connection that was quiet for so long rests: it keeps nothing but its stream and its watch.
+const REST: Duration = Duration::from_millis(250);
+
 /// What a connection is doing, for its deadlines. Times are milliseconds after its start, plus
 /// one: zero means "not".
 pub(crate) struct Activity {
@@ -45,6 +48,8 @@ pub(crate) struct Activity {
     head_since: AtomicU64,
     /// Since when nothing is under way.
     idle_since: AtomicU64,
+    /// All of what came was whole requests, so many of them, plus one.
+    whole: AtomicUsize,
     /// Since when the client takes no bytes.
     stalled_since: AtomicU64,
     /// Answers of which HTTP/2 holds a frame back until the client's window opens.
@@ -67,6 +72,8 @@ pub(crate) enum Wish {
     GoAway,
     /// Close now.
     Cut(Denied),
+    /// Keep nothing until more comes.
+    Rest,
 }
 
 impl Activity {
@@ -83,6 +90,7 @@ impl Activity {
             // the first head is awaited from the end of the handshake
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(0),
+            whole: AtomicUsize::new(0),
             stalled_since: AtomicU64::new(0),
             owed: AtomicUsize::new(0),
             took_at: AtomicU64::new(0),
@@ -147,6 +155,22 @@ impl Activity {
     /// So many requests have begun.
     pub(crate) fn begun(&self) -> usize {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// All of what came were so many whole requests; `None`: one has begun to come.
+    pub(crate) fn came_whole(&self, heads: Option<usize>) {
+        let whole = heads.map_or(0, |heads| heads.saturating_add(1));
+        self.whole.store(whole, Ordering::Relaxed);
+    }
+
+    /// Whether an HTTP/1.1 connection is between requests with nothing to be read or written.
+    fn is_between(&self) -> bool {
+        self.whole.load(Ordering::Relaxed) == self.begun().saturating_add(1)
+            && !self.is_busy()
+            && !self.is_stalled()
+            && !self.is_upgraded()
+            && !self.may_be_sending()
+            && self.end.get().is_none()
     }
 
     /// The client takes no bytes at the moment.
@@ -248,14 +272,19 @@ impl Activity {
             idle,
             write,
             step,
+            resting: false,
             timer: Box::pin(tokio::time::sleep(step)),
         }
     }
 
-    fn since(&self, moment: &AtomicU64, limit: Duration) -> bool {
+    /// How long ago something began.
+    fn elapsed(&self, moment: &AtomicU64) -> Option<Duration> {
         let since = moment.load(Ordering::Relaxed);
-        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        since != 0 && self.now().saturating_sub(since) >= limit
+        (since != 0).then(|| Duration::from_millis(self.now().saturating_sub(since)))
+    }
+
+    fn since(&self, moment: &AtomicU64, limit: Duration) -> bool {
+        self.elapsed(moment).is_some_and(|elapsed| elapsed >= limit)
     }
 }
 
@@ -266,10 +295,56 @@ pub(crate) struct Watch {
     idle: Duration,
     write: Duration,
     step: Duration,
+    /// Nothing but a first byte is awaited.
+    resting: bool,
     timer: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl Watch {
+    /// Nothing is under way, and nothing will be until a byte comes: the timer is set for the end
+    /// of that wait.
+    pub(crate) fn rest(&mut self) {
+        self.resting = true;
+        self.arm();
+    }
+
+    /// A byte came.
+    pub(crate) fn wake(&mut self) {
+        self.resting = false;
+        self.arm();
+    }
+
+    fn arm(&mut self) {
+        let pause = self.pause();
+        self.timer
+            .as_mut()
+            .reset(tokio::time::Instant::now() + pause);
+    }
+
+    /// How long until the deadlines are looked at again.
+    fn pause(&self) -> Duration {
+        let activity = &self.activity;
+        let left = |moment: &AtomicU64, limit: Duration| {
+            let left = limit.saturating_sub(activity.elapsed(moment)?);
+            // a timer counts in whole milliseconds, and not from the same moment
+            Some(left.saturating_add(Duration::from_millis(1)))
+        };
+        if self.resting {
+            left(&activity.head_since, self.head)
+                .or_else(|| left(&activity.idle_since, self.idle))
+                .unwrap_or(self.step)
+        } else if activity.is_http2()
+            || activity.is_busy()
+            || activity.since(&activity.idle_since, REST)
+        {
+            self.step
+        } else {
+            left(&activity.idle_since, REST)
+                .unwrap_or(REST)
+                .min(self.step)
+        }
+    }
+
     /// Resolves when a deadline has passed; may be asked again. Nothing is lost when it is
     /// dropped before.
     pub(crate) async fn next(&mut self) -> Wish {
@@ -282,10 +357,9 @@ impl Watch {
                 }
                 () = self.timer.as_mut() => {}
             }
-            self.timer
-                .as_mut()
-                .reset(tokio::time::Instant::now() + self.step);
-            if let Some(wish) = self.wish() {
+            let wish = self.wish();
+            self.arm();
+            if let Some(wish) = wish {
                 return wish;
             }
         }
@@ -327,9 +401,11 @@ impl Watch {
                 format!("limits.keepalive_timeout = {:?}", self.idle),
             )));
         }
-        activity
-            .since(&activity.idle_since, self.idle)
-            .then_some(Wish::GoAway)
+        if activity.since(&activity.idle_since, self.idle) {
+            return Some(Wish::GoAway);
+        }
+        let quiet = activity.since(&activity.idle_since, REST);
+        (quiet && !self.resting && activity.is_between()).then_some(Wish::Rest)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::wire::frames::{Meter, goaway};
 
 /// Metered.
 pub(super) struct FramedIo {
-    io: ClientIo,
+    io: Box<ClientIo>,
     activity: Arc<Activity>,
     meter: Box<Meter>,
     /// All that was to be written has been: whatever comes next stands between frames.
@@ -25,7 +25,7 @@ pub(super) struct FramedIo {
 }
 
 impl FramedIo {
-    pub(super) fn new(io: ClientIo, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(io: Box<ClientIo>, activity: Arc<Activity>) -> Self {
         Self {
             io,
             activity,

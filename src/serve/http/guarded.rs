@@ -79,7 +79,16 @@ impl Guarded {
                 continue;
             }
             let before = buf.filled().len();
-            ready!(stream.as_mut().poll_read(cx, buf))?;
+            match stream.as_mut().poll_read(cx, buf) {
+                Poll::Ready(read) => {
+                    activity.came_whole(None);
+                    read?;
+                }
+                Poll::Pending => {
+                    activity.came_whole(self.whole());
+                    return Poll::Pending;
+                }
+            }
             let came = buf.filled().get(before..).unwrap_or_default();
             if came.is_empty() {
                 return Poll::Ready(Ok(()));
@@ -160,6 +169,26 @@ impl Guarded {
             Some(Stop::Head(fault)) if self.ended => Some(denied_by(fault)),
             _ => None,
         }
+    }
+
+    /// How many whole requests came, where nothing else did.
+    fn whole(&self) -> Option<usize> {
+        let nothing_else = self.held.is_empty() && self.stop.is_none();
+        let guard = self.guard.as_ref().filter(|_| nothing_else)?;
+        guard.is_between().then(|| guard.heads())
+    }
+
+    /// Bytes that were handed on and come back untouched.
+    pub(super) fn take_back(&mut self, bytes: &[u8]) {
+        let mut held = BytesMut::from(bytes);
+        held.extend_from_slice(&self.held);
+        self.held = held;
+        self.passed = self.passed.saturating_add(bytes.len());
+    }
+
+    /// Whether there is something to hand on.
+    pub(super) fn has_passed(&self) -> bool {
+        self.passed > 0
     }
 
     fn judge_held(&mut self) {

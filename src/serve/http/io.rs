@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::{activity::Activity, errors, guarded::Guarded};
 use crate::{
@@ -208,8 +208,23 @@ impl ClientIo {
 }
 
 impl ClientIo {
+    /// Resolves when there is something to read, or the client has ended: a read tells.
+    pub(super) async fn readable(&mut self) {
+        if !self.guarded.as_ref().is_some_and(Guarded::has_passed) {
+            // what breaks here breaks the read as well
+            let _read_later = self.stream.fill_buf().await.is_ok();
+        }
+    }
+
+    /// What hyper had read and not looked at is read again.
+    pub(super) fn take_back(&mut self, bytes: &[u8]) {
+        if let Some(guarded) = self.guarded.as_mut().filter(|_| !bytes.is_empty()) {
+            guarded.take_back(bytes);
+        }
+    }
+
     /// Says 408 and closes.
-    pub(crate) async fn say_late(mut self) {
+    pub(crate) async fn say_late(mut self: Box<Self>) {
         let late = Denied::new(
             Denial::RequestTimeout,
             "the request head did not arrive in time",

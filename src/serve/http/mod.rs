@@ -12,6 +12,8 @@ pub(crate) mod expect;
 mod frames;
 mod guarded;
 pub(crate) mod host;
+mod http1;
+mod http2;
 pub(crate) mod io;
 pub(crate) mod kept;
 pub(crate) mod received;
@@ -24,21 +26,13 @@ use std::{
     future::Future,
     hash::{BuildHasher as _, RandomState},
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
     sync::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use hyper::{
-    Request, Response,
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::Service,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, Response, body::Incoming, service::Service};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -47,69 +41,25 @@ use self::{
     activity::{Activity, Watch, Wish},
     body::{RequestBody, ResponseBody},
     client::SendFailed,
-    frames::FramedIo,
     host::AskedHost,
     io::ClientIo,
 };
-use super::{Aside, BoxFuture, Closed, ServerStream, Snapshot, Supervision};
+use super::{BoxFuture, Closed, ServerStream, Snapshot, Supervision};
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::Limits,
     drain::Drain,
     identity::CertFacts,
     telemetry::{access::Access, metrics::ListenerMetrics},
-    wire::{ConnectionId, frames as h2_frames, trace},
+    wire::{ConnectionId, trace},
 };
-
-/// Runs a connection beside its deadlines: why it ends, and whether it has ended by itself. A macro,
-/// since hyper's two kinds of connections have the same methods and no common trait.
-macro_rules! drive {
-    ($connection:expr, $watch:expr, $supervision:expr, $draining:expr) => {{
-        let mut connection = $connection;
-        let mut graceful = false;
-        loop {
-            let turn = {
-                let turned = pin!(turn(&mut $watch, $supervision, &$draining, graceful));
-                tokio::select! {
-                    biased;
-                    done = connection.as_mut() => {
-                        break (done.err().map(|error| io::denied_by(&error)), true);
-                    }
-                    turn = Aside::new(turned) => turn,
-                }
-            };
-            match turn {
-                Turn::Finish if graceful => {}
-                // an idle connection is told to go; what is under way is finished
-                Turn::Finish => {
-                    graceful = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                Turn::Cut(why) => {
-                    $watch.ended(&why);
-                    break (Some(why), false);
-                }
-            }
-        }
-    }};
-}
-
-/// How long an HTTP/2 client that has to go may take to hear it.
-const PARTING: Duration = Duration::from_secs(1);
-
-/// The error code that an HTTP/2 client hears when it has to go; `None`: nothing more is said.
-fn last_word(why: &Denied) -> Option<u32> {
-    if why.reason == Denial::RequestInvalid {
-        return Some(h2_frames::CALM);
-    }
-    let late = [Denial::RequestTimeout, Denial::IdleTimeout];
-    late.contains(&why.reason).then_some(h2_frames::NO_ERROR)
-}
 
 /// What a connection is told from outside.
 enum Turn {
     Finish,
     Cut(Denied),
+    /// Nothing has happened for a while.
+    Rest,
 }
 
 /// Waits for whatever speaks first.
@@ -125,6 +75,7 @@ async fn turn(
         wish = watch.next() => match wish {
             Wish::GoAway => Turn::Finish,
             Wish::Cut(why) => Turn::Cut(why),
+            Wish::Rest => Turn::Rest,
         },
         () = draining.cancelled(), if !graceful => Turn::Finish,
     }
@@ -178,7 +129,7 @@ pub(crate) struct Connection<C> {
     /// What is in force at the listener: each request is answered by the rules of its moment.
     pub(crate) rules: watch::Receiver<Arc<Snapshot>>,
     /// What the connection began with, for its own life.
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) listener: Arc<str>,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) drain: Drain,
@@ -213,7 +164,7 @@ pub(crate) struct Beginning<'a, C> {
     pub(crate) source: SocketAddr,
     pub(crate) supervision: &'a Supervision,
     pub(crate) listener: &'a Arc<str>,
-    pub(crate) limits: &'a Limits,
+    pub(crate) limits: &'a Arc<Limits>,
     pub(crate) metrics: &'a Arc<ListenerMetrics>,
     pub(crate) drain: &'a Drain,
 }
@@ -253,16 +204,12 @@ impl<C: Client> Connection<C> {
     pub(crate) fn begin(
         stream: ServerStream,
         beginning: Beginning<'_, C>,
-    ) -> (Arc<Self>, TokioIo<ClientIo>) {
+    ) -> (Arc<Self>, Box<ClientIo>) {
         let activity = Activity::new(beginning.http2);
-        let io = TokioIo::new(ClientIo::new(
-            stream,
-            Arc::clone(&activity),
-            beginning.limits.header_bytes,
-        ));
+        let io = ClientIo::new(stream, Arc::clone(&activity), beginning.limits.header_bytes);
         let connection = Self {
             rules: beginning.supervision.rules(),
-            limits: beginning.limits.clone(),
+            limits: Arc::clone(beginning.limits),
             listener: Arc::clone(beginning.listener),
             metrics: Arc::clone(beginning.metrics),
             drain: beginning.drain.clone(),
@@ -279,15 +226,16 @@ impl<C: Client> Connection<C> {
             upgrades: TaskTracker::new(),
             cut: CancellationToken::new(),
         };
-        (Arc::new(connection), io)
+        // boxed: it is handed on many times, and every hand would keep room for it
+        (Arc::new(connection), Box::new(io))
     }
 
     /// Serves requests until the connection ends.
     pub(crate) fn carry<S, K>(
         self: Arc<Self>,
-        io: TokioIo<ClientIo>,
+        io: Box<ClientIo>,
         service: S,
-        mut supervision: Supervision,
+        supervision: Supervision,
     ) -> BoxFuture<Closed>
     where
         S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible> + Send + 'static,
@@ -295,28 +243,41 @@ impl<C: Client> Connection<C> {
         K: Upstream,
     {
         let watch = self.activity.watch(&self.limits);
-        Box::pin(async move {
-            let cause = if self.activity.is_http2() {
-                // boxed: HTTP/1.1 connections need not have room for it
-                Box::pin(self.http2(io, service, watch, &mut supervision)).await
-            } else {
-                self.http1(io, service, watch, &mut supervision).await
-            };
-            let cause = match cause {
-                Some(cause) => Some(cause),
-                None => self.outlast_upgrades(&mut supervision).await,
-            };
-            self.cut.cancel();
-            if let Some(cause) = &cause {
-                self.unanswered(cause);
-            }
-            let (bytes_in, bytes_out) = self.activity.bytes();
-            Closed {
-                cause,
-                bytes_in,
-                bytes_out,
-            }
-        })
+        Box::pin(self.carried(io, service, watch, supervision))
+    }
+
+    async fn carried<S, K>(
+        self: Arc<Self>,
+        io: Box<ClientIo>,
+        service: S,
+        watch: Watch,
+        mut supervision: Supervision,
+    ) -> Closed
+    where
+        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+        K: Upstream,
+    {
+        let cause = if self.activity.is_http2() {
+            // boxed: HTTP/1.1 connections need not have room for it
+            Box::pin(self.http2(io, service, watch, &mut supervision)).await
+        } else {
+            self.http1(io, service, watch, &mut supervision).await
+        };
+        let cause = match cause {
+            Some(cause) => Some(cause),
+            None => Box::pin(self.outlast_upgrades(&mut supervision)).await,
+        };
+        self.cut.cancel();
+        if let Some(cause) = &cause {
+            self.unanswered(cause);
+        }
+        let (bytes_in, bytes_out) = self.activity.bytes();
+        Closed {
+            cause,
+            bytes_in,
+            bytes_out,
+        }
     }
 
     /// Ids of a new trace: the connection's random id, and a keyed hash of it and a count. One
@@ -389,75 +350,5 @@ impl<C: Client> Connection<C> {
     }
 }
 
-impl<C: Client> Connection<C> {
-    async fn http1<S, K>(
-        &self,
-        io: TokioIo<ClientIo>,
-        service: S,
-        mut watch: Watch,
-        supervision: &mut Supervision,
-    ) -> Option<Denied>
-    where
-        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible>,
-        S::Future: Send + 'static,
-        K: Upstream,
-    {
-        let draining = self.drain.draining();
-        let mut builder = http1::Builder::new();
-        // up to 100 fields in a head: with a number of our own hyper would allocate their table
-        // for each request
-        builder
-            .half_close(false)
-            // the guard has judged the length
-            .max_buf_size(self.limits.header_bytes.saturating_add(8 << 10));
-        let mut held = builder.serve_connection(io, service).with_upgrades();
-        let (cause, _over) = drive!(Pin::new(&mut held), watch, supervision, draining);
-        if cause.as_ref().is_some_and(|cause| self.is_told_late(cause))
-            && let Some(parts) = held.into_parts()
-        {
-            Box::pin(parts.io.into_inner().say_late()).await;
-        }
-        self.activity.end().or(cause)
-    }
-
-    /// Whether a head came too late whose sender hears that it did: bytes of it had come.
-    fn is_told_late(&self, cause: &Denied) -> bool {
-        cause.reason == Denial::RequestTimeout
-            && !self.activity.is_http2()
-            && self.activity.bytes().0 > 0
-    }
-
-    async fn http2<S, K>(
-        &self,
-        io: TokioIo<ClientIo>,
-        service: S,
-        mut watch: Watch,
-        supervision: &mut Supervision,
-    ) -> Option<Denied>
-    where
-        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible>,
-        S::Future: Send + 'static,
-        K: Upstream,
-    {
-        let draining = self.drain.draining();
-        let mut builder = http2::Builder::new(Executor(self.drain.clone()));
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(self.limits.streams)
-            .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .max_frame_size(64 << 10)
-            .max_send_buf_size(256 << 10)
-            .enable_connect_protocol();
-        let io = TokioIo::new(FramedIo::new(io.into_inner(), Arc::clone(&self.activity)));
-        let mut held = pin!(builder.serve_connection(io, service));
-        let (cause, over) = drive!(held.as_mut(), watch, supervision, draining);
-        if !over && let Some(code) = cause.as_ref().and_then(last_word) {
-            self.activity.part(code);
-            // hyper hears that the client has ended, and ends too
-            drop(tokio::time::timeout(PARTING, held).await);
-        }
-        self.activity.abuse().or(cause)
-    }
-}
+#[cfg(test)]
+mod tests;

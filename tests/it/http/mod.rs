@@ -19,6 +19,7 @@ mod oauth2;
 
 mod raw;
 mod require;
+mod resting;
 mod semantics;
 mod signed;
 mod streaming;
