@@ -1,5 +1,7 @@
 //! One request head: its lines, and what they say of the body's end.
 
+use std::io::BufRead as _;
+
 use super::{Fault, Length};
 
 /// Longest request target: RFC 9110 section 4.1 asks for 8000 octets at least, and `http::Uri`
@@ -59,11 +61,11 @@ impl Head {
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         loop {
             let unseen = bytes.get(self.seen..).unwrap_or_default();
-            let Some(behind) = unseen.iter().position(|byte| *byte == b'\n') else {
+            let Some(length) = line_length(unseen) else {
                 self.seen = bytes.len();
                 return self.unfinished(bytes).map(|()| None);
             };
-            let end = self.seen.saturating_add(behind).saturating_add(1);
+            let end = self.seen.saturating_add(length);
             let line = without_line_end(bytes.get(self.line..end).unwrap_or_default())?;
             (self.line, self.seen) = (end, end);
             match (self.begun, line.is_empty()) {
@@ -121,6 +123,14 @@ impl Head {
     }
 }
 
+/// How long the first line is, with its LF; a search for one octet is many octets at a time.
+fn line_length(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    let length = rest.skip_until(b'\n').ok()?;
+    let ends = bytes.get(..length)?.last() == Some(&b'\n');
+    ends.then_some(length)
+}
+
 /// A line's content: it ends with CR LF and has no other CR.
 pub(super) fn without_line_end(line: &[u8]) -> Result<&[u8], Fault> {
     let content = line.strip_suffix(b"\r\n").ok_or(Fault::LineEnd)?;
@@ -151,10 +161,9 @@ fn request_line(line: &[u8]) -> Result<bool, Fault> {
         return Err(Fault::TargetTooLong);
     }
     // a fragment is never sent (RFC 9112 section 3.2), and parsers drop it without a word
-    if target
-        .iter()
-        .any(|byte| !(0x21..0x7f).contains(byte) || *byte == b'#')
-    {
+    // without a way out of the loop many octets are looked at at a time
+    let wrong = |byte: u8| !(0x21..0x7f).contains(&byte) | (byte == b'#');
+    if target.iter().fold(false, |any, byte| any | wrong(*byte)) {
         return Err(Fault::Target);
     }
     let absolute = |scheme: &[u8]| {
@@ -191,8 +200,8 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
         return Err(Fault::FieldName);
     }
     let value = value.get(1..).unwrap_or_default();
-    let printable = |byte: &u8| (*byte >= 0x20 && *byte != 0x7f) || *byte == b'\t';
-    if !value.iter().all(printable) {
+    let control = |byte: u8| ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f);
+    if value.iter().fold(false, |any, byte| any | control(*byte)) {
         return Err(Fault::FieldValue);
     }
     Ok((name, value))
