@@ -198,11 +198,12 @@ impl Shared {
     }
 
     fn pop(&self, acceptor: &AcceptorState) -> Option<LinkSender> {
+        let now = Instant::now();
         let mut queues = self.idle();
         let queue = queues.get_mut(acceptor.index)?;
-        self.expire(queue);
+        self.expire(queue, now);
         while let Some(kept) = queue.pop_back() {
-            if self.fits(&kept.link) {
+            if self.fits(&kept.link, now) {
                 return Some(kept.link);
             }
         }
@@ -210,26 +211,26 @@ impl Shared {
     }
 
     /// Closes what was idle for too long.
-    fn expire(&self, queue: &mut VecDeque<Kept>) {
+    fn expire(&self, queue: &mut VecDeque<Kept>, now: Instant) {
         let limit = self.backend.config.pool.idle_timeout;
-        while queue
-            .front()
-            .is_some_and(|kept| kept.since.elapsed() > limit || kept.link.kind.is_closed())
-        {
+        while queue.front().is_some_and(|kept| {
+            now.saturating_duration_since(kept.since) > limit || kept.link.kind.is_closed()
+        }) {
             queue.pop_front();
         }
     }
 
-    fn fits(&self, link: &LinkSender) -> bool {
+    fn fits(&self, link: &LinkSender, now: Instant) -> bool {
         let over = link.retires.is_some_and(|end| clock::now() > end);
-        !over && link.opened.elapsed() < self.backend.config.pool.max_age
+        !over && now.saturating_duration_since(link.opened) < self.backend.config.pool.max_age
     }
 
     fn put(&self, link: LinkSender) {
         let room = self.backend.config.pool.idle;
+        let now = Instant::now();
         let mut queues = self.idle();
         // asked under the lock: what is put in before is cleared
-        if self.drain.draining().is_cancelled() || !self.fits(&link) || room == 0 {
+        if self.drain.draining().is_cancelled() || !self.fits(&link, now) || room == 0 {
             return;
         }
         let held: usize = queues.iter().map(VecDeque::len).sum();
@@ -239,10 +240,7 @@ impl Shared {
         if held >= room && queue.pop_front().is_none() {
             return;
         }
-        queue.push_back(Kept {
-            link,
-            since: Instant::now(),
-        });
+        queue.push_back(Kept { link, since: now });
     }
 
     /// Opens one connection where one is missing; how long to wait for the next look.
@@ -253,10 +251,11 @@ impl Shared {
         rules: &watch::Receiver<Arc<Snapshot>>,
     ) -> Duration {
         let held: usize = {
+            let now = Instant::now();
             let mut queues = self.idle();
             for queue in queues.iter_mut() {
-                self.expire(queue);
-                queue.retain(|kept| !kept.link.kind.is_closed() && self.fits(&kept.link));
+                self.expire(queue, now);
+                queue.retain(|kept| !kept.link.kind.is_closed() && self.fits(&kept.link, now));
             }
             queues.iter().map(VecDeque::len).sum()
         };

@@ -104,7 +104,12 @@ impl Activity {
 
     /// Milliseconds after its start.
     pub(crate) fn millis(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.millis_at(Instant::now())
+    }
+
+    fn millis_at(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.began);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn now(&self) -> u64 {
@@ -144,6 +149,7 @@ impl Activity {
         UnderWay {
             activity: Arc::clone(self),
             owed: false,
+            ended: None,
         }
     }
 
@@ -414,6 +420,8 @@ pub(crate) struct UnderWay {
     activity: Arc<Activity>,
     /// A frame of its answer was handed over and is not taken yet.
     owed: bool,
+    /// When it ended, where that is known.
+    ended: Option<Instant>,
 }
 
 impl UnderWay {
@@ -421,6 +429,11 @@ impl UnderWay {
     pub(crate) fn cause(&self) -> Denied {
         let given_up = || Denied::new(Denial::PeerReset, "the client gave the request up");
         self.activity.end.get().cloned().unwrap_or_else(given_up)
+    }
+
+    /// It is about to end, at this moment.
+    pub(crate) fn ends(&mut self, now: Instant) {
+        self.ended = Some(now);
     }
 
     /// A frame of the answer goes to hyper. In HTTP/2 it waits there for the client to open its
@@ -461,7 +474,9 @@ impl Drop for UnderWay {
         self.taken();
         let activity = &self.activity;
         if activity.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
-            activity.idle_since.store(activity.now(), Ordering::Relaxed);
+            let now = self.ended.unwrap_or_else(Instant::now);
+            let at = activity.millis_at(now).saturating_add(1);
+            activity.idle_since.store(at, Ordering::Relaxed);
         }
     }
 }

@@ -329,7 +329,11 @@ impl Drop for Account {
         if let Some(under_way) = self.under_way.as_ref().filter(|_| self.has_body && !read) {
             under_way.left_unread();
         }
-        let elapsed = self.began.elapsed();
+        let now = std::time::Instant::now();
+        let elapsed = now.saturating_duration_since(self.began);
+        if let Some(under_way) = &mut self.under_way {
+            under_way.ends(now);
+        }
         let given_up = !self.complete && self.broken.is_none();
         if let Some(under_way) = self
             .under_way
