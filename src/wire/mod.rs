@@ -11,6 +11,7 @@ pub mod frames;
 pub mod framing;
 pub mod host;
 pub mod link;
+pub mod mux;
 pub mod path;
 pub mod proxy;
 pub mod signature;

@@ -50,12 +50,13 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Frame, usize)>, FrameError> {
     let frame = match kind {
         OPEN => Frame::Open(Box::new(open(payload)?)),
         ADMITTED => admitted(payload)?,
-        _ => refused(payload)?,
+        _ => Frame::Refused(refused_code(payload)?),
     };
     Ok(Some((frame, HEADER_LEN.saturating_add(announced))))
 }
 
-fn open(payload: &[u8]) -> Result<Open, FrameError> {
+/// What OPEN says.
+pub(in crate::wire) fn open(payload: &[u8]) -> Result<Open, FrameError> {
     let mut cursor = Cursor::new(payload);
     match cursor.u8().ok_or(FrameError::Short("version"))? {
         VERSION => {}
@@ -157,7 +158,8 @@ fn label(value: &[u8]) -> Option<String> {
     (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
-fn admitted(payload: &[u8]) -> Result<Frame, FrameError> {
+/// What ADMITTED says: nothing that we know of.
+pub(in crate::wire) fn admitted(payload: &[u8]) -> Result<Frame, FrameError> {
     let mut cursor = Cursor::new(payload);
     while !cursor.is_empty() {
         cursor.tlv().ok_or(FrameError::Overrun)?;
@@ -165,12 +167,20 @@ fn admitted(payload: &[u8]) -> Result<Frame, FrameError> {
     Ok(Frame::Admitted)
 }
 
-fn refused(payload: &[u8]) -> Result<Frame, FrameError> {
+/// What REFUSED says.
+pub(in crate::wire) fn refused_code(payload: &[u8]) -> Result<String, FrameError> {
     let code = str::from_utf8(payload).map_err(|_not_text| FrameError::Code)?;
+    is_code(code)
+        .then(|| code.to_owned())
+        .ok_or(FrameError::Code)
+}
+
+/// The code as REFUSED says it.
+pub(in crate::wire) fn code_bytes(code: &str) -> &[u8] {
     if is_code(code) {
-        Ok(Frame::Refused(code.to_owned()))
+        code.as_bytes()
     } else {
-        Err(FrameError::Code)
+        b"refused"
     }
 }
 
@@ -188,12 +198,12 @@ pub fn encode(frame: &Frame) -> Vec<u8> {
     match frame {
         Frame::Open(open) => framed(OPEN, &open_payload(open)),
         Frame::Admitted => framed(ADMITTED, &[]),
-        Frame::Refused(code) if is_code(code) => framed(REFUSED, code.as_bytes()),
-        Frame::Refused(_) => framed(REFUSED, b"refused"),
+        Frame::Refused(code) => framed(REFUSED, code_bytes(code)),
     }
 }
 
-fn open_payload(open: &Open) -> Vec<u8> {
+/// OPEN's octets behind its header.
+pub(in crate::wire) fn open_payload(open: &Open) -> Vec<u8> {
     let mut payload = vec![VERSION, MODE_DIRECT];
     put(&mut payload, CONNECTION, &open.connection.0);
     for (kind, address) in [(SOURCE, open.source), (DESTINATION, open.destination)] {

@@ -1,11 +1,11 @@
 //! The frames of the gateway-acceptor link, agreed by ALPN [`ALPN`]: `type u8 | length u24 |
 //! payload`. One OPEN goes up and one ADMITTED or REFUSED comes down. In version 1 raw bytes follow
 //! ADMITTED; in version 2 ([`REUSED_ALPN`]) DATA frames do, and after a FIN each way the next OPEN.
-//! Types 6 and 7 are kept for RESET and PING of a link that carries many streams.
+//! A link that carries many streams at once has frames of its own: `wire/mux`.
 
 use std::{fmt, net::SocketAddr};
 
-mod codec;
+pub(in crate::wire) mod codec;
 
 #[cfg(test)]
 mod tests;

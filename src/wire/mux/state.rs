@@ -1,0 +1,402 @@
+//! The state of a link, and what the holders of its streams do.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    task::{Poll, Waker},
+};
+
+use super::{
+    Break, GROWTH, Header, Kind, MAX_CONTROL, MAX_STREAMS, MAX_WINDOW, MIN_GRANT, Payload, WINDOW,
+    incoming::Bucket,
+    stream::{End, Phase, Stream},
+};
+use crate::wire::link::{Open, codec};
+
+/// Frames of a closed stream that may still be on their way: the window may be given in parts, and
+/// each end says one last thing.
+const LATE: usize = MAX_WINDOW / MIN_GRANT + 2;
+
+/// Which end we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It opens streams.
+    Gateway,
+    /// It answers.
+    Acceptor,
+}
+
+/// A link.
+#[derive(Debug)]
+pub struct Mux<B> {
+    pub(super) side: Side,
+    pub(super) streams: BTreeMap<u32, Stream<B>>,
+    /// Streams whose frames come and go.
+    pub(super) live: usize,
+    /// The highest number so far.
+    pub(super) last: u32,
+    /// Streams that have something to send, each once.
+    pub(super) turns: VecDeque<u32>,
+    /// Frames that go first.
+    pub(super) control: Vec<u8>,
+    /// No stream begins any more.
+    pub(super) leaving: bool,
+    pub(super) said_goaway: bool,
+    pub(super) heard_goaway: bool,
+    /// By how much all windows are wider than at first.
+    pub(super) grown: usize,
+    /// Frames and octets of closed streams that may still come.
+    pub(super) late_frames: usize,
+    pub(super) late_bytes: usize,
+    /// PINGs that wait for their PONG.
+    pub(super) asked: u32,
+    pub(super) pings: Bucket,
+    /// Streams that are reset before they were answered cost us more than the other end.
+    pub(super) resets: Bucket,
+    pub(super) woken: Vec<Waker>,
+}
+
+impl<B: Payload> Mux<B> {
+    /// A link without streams.
+    #[must_use]
+    pub fn new(side: Side) -> Self {
+        Self {
+            side,
+            streams: BTreeMap::new(),
+            live: 0,
+            last: 0,
+            turns: VecDeque::new(),
+            control: Vec::new(),
+            leaving: false,
+            said_goaway: false,
+            heard_goaway: false,
+            grown: 0,
+            late_frames: 0,
+            late_bytes: 0,
+            asked: 0,
+            pings: Bucket::new(16, 4),
+            resets: Bucket::new(4096, 1024),
+            woken: Vec::new(),
+        }
+    }
+
+    /// Streams under way.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Whether another stream may begin.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.leaving && self.live < MAX_STREAMS && self.last < u32::MAX
+    }
+
+    /// No stream begins any more.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Something waits to be written.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.control.is_empty() || !self.turns.is_empty()
+    }
+
+    /// The holder of the link has something to do.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.has_output() || (self.leaving && self.live == 0)
+    }
+
+    /// Nothing is to be read before what waits is written.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.control.len() > MAX_CONTROL
+    }
+
+    /// Octets that wait to be taken by readers; for tests of the bound.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.streams.values().map(Stream::waiting).sum()
+    }
+
+    /// Octets that wait to be written.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        let of_streams: usize = self.streams.values().map(Stream::queued).sum();
+        of_streams.saturating_add(self.control.len())
+    }
+
+    /// Hands over whom to wake.
+    pub fn woken(&mut self, into: &mut Vec<Waker>) {
+        into.append(&mut self.woken);
+    }
+
+    /// Begins a stream for a client; `None`: this link takes no more.
+    pub fn open(&mut self, open: &Open) -> Option<u32> {
+        if !self.has_room() {
+            return None;
+        }
+        self.last = self.last.checked_add(1)?;
+        self.say(Kind::Open, self.last, &codec::open_payload(open));
+        self.begin(self.last);
+        Some(self.last)
+    }
+
+    pub(super) fn begin(&mut self, id: u32) {
+        self.streams.insert(id, Stream::new());
+        self.live = self.live.saturating_add(1);
+    }
+
+    /// The answer to our OPEN.
+    ///
+    /// # Errors
+    /// Why there will be none, or a refusal.
+    pub fn poll_admitted(&mut self, id: u32, waker: &Waker) -> Poll<Result<(), Break>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(Break::Over));
+        };
+        match (&stream.broken, stream.phase) {
+            (Some(why), _) => Poll::Ready(Err(why.clone())),
+            (None, Phase::Admitted) => Poll::Ready(Ok(())),
+            (None, Phase::Opening) => {
+                keep(&mut stream.reader, waker);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Says ADMITTED.
+    pub fn admit(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.on_wire && stream.phase == Phase::Opening {
+            stream.phase = Phase::Admitted;
+            self.say(Kind::Admitted, id, &[]);
+        }
+    }
+
+    /// Says REFUSED, and why.
+    pub fn refuse(&mut self, id: u32, code: &str) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.on_wire && stream.phase == Phase::Opening {
+            stream.broken = Some(Break::Over);
+            self.say(Kind::Refused, id, codec::code_bytes(code));
+            self.close(id);
+        }
+    }
+
+    /// Resolves when the stream breaks, for one who neither reads nor writes it.
+    pub fn poll_broken(&mut self, id: u32, waker: &Waker) -> Poll<Break> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Break::Over);
+        };
+        if let Some(why) = &stream.broken {
+            return Poll::Ready(why.clone());
+        }
+        keep(&mut stream.watcher, waker);
+        Poll::Pending
+    }
+
+    /// Takes octets that came; `None`: the other end is done.
+    ///
+    /// # Errors
+    /// The stream is broken.
+    pub fn poll_take(&mut self, id: u32, waker: &Waker) -> Poll<Result<Option<B>, Break>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(Break::Over));
+        };
+        if let Some(bytes) = stream.take() {
+            if let Some((leave, more)) = stream.grant(GROWTH.saturating_sub(self.grown)) {
+                self.grown = self.grown.saturating_add(more);
+                let leave = u32::try_from(leave).unwrap_or(u32::MAX);
+                self.say(Kind::Window, id, &leave.to_be_bytes());
+            }
+            return Poll::Ready(Ok(Some(bytes)));
+        }
+        if let Some(why) = &stream.broken {
+            return Poll::Ready(Err(why.clone()));
+        }
+        if stream.fin_came {
+            return Poll::Ready(Ok(None));
+        }
+        keep(&mut stream.reader, waker);
+        Poll::Pending
+    }
+
+    /// Sets room aside for some of `wanted` octets: [`Mux::push`] is to follow.
+    ///
+    /// # Errors
+    /// The stream is broken, or was finished.
+    pub fn poll_reserve(
+        &mut self,
+        id: u32,
+        wanted: usize,
+        waker: &Waker,
+    ) -> Poll<Result<usize, Break>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(Break::Over));
+        };
+        if let Some(why) = &stream.broken {
+            return Poll::Ready(Err(why.clone()));
+        }
+        if stream.end != End::Open || stream.phase != Phase::Admitted {
+            return Poll::Ready(Err(Break::Over));
+        }
+        match stream.reserve(wanted) {
+            0 => {
+                keep(&mut stream.writer, waker);
+                Poll::Pending
+            }
+            room => Poll::Ready(Ok(room)),
+        }
+    }
+
+    /// Queues what room was set aside for.
+    pub fn push(&mut self, id: u32, bytes: B) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.on_wire
+        {
+            stream.push(bytes);
+            list(&mut self.turns, stream, id);
+        }
+    }
+
+    /// Says FIN, and resolves when the link has taken it.
+    ///
+    /// # Errors
+    /// The stream is broken.
+    pub fn poll_finish(&mut self, id: u32, waker: &Waker) -> Poll<Result<(), Break>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(Break::Over));
+        };
+        if let Some(why) = &stream.broken {
+            return Poll::Ready(Err(why.clone()));
+        }
+        if stream.end == End::Open {
+            stream.end = End::Ending;
+            list(&mut self.turns, stream, id);
+        }
+        if stream.end == End::Ended {
+            return Poll::Ready(Ok(()));
+        }
+        keep(&mut stream.writer, waker);
+        Poll::Pending
+    }
+
+    /// Says RESET: what was sent is not to look whole.
+    pub fn reset(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.on_wire
+        {
+            stream.broken = Some(Break::Over);
+            stream.clear();
+            self.say(Kind::Reset, id, &[]);
+            self.close(id);
+        }
+    }
+
+    /// Nobody here holds the stream any more; one that has not ended is reset.
+    pub fn release(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let ends = stream.fin_came && stream.end != End::Open;
+        if stream.on_wire && !ends {
+            self.reset(id);
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.held = false;
+            if !stream.on_wire {
+                self.streams.remove(&id);
+            }
+        }
+    }
+
+    /// No stream begins any more; an acceptor says so.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        if self.side == Side::Acceptor && !self.said_goaway {
+            self.said_goaway = true;
+            self.say(Kind::GoAway, 0, &[]);
+        }
+    }
+
+    /// Asks whether the other end is there.
+    pub fn ping(&mut self) {
+        self.asked = self.asked.saturating_add(1);
+        self.say(Kind::Ping, 0, &[0; 8]);
+    }
+
+    /// The link is no more, and every stream that has not ended is broken.
+    pub fn break_all(&mut self) {
+        self.leaving = true;
+        (self.control, self.turns) = (Vec::new(), VecDeque::new());
+        let live: Vec<u32> = self
+            .streams
+            .iter()
+            .filter_map(|(id, stream)| stream.on_wire.then_some(*id))
+            .collect();
+        for id in live {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.broken = Some(Break::Link);
+                stream.clear();
+            }
+            self.close(id);
+        }
+    }
+
+    /// Closes a stream whose two directions have ended.
+    pub(super) fn settle(&mut self, id: u32) {
+        let ended =
+            |stream: &Stream<B>| stream.on_wire && stream.fin_came && stream.end == End::Ended;
+        if self.streams.get(&id).is_some_and(ended) {
+            self.close(id);
+        }
+    }
+
+    /// No frame of the stream goes any more.
+    pub(super) fn close(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        stream.on_wire = false;
+        self.live = self.live.saturating_sub(1);
+        self.grown = self
+            .grown
+            .saturating_sub(stream.window.saturating_sub(WINDOW));
+        // no more is on its way than all streams together may have sent
+        let late_frames = self.late_frames.saturating_add(LATE);
+        self.late_frames = late_frames.min(LATE.saturating_mul(2 * MAX_STREAMS));
+        let late_bytes = self.late_bytes.saturating_add(stream.outstanding());
+        self.late_bytes = late_bytes.min(2 * (MAX_STREAMS * WINDOW + GROWTH));
+        self.woken.extend(stream.reader.take());
+        self.woken.extend(stream.writer.take());
+        self.woken.extend(stream.watcher.take());
+        if !stream.held {
+            self.streams.remove(&id);
+        }
+    }
+
+    pub(super) fn say(&mut self, kind: Kind, stream: u32, payload: &[u8]) {
+        let len = payload.len();
+        self.control.extend(Header { kind, len, stream }.bytes());
+        self.control.extend(payload);
+    }
+}
+
+pub(super) fn list<B>(turns: &mut VecDeque<u32>, stream: &mut Stream<B>, id: u32) {
+    if !std::mem::replace(&mut stream.listed, true) {
+        turns.push_back(id);
+    }
+}
+
+fn keep(slot: &mut Option<Waker>, waker: &Waker) {
+    if slot.as_ref().is_none_or(|kept| !kept.will_wake(waker)) {
+        *slot = Some(waker.clone());
+    }
+}

@@ -1,0 +1,615 @@
+use std::{
+    collections::VecDeque,
+    task::{Poll, Waker},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::link::{ConnectionId, FrameError, Open, codec};
+
+const IDLE: &Waker = Waker::noop();
+
+/// As many as a link carries.
+const STREAMS: u32 = 256;
+
+/// The number of the n-th stream.
+fn numbered(n: usize) -> u32 {
+    u32::try_from(n).unwrap() + 1
+}
+
+fn open() -> Open {
+    Open::new(ConnectionId([7; 16]))
+}
+
+/// One end, and what it has yet to be given.
+struct End {
+    mux: Mux<Vec<u8>>,
+    coming: Vec<u8>,
+    opened: Vec<u32>,
+}
+
+impl End {
+    fn new(side: Side) -> Self {
+        Self {
+            mux: Mux::new(side),
+            coming: Vec::new(),
+            opened: Vec::new(),
+        }
+    }
+
+    /// Takes whole frames out of what has come.
+    fn take(&mut self, now: u64) -> Result<Event, Violation> {
+        while let Some(head) = self.coming.first_chunk::<HEADER_LEN>() {
+            let header = Header::read(*head)?;
+            let Some(payload) = self.coming.get(HEADER_LEN..HEADER_LEN + header.len) else {
+                break;
+            };
+            let payload = payload.to_vec();
+            self.coming.drain(..HEADER_LEN + header.len);
+            if header.kind == Kind::Data {
+                if self.mux.expect(header)? {
+                    self.mux.data(header.stream, payload);
+                }
+                continue;
+            }
+            match self.mux.frame(header, &payload, now)? {
+                Event::Opened(id, _) => self.opened.push(id),
+                Event::None => {}
+                over @ Event::Over(_) => return Ok(over),
+            }
+        }
+        Ok(Event::None)
+    }
+
+    fn hear(&mut self, frames: &[u8]) -> Result<Event, Violation> {
+        self.coming.extend(frames);
+        self.take(0)
+    }
+
+    fn write(&mut self, id: u32, bytes: &[u8]) -> Poll<Result<usize, Break>> {
+        let reserved = self.mux.poll_reserve(id, bytes.len(), IDLE);
+        if let Poll::Ready(Ok(n)) = reserved {
+            self.mux.push(id, bytes[..n].to_vec());
+        }
+        reserved
+    }
+
+    /// What it has to say.
+    fn say(&mut self, most: usize) -> Vec<u8> {
+        let mut pieces = VecDeque::new();
+        self.mux.transmit(most, &mut pieces);
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(part) | Piece::Body(part) => bytes.extend(part),
+            }
+        }
+        bytes
+    }
+}
+
+fn frame(kind: Kind, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = payload.len();
+    [&Header { kind, len, stream }.bytes(), payload].concat()
+}
+
+fn said(kind: Kind, stream: u32) -> Vec<u8> {
+    frame(kind, stream, &[])
+}
+
+fn opening(stream: u32) -> Vec<u8> {
+    frame(Kind::Open, stream, &codec::open_payload(&open()))
+}
+
+/// An acceptor with stream 1, admitted.
+fn acceptor() -> End {
+    let mut end = End::new(Side::Acceptor);
+    end.hear(&opening(1)).unwrap();
+    end.mux.admit(1);
+    end
+}
+
+#[test]
+fn the_bytes_of_a_frame_are_as_documented() {
+    assert_eq!(
+        frame(Kind::Window, 258, &[0, 1, 0, 0]),
+        [9, 0, 0, 4, 0, 0, 1, 2, 0, 1, 0, 0]
+    );
+    for kind in 1..=10 {
+        let len = [0, 1, 0, 1, 1, 0, 0, 8, 8, 4, 0][usize::from(kind)];
+        let stream = u8::from(!matches!(kind, 7 | 8 | 10));
+        let bytes = [kind, 0, 0, len, 0, 0, 0, stream];
+        assert_eq!(Header::read(bytes).unwrap().bytes(), bytes);
+    }
+}
+
+#[rstest::rstest]
+#[case::type_zero([0, 0, 0, 0, 0, 0, 0, 1], Violation::Type(0))]
+#[case::type_eleven([11, 0, 0, 0, 0, 0, 0, 1], Violation::Type(11))]
+#[case::empty_data([4, 0, 0, 0, 0, 0, 0, 1], Violation::Length(Kind::Data, 0))]
+#[case::long_data([4, 1, 0, 1, 0, 0, 0, 1], Violation::Length(Kind::Data, 65537))]
+#[case::long_open([1, 0, 0x10, 1, 0, 0, 0, 1], Violation::Length(Kind::Open, 4097))]
+#[case::fin_says_more([5, 0, 0, 1, 0, 0, 0, 1], Violation::Length(Kind::Fin, 1))]
+#[case::data_of_the_link([4, 0, 0, 1, 0, 0, 0, 0], Violation::Place(Kind::Data, 0))]
+#[case::ping_of_a_stream([7, 0, 0, 8, 0, 0, 0, 1], Violation::Place(Kind::Ping, 1))]
+fn a_header_tells_what_is_wrong(#[case] bytes: [u8; 8], #[case] wrong: Violation) {
+    assert_eq!(Header::read(bytes), Err(wrong));
+}
+
+#[rstest::rstest]
+#[case::unopened(said(Kind::Fin, 2), Violation::Unopened(Kind::Fin, 2))]
+#[case::unopened_data(frame(Kind::Data, 9, b"x"), Violation::Unopened(Kind::Data, 9))]
+#[case::used(opening(1), Violation::Used(1, 1))]
+#[case::admitted(said(Kind::Admitted, 1), Violation::Direction(Kind::Admitted))]
+#[case::refused(frame(Kind::Refused, 1, b"x"), Violation::Direction(Kind::Refused))]
+#[case::goaway(said(Kind::GoAway, 0), Violation::Direction(Kind::GoAway))]
+#[case::pong(frame(Kind::Pong, 0, &[0; 8]), Violation::Order(Kind::Pong, 0))]
+#[case::crumb(frame(Kind::Window, 1, &1u32.to_be_bytes()), Violation::Window(1, 1))]
+#[case::overflow(frame(Kind::Window, 1, &u32::MAX.to_be_bytes()), Violation::Window(1, u32::MAX))]
+#[case::fin_twice([said(Kind::Fin, 1), said(Kind::Fin, 1)].concat(), Violation::Order(Kind::Fin, 1))]
+#[case::data_behind_fin([said(Kind::Fin, 1), frame(Kind::Data, 1, b"x")].concat(), Violation::Order(Kind::Data, 1))]
+#[case::data_before_admitted([opening(2), frame(Kind::Data, 2, b"x")].concat(), Violation::Order(Kind::Data, 2))]
+#[case::empty_open(frame(Kind::Open, 2, &[1]), Violation::Frame(FrameError::Short("mode")))]
+#[case::ping_flood(frame(Kind::Ping, 0, &[0; 8]).repeat(17), Violation::Flood(Kind::Ping))]
+#[case::reset_flood(
+    [said(Kind::Reset, 1), said(Kind::Reset, 1).repeat(1000)].concat(),
+    Violation::Flood(Kind::Reset)
+)]
+#[case::beyond_the_window(
+    frame(Kind::Data, 1, &[0; MAX_DATA]).repeat(WINDOW / MAX_DATA + 1),
+    Violation::Credit(1)
+)]
+#[case::beyond_the_window_of_the_gone(
+    [said(Kind::Reset, 1), frame(Kind::Data, 1, &[0; MAX_DATA]).repeat(WINDOW / MAX_DATA + 1)].concat(),
+    Violation::Credit(1)
+)]
+#[case::open_flood(
+    (2..=STREAMS + 1).flat_map(opening).collect(),
+    Violation::Streams(STREAMS + 1)
+)]
+#[case::opened_and_reset(
+    (2..5000).flat_map(|id| [opening(id), said(Kind::Reset, id)].concat()).collect(),
+    Violation::Flood(Kind::Open)
+)]
+fn an_acceptor_ends_the_link_of_a_gateway_that(#[case] frames: Vec<u8>, #[case] wrong: Violation) {
+    assert_eq!(acceptor().hear(&frames), Err(wrong));
+}
+
+#[test]
+fn streams_that_are_reset_before_their_answer_are_a_flood_when_nobody_holds_them_either() {
+    let mut end = End::new(Side::Acceptor);
+    let mut ended = None;
+    for id in 1..10_000 {
+        let heard = end.hear(&[opening(id), said(Kind::Reset, id)].concat());
+        end.opened.drain(..).for_each(|id| end.mux.release(id));
+        end.say(1);
+        if let Err(wrong) = heard {
+            ended = Some((id, wrong));
+            break;
+        }
+    }
+    assert_eq!(ended, Some((4097, Violation::Flood(Kind::Reset))));
+}
+
+#[test]
+fn answers_that_nobody_reads_stop_the_reading() {
+    let mut end = acceptor();
+    for id in 2..60_000 {
+        if end.mux.is_congested() {
+            return;
+        }
+        end.hear(&opening(id)).unwrap();
+        end.mux.refuse(id, "too_many_connections");
+        end.mux.release(id);
+    }
+    panic!("{}", end.mux.queued());
+}
+
+#[rstest::rstest]
+#[case(opening(2), Violation::Direction(Kind::Open))]
+#[case(said(Kind::Admitted, 0), Violation::Order(Kind::Admitted, 0))]
+#[case([said(Kind::Admitted, 1), said(Kind::Admitted, 1)].concat(), Violation::Order(Kind::Admitted, 1))]
+#[case([said(Kind::Admitted, 1), frame(Kind::Refused, 1, b"x")].concat(), Violation::Order(Kind::Refused, 1))]
+#[case(said(Kind::GoAway, 0).repeat(2), Violation::Order(Kind::GoAway, 0))]
+#[case(frame(Kind::Data, 1, b"x"), Violation::Order(Kind::Data, 1))]
+#[case(frame(Kind::Refused, 1, b"No"), Violation::Frame(FrameError::Code))]
+fn a_gateway_ends_the_link_of_an_acceptor_that(#[case] frames: Vec<u8>, #[case] wrong: Violation) {
+    let mut end = End::new(Side::Gateway);
+    end.mux.open(&open()).unwrap();
+    assert_eq!(end.hear(&frames), Err(wrong));
+}
+
+#[test]
+fn a_refusal_is_its_streams_and_that_of_stream_zero_the_links() {
+    let mut end = End::new(Side::Gateway);
+    let (one, two) = (
+        end.mux.open(&open()).unwrap(),
+        end.mux.open(&open()).unwrap(),
+    );
+    end.hear(
+        &[
+            frame(Kind::Refused, one, b"draining"),
+            said(Kind::Admitted, two),
+        ]
+        .concat(),
+    )
+    .unwrap();
+    let refused = Break::Refused("draining".into());
+    assert_eq!(end.mux.poll_admitted(one, IDLE), Poll::Ready(Err(refused)));
+    assert_eq!(end.mux.poll_admitted(two, IDLE), Poll::Ready(Ok(())));
+    assert_eq!(end.mux.live(), 1);
+    let over = end.hear(&frame(Kind::Refused, 0, b"link_violation"));
+    assert_eq!(over, Ok(Event::Over("link_violation".into())));
+    end.mux.break_all();
+    assert_eq!(end.mux.poll_take(two, IDLE), Poll::Ready(Err(Break::Link)));
+}
+
+#[test]
+fn an_acceptor_that_leaves_refuses_what_was_on_its_way() {
+    let mut end = acceptor();
+    end.mux.leave();
+    end.mux.leave();
+    end.say(1);
+    assert_eq!(end.hear(&opening(2)), Ok(Event::None));
+    assert_eq!(end.say(1), frame(Kind::Refused, 2, b"draining"));
+    let mut gateway = End::new(Side::Gateway);
+    gateway.hear(&said(Kind::GoAway, 0)).unwrap();
+    assert_eq!(gateway.mux.open(&open()), None);
+    // the stream that it had goes on
+    end.hear(&frame(Kind::Data, 1, b"on")).unwrap();
+    assert_eq!(
+        end.mux.poll_take(1, IDLE),
+        Poll::Ready(Ok(Some(b"on".to_vec())))
+    );
+}
+
+#[test]
+fn streams_have_their_turns_whatever_one_has_to_say() {
+    let mut end = End::new(Side::Gateway);
+    let ids: Vec<u32> = (0..3).map(|_| end.mux.open(&open()).unwrap()).collect();
+    for id in &ids {
+        end.hear(&said(Kind::Admitted, *id)).unwrap();
+    }
+    end.say(1);
+    assert_eq!(end.write(ids[0], &[1; 60_000]), Poll::Ready(Ok(60_000)));
+    assert_eq!(
+        end.write(ids[0], &[1; 60_000]),
+        Poll::Ready(Ok(QUEUE - 60_000))
+    );
+    assert_eq!(end.write(ids[0], &[1; 60_000]), Poll::Pending);
+    assert_eq!(end.write(ids[1], &[2; 10]), Poll::Ready(Ok(10)));
+    assert_eq!(end.write(ids[1], &[3; 10]), Poll::Ready(Ok(10)));
+    assert_eq!(end.write(ids[2], &[4; 10]), Poll::Ready(Ok(10)));
+    let order = |bytes: &[u8]| {
+        let mut at = 0;
+        let mut list = Vec::new();
+        while let Some(head) = bytes[at..].first_chunk::<HEADER_LEN>() {
+            let header = Header::read(*head).unwrap();
+            list.push((header.stream, header.len));
+            at += HEADER_LEN + header.len;
+        }
+        list
+    };
+    assert_eq!(
+        order(&end.say(usize::MAX)),
+        [
+            (ids[0], 60_000),
+            (ids[1], 20),
+            (ids[2], 10),
+            (ids[0], QUEUE - 60_000)
+        ]
+    );
+}
+
+#[test]
+fn a_reader_that_keeps_pace_gets_a_wider_window_and_the_link_has_a_bound() {
+    assert_eq!(STREAMS as usize, MAX_STREAMS);
+    let mut end = End::new(Side::Acceptor);
+    for id in 1..=STREAMS {
+        end.hear(&opening(id)).unwrap();
+        end.mux.admit(id);
+        let mut may_come = WINDOW;
+        for _ in 0..if id <= 10 { 300 } else { 0 } {
+            let len = may_come.min(MAX_DATA);
+            end.hear(&frame(Kind::Data, id, &vec![0; len])).unwrap();
+            may_come -= len;
+            assert!(end.mux.poll_take(id, IDLE).is_ready());
+            let said = end.say(1);
+            if said.len() == HEADER_LEN + 4 && said[0] == Kind::Window as u8 {
+                let more = u32::from_be_bytes(said[HEADER_LEN..].try_into().unwrap());
+                may_come += more as usize;
+            }
+        }
+        assert!(may_come <= MAX_WINDOW);
+        // and now its reader stops
+        while may_come > 0 {
+            let len = may_come.min(MAX_DATA);
+            end.hear(&frame(Kind::Data, id, &vec![0; len])).unwrap();
+            may_come -= len;
+        }
+    }
+    let waiting = end.mux.waiting();
+    assert!(waiting > WINDOW * MAX_STREAMS, "no window has grown");
+    assert!(waiting <= WINDOW * MAX_STREAMS + GROWTH, "{waiting}");
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Open,
+    Answer(usize, bool),
+    Write(usize, bool, usize),
+    Read(usize, bool),
+    Finish(usize, bool),
+    Reset(usize, bool),
+    Release(usize, bool),
+    Say(bool, usize),
+    Hear(bool, usize),
+    Leave,
+    Ping(bool),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let (which, side) = (0..6usize, any::<bool>());
+    prop_oneof![
+        2 => Just(Act::Open),
+        3 => (which.clone(), prop::bool::weighted(0.9)).prop_map(|(n, yes)| Act::Answer(n, yes)),
+        8 => (which.clone(), side, 1..150_000usize).prop_map(|(n, s, len)| Act::Write(n, s, len)),
+        8 => (which.clone(), side).prop_map(|(n, s)| Act::Read(n, s)),
+        2 => (which.clone(), side).prop_map(|(n, s)| Act::Finish(n, s)),
+        1 => (which.clone(), side).prop_map(|(n, s)| Act::Reset(n, s)),
+        1 => (which, side).prop_map(|(n, s)| Act::Release(n, s)),
+        9 => (side, 1..200_000usize).prop_map(|(s, most)| Act::Say(s, most)),
+        9 => (side, 1..300_000usize).prop_map(|(s, most)| Act::Hear(s, most)),
+        1 => any::<bool>().prop_filter_map("seldom", |yes| yes.then_some(Act::Leave)),
+        1 => side.prop_map(Act::Ping),
+    ]
+}
+
+/// What was written to one direction of a stream, and what came out.
+#[derive(Clone, Debug, Default)]
+struct Way {
+    sent: Vec<u8>,
+    got: Vec<u8>,
+    finished: bool,
+    ended: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Client {
+    admitted: bool,
+    /// Somebody broke it, or refused it.
+    broken: bool,
+    released: [bool; 2],
+    /// By who wrote.
+    ways: [Way; 2],
+}
+
+/// Two ends, what is on its way between them, and what should come of it.
+struct Pair {
+    ends: [End; 2],
+    wires: [VecDeque<u8>; 2],
+    clients: Vec<Client>,
+    written: u8,
+    pings: u8,
+}
+
+impl Pair {
+    fn read(&mut self, n: usize, side: usize) -> bool {
+        let id = numbered(n);
+        if self.clients[n].released[side] || !self.ends[side].opened.contains(&id) {
+            return false;
+        }
+        match self.ends[side].mux.poll_take(id, IDLE) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(Some(bytes))) => {
+                self.clients[n].ways[1 - side].got.extend(bytes);
+                true
+            }
+            Poll::Ready(Ok(None)) => {
+                let way = &mut self.clients[n].ways[1 - side];
+                assert!(way.finished, "an end that nobody said");
+                assert_eq!(way.got.len(), way.sent.len(), "an end before the end");
+                !std::mem::replace(&mut way.ended, true)
+            }
+            Poll::Ready(Err(why)) => {
+                let client = &self.clients[n];
+                let refused = !client.admitted && self.ends[1].mux.is_leaving();
+                assert!(client.broken || refused, "stream {n}: {why}");
+                false
+            }
+        }
+    }
+
+    fn act(&mut self, act: &Act) {
+        match *act {
+            Act::Open => {
+                if let Some(id) = self.ends[0].mux.open(&open()) {
+                    self.ends[0].opened.push(id);
+                    self.clients.push(Client::default());
+                    assert_eq!(id as usize, self.clients.len());
+                }
+            }
+            Act::Answer(n, yes) => self.answer(n, yes),
+            Act::Write(n, side, len) => self.write(n, usize::from(side), len),
+            Act::Read(n, side) => {
+                if n < self.clients.len() {
+                    self.read(n, usize::from(side));
+                }
+            }
+            Act::Finish(n, side) => self.finish(n, usize::from(side)),
+            Act::Reset(n, side) => self.drop(n, usize::from(side), true),
+            Act::Release(n, side) => self.drop(n, usize::from(side), false),
+            Act::Say(side, most) => {
+                let said = self.ends[usize::from(side)].say(most);
+                self.wires[usize::from(side)].extend(said);
+            }
+            Act::Hear(side, most) => {
+                let from = 1 - usize::from(side);
+                let most = most.min(self.wires[from].len());
+                let part: Vec<u8> = self.wires[from].drain(..most).collect();
+                self.ends[1 - from].coming.extend(part);
+                let heard = self.ends[1 - from].take(0);
+                assert_eq!(heard, Ok(Event::None));
+            }
+            Act::Leave => self.ends[1].mux.leave(),
+            Act::Ping(side) => {
+                // what an honest end does now and then
+                if self.pings < 16 {
+                    self.pings += 1;
+                    self.ends[usize::from(side)].mux.ping();
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, n: usize, yes: bool) {
+        let id = numbered(n);
+        let known = self.ends[1].opened.contains(&id);
+        if known && !self.clients[n].admitted && !self.clients[n].released[1] {
+            if yes {
+                self.clients[n].admitted = true;
+                self.ends[1].mux.admit(id);
+            } else {
+                self.clients[n].broken = true;
+                self.ends[1].mux.refuse(id, "no_route");
+            }
+        }
+    }
+
+    fn write(&mut self, n: usize, side: usize, len: usize) {
+        let Some(client) = self.clients.get_mut(n) else {
+            return;
+        };
+        if client.released[side] || client.ways[side].finished {
+            return;
+        }
+        self.written = self.written.wrapping_add(1);
+        let bytes = vec![self.written; len];
+        if let Poll::Ready(Ok(taken)) = self.ends[side].write(numbered(n), &bytes) {
+            client.ways[side].sent.extend(&bytes[..taken]);
+        }
+    }
+
+    fn finish(&mut self, n: usize, side: usize) {
+        let id = numbered(n);
+        let Some(client) = self.clients.get_mut(n) else {
+            return;
+        };
+        let mux = &mut self.ends[side].mux;
+        if !client.released[side] && mux.poll_reserve(id, 0, IDLE).is_pending() {
+            client.ways[side].finished = true;
+            assert_ne!(mux.poll_finish(id, IDLE), Poll::Ready(Ok(())));
+        }
+    }
+
+    fn drop(&mut self, n: usize, side: usize, reset: bool) {
+        let id = numbered(n);
+        if !self.ends[side].opened.contains(&id) {
+            return;
+        }
+        let client = &mut self.clients[n];
+        let finished = client.ways.iter().all(|way| way.finished);
+        client.broken |= !(finished && client.ways[1 - side].ended);
+        if reset {
+            client.broken = true;
+            self.ends[side].mux.reset(id);
+        } else if !std::mem::replace(&mut client.released[side], true) {
+            self.ends[side].mux.release(id);
+        }
+    }
+
+    /// Lets everything come to its end.
+    fn settle(&mut self) {
+        for n in 0..self.clients.len() {
+            self.act(&Act::Answer(n, true));
+            for side in [false, true] {
+                self.act(&Act::Finish(n, side));
+            }
+        }
+        loop {
+            let mut moved = false;
+            for side in [false, true] {
+                self.act(&Act::Say(side, usize::MAX));
+                moved |= !self.wires[usize::from(side)].is_empty();
+                self.act(&Act::Hear(!side, usize::MAX));
+            }
+            for n in 0..self.clients.len() {
+                self.act(&Act::Answer(n, true));
+                for side in [0, 1] {
+                    self.act(&Act::Finish(n, side == 1));
+                    while self.read(n, side) {
+                        moved = true;
+                    }
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    /// Whatever is done in whatever order: what comes out is what went in, an end is an end, and a
+    /// stream that breaks breaks alone.
+    #[test]
+    fn every_stream_delivers_what_it_was_given(acts in prop::collection::vec(act(), 1..250)) {
+        let mut pair = Pair {
+            ends: [End::new(Side::Gateway), End::new(Side::Acceptor)],
+            wires: Default::default(),
+            clients: Vec::new(),
+            written: 0,
+            pings: 0,
+        };
+        for act in &acts {
+            let many = pair.clients.len() >= 6;
+            if !(many && matches!(act, Act::Open)) {
+                pair.act(act);
+            }
+            for end in &pair.ends {
+                prop_assert!(end.mux.waiting() <= 6 * WINDOW + GROWTH);
+            }
+        }
+        pair.settle();
+        let left = pair.ends[1].mux.is_leaving();
+        for (n, client) in pair.clients.iter().enumerate() {
+            for way in &client.ways {
+                prop_assert!(way.sent.starts_with(&way.got), "stream {n}");
+                if !client.broken && client.admitted {
+                    prop_assert_eq!(&way.got, &way.sent, "stream {}", n);
+                    prop_assert!(way.ended, "stream {n} has no end");
+                }
+            }
+            prop_assert!(client.broken || client.admitted || left);
+        }
+        for end in &pair.ends {
+            prop_assert_eq!((end.mux.live(), end.mux.queued()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn arbitrary_frames_never_panic_and_are_bounded(
+        frames in prop::collection::vec((0u8..12, 0u8..4, any::<Vec<u8>>()), 0..60),
+        gateway in any::<bool>(),
+    ) {
+        let mut end = if gateway { End::new(Side::Gateway) } else { acceptor() };
+        if gateway {
+            end.mux.open(&open());
+        }
+        for (kind, stream, payload) in frames {
+            let payload = &payload[..payload.len().min(255)];
+            let len = u8::try_from(payload.len()).unwrap();
+            let mut bytes = vec![kind, 0, 0, len, 0, 0, 0, stream];
+            bytes.extend(payload);
+            if end.hear(&bytes).is_err() {
+                end.mux.break_all();
+                prop_assert_eq!((end.mux.live(), end.mux.waiting()), (0, 0));
+                break;
+            }
+            prop_assert!(end.mux.waiting() <= MAX_STREAMS * WINDOW + GROWTH);
+        }
+    }
+}
