@@ -21,6 +21,7 @@
 //! | any default or timeout | `config/defaults.rs` |
 //! | where a request ends | `wire/framing/` |
 //! | which headers are removed and set | `wire/forwarded/` |
+//! | what may come on a link with many clients | `wire/mux/` |
 //! | what a request proves to an acceptor | `acceptor/http/require/` |
 //! | what proves us to a backend | `gateway/credentials/` |
 //! | what a request's signature covers | `wire/signature/` |

@@ -2,6 +2,7 @@
 
 mod backend;
 pub mod http;
+mod mux;
 pub mod tcp;
 
 pub use backend::{BACKEND_CONNECT_TIMEOUT, BackendDial, BackendStream};

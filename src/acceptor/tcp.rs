@@ -2,19 +2,19 @@
 
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Instant};
 
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::watch};
 
 use super::{
     LETS_GO_FIRST,
     backend::{BackendStream, SharedDial},
 };
 use crate::{
-    admit::{Denial, Denied},
+    admit::{Denial, Denied, Permit},
     config::Limits,
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, Closed, Role, ServerStream, Tunnel, link},
+    serve::{Admitted, BoxFuture, Closed, Role, ServerStream, Snapshot, Tunnel, link},
     telemetry::{access::Access, metrics::ListenerMetrics},
-    tls::{LINK_ALPN, REUSED_LINK_ALPN},
+    tls::{LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN},
     wire::{ConnectionId, link::Open, proxy},
 };
 
@@ -36,7 +36,7 @@ pub struct TcpAcceptor {
 
 /// What the gateway said of its client.
 #[derive(Default)]
-struct Client {
+pub(super) struct Client {
     addresses: Option<(SocketAddr, SocketAddr)>,
     /// The gateway's name for the connection; ours is replaced by it in the log.
     id: Option<ConnectionId>,
@@ -47,6 +47,9 @@ impl Role for TcpAcceptor {
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
         if admitted.alpn.as_deref() == Some(REUSED_LINK_ALPN) {
             return Box::pin(self.streams(admitted));
+        }
+        if admitted.alpn.as_deref() == Some(MUX_LINK_ALPN) {
+            return Box::pin(super::mux::streams(self, admitted));
         }
         Box::pin(async move {
             let opened = Instant::now();
@@ -70,14 +73,14 @@ enum Over {
 }
 
 impl TcpAcceptor {
-    fn tell(&self, closed: &Closed, record: &mut Access, opened: Instant) {
+    pub(super) fn tell(&self, closed: &Closed, record: &mut Access, opened: Instant) {
         if self.access {
             closed.settle(record, opened);
             record.emit();
         }
     }
 
-    fn options(&self) -> RelayOptions {
+    pub(super) fn options(&self) -> RelayOptions {
         RelayOptions {
             idle_timeout: self.limits.idle_timeout,
             write_timeout: self.limits.write_timeout,
@@ -134,7 +137,7 @@ impl TcpAcceptor {
                     return total;
                 }
             };
-            let Some(current) = in_force(&admitted) else {
+            let Some(current) = in_force(&admitted.supervision.rules()) else {
                 // the listener has another mode now: the gateway asks again, and learns it
                 return total;
             };
@@ -253,6 +256,24 @@ impl TcpAcceptor {
         record: &mut Access,
     ) -> Result<BackendStream, Denied> {
         let began = Instant::now();
+        let gateway = (admitted.source, admitted.local);
+        let dialling = self.dial(&admitted.permit, gateway, client, record);
+        let backend = dialling.await?;
+        if ours {
+            link::write_admitted(&mut admitted.stream).await?;
+        }
+        record.connect = Some(began.elapsed());
+        Ok(backend)
+    }
+
+    /// Connects to the backend for a client, or for the gateway where it named none.
+    pub(super) async fn dial(
+        &self,
+        permit: &Permit,
+        gateway: (SocketAddr, SocketAddr),
+        client: Client,
+        record: &mut Access,
+    ) -> Result<BackendStream, Denied> {
         if let Some(id) = client.id {
             record.connection = id.to_string();
         }
@@ -260,13 +281,8 @@ impl TcpAcceptor {
             record.client = Some(source);
         }
         record.client_identity = client.identity;
-        let addresses = client.addresses.or(Some((admitted.source, admitted.local)));
-        let backend = self.backend.connect(&admitted.permit, addresses).await?;
-        if ours {
-            link::write_admitted(&mut admitted.stream).await?;
-        }
-        record.connect = Some(began.elapsed());
-        Ok(backend)
+        let addresses = client.addresses.or(Some(gateway));
+        self.backend.connect(permit, addresses).await
     }
 
     /// Reads what comes before the client's own bytes.
@@ -285,7 +301,7 @@ impl TcpAcceptor {
 }
 
 impl Client {
-    fn of(open: Open) -> Self {
+    pub(super) fn of(open: Open) -> Self {
         Self {
             addresses: open.source.zip(open.destination),
             id: Some(open.connection),
@@ -295,8 +311,7 @@ impl Client {
 }
 
 /// What the connection's listener does now; `None`: its mode is another one.
-fn in_force(admitted: &Admitted) -> Option<Arc<TcpAcceptor>> {
-    let rules = admitted.supervision.rules();
+pub(super) fn in_force(rules: &watch::Receiver<Arc<Snapshot>>) -> Option<Arc<TcpAcceptor>> {
     let role: Arc<dyn Any + Send + Sync> = rules.borrow().role.clone();
     role.downcast().ok()
 }

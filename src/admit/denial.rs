@@ -83,6 +83,8 @@ denials! {
     IssuerNotForName, "issuer_not_for_name", 403, Peer, Warn, "the root of the peer's chain may not speak for its names", "see names of the trust_bundle";
     ServerNameMismatch, "server_name_mismatch", 502, Upstream, Error, "the acceptor's certificate does not carry the expected name", "set server_name, or issue the acceptor's certificate with that name";
     OpenInvalid, "open_invalid", 400, Peer, Warn, "the link's OPEN frame is malformed or of an unknown version", "bring both ends to releases that speak the same link version";
+    LinkViolation, "link_violation", 400, Peer, Warn, "the other end of a link broke the rules of its frames", "the detail names the rule; bring both ends to releases that speak the same link version";
+    LinkSilent, "link_silent", 0, Peer, Warn, "the other end of a link did not answer", "look at the network path and at the other end";
     StarttlsPlaintext, "starttls_plaintext", 0, Peer, Info, "a client of a starttls listener did not ask for TLS", "set sslmode=require or better at the client";
     StarttlsInjection, "starttls_injection", 0, Peer, Warn, "bytes were buffered behind the plain-text TLS request", "somebody may be injecting plain text: look at the path";
     Misdirected, "misdirected", 421, Peer, Info, "the connection is not for the host that the request names", "the certificate shown on it must have that name, or a route must name it in host";

@@ -529,6 +529,8 @@ pub enum Tunnel {
     Direct,
     /// As `Auto`, and any other end is refused.
     Reuse,
+    /// Many clients at once on few connections where the acceptor can, else `Auto`.
+    Mux,
 }
 
 /// `health`.

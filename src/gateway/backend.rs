@@ -15,12 +15,14 @@ use super::{
     credentials::Credentials,
     dial::{Dialled, Dialler, LinkStream},
     health::Verdict,
+    mux::Links,
     reuse::{KeptLinks, Reopened},
 };
 use crate::{
     admit::{Blame, Denial, Denied},
     clock,
     config::{Backend, Balance},
+    drain::Drain,
     identity::UnixSeconds,
     serve::http::retries::RetryBudget,
     telemetry::metrics::BackendMetrics,
@@ -44,6 +46,8 @@ pub struct BackendRuntime {
     retries: RetryBudget,
     /// Connections of tcp mode that wait for their next client.
     pub(super) kept: KeptLinks,
+    /// Those that carry many clients at once.
+    pub(super) links: Links,
 }
 
 /// What is known of one acceptor.
@@ -77,6 +81,8 @@ pub struct Link {
     pub(super) opened: Instant,
     /// It carries another client after this one.
     pub(super) reused: bool,
+    /// It carries many at once, and none yet.
+    pub(super) mux: bool,
 }
 
 /// A place in an acceptor's count of connections or requests under way.
@@ -153,7 +159,7 @@ impl AcceptorState {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn succeeded(&self) {
+    pub(super) fn succeeded(&self) {
         self.failures.store(0, Ordering::Relaxed);
         self.paused_until.store(0, Ordering::Relaxed);
     }
@@ -190,6 +196,7 @@ impl BackendRuntime {
         generation: Arc<Generation>,
         credentials: Option<Arc<Credentials>>,
         metrics: Arc<BackendMetrics>,
+        drain: Drain,
     ) -> Arc<Self> {
         let acceptors = diallers
             .into_iter()
@@ -206,6 +213,7 @@ impl BackendRuntime {
             credentials,
             retries: RetryBudget::new(Instant::now()),
             kept: KeptLinks::default(),
+            links: Links::new(drain),
         })
     }
 
@@ -236,6 +244,11 @@ impl BackendRuntime {
     /// Whether one more request may be sent again.
     pub(super) fn may_retry(&self) -> bool {
         self.retries.take(Instant::now())
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Its metrics.
@@ -305,6 +318,7 @@ impl BackendRuntime {
                 until,
                 reused,
                 resumed,
+                mux,
             }) => {
                 acceptor.succeeded();
                 self.metrics.connect_ok(connect.as_secs_f64());
@@ -317,6 +331,7 @@ impl BackendRuntime {
                     connect,
                     opened: Instant::now(),
                     reused,
+                    mux,
                 })
             }
             Err(denied) => Err(self.failed(acceptor, client, denied)),
@@ -324,7 +339,7 @@ impl BackendRuntime {
     }
 
     /// Takes a kept connection for a client; `None`: a new one has to be opened.
-    async fn reopen(
+    pub(super) async fn reopen(
         &self,
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
@@ -357,7 +372,12 @@ impl BackendRuntime {
     }
 
     /// Takes note of a link that could not be opened.
-    fn failed(&self, acceptor: &AcceptorState, client: &ClientFacts, denied: Denied) -> Denied {
+    pub(super) fn failed(
+        &self,
+        acceptor: &AcceptorState,
+        client: &ClientFacts,
+        denied: Denied,
+    ) -> Denied {
         let denied = of_upstream(denied);
         acceptor.failed();
         self.metrics.connect_failed(denied.reason);

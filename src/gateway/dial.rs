@@ -11,7 +11,7 @@ use crate::{
     config::{DialAddress, ProxyVersion},
     identity::UnixSeconds,
     net::{self, Buffered, Socket},
-    serve::{link, proxy_header},
+    serve::{link, mux, proxy_header},
     tls::{
         ClientTls, Connected, Judge,
         alert::{self, Side},
@@ -31,8 +31,8 @@ pub(crate) struct Dialler {
     pub(crate) tls: ClientTls,
     /// The same for acceptors that know none of our protocols.
     pub(crate) foreign: ClientTls,
-    /// Offers one that carries the clients of tcp mode one after the other; `None`: `tunnel` says
-    /// no.
+    /// Offers one that carries many clients of tcp mode, one after the other or at once; `None`:
+    /// `tunnel` says no.
     pub(crate) reused: Option<ClientTls>,
     /// `tunnel = "reuse"`: nothing else will do.
     pub(crate) must_reuse: bool,
@@ -51,6 +51,8 @@ pub(crate) struct Dialled {
     pub(crate) reused: bool,
     /// An earlier TLS session went on.
     pub(crate) resumed: bool,
+    /// It carries many at once, and none yet.
+    pub(crate) mux: bool,
 }
 
 impl Dialler {
@@ -74,7 +76,9 @@ impl Dialler {
             )));
         }
         let mut stream = connected.stream;
-        if connected.ours {
+        if connected.mux {
+            mux::read_welcome(&mut stream).await?;
+        } else if connected.ours {
             link::write_open(&mut stream, open(client)).await?;
             link::read_admission(&mut stream).await?;
         } else if let Some(version) = self.proxy_protocol {
@@ -86,21 +90,38 @@ impl Dialler {
             sent.await
                 .map_err(|error| alert::explain(&error, Side::Client))?;
         }
-        let chain = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .unwrap_or_default()
-            .iter()
-            .map(|certificate| certificate.clone().into_owned())
-            .collect();
         Ok(Dialled {
+            chain: chain_of(&stream),
             stream,
-            chain,
             until: connected.grant.until,
             reused: connected.reused,
             resumed: connected.session.resumed,
+            mux: connected.mux,
         })
+    }
+
+    /// Opens a link that carries many clients, for none yet; `None`: the acceptor can't.
+    ///
+    /// # Errors
+    /// Where it stopped.
+    pub(super) async fn dial_mux(&self) -> Result<Option<Dialled>, Denied> {
+        let connected = self
+            .handshake(self.reused.as_ref().unwrap_or(&self.tls))
+            .await
+            .map_err(|denied| self.explained(denied))?;
+        if !connected.mux {
+            return Ok(None);
+        }
+        let mut stream = connected.stream;
+        mux::read_welcome(&mut stream).await?;
+        Ok(Some(Dialled {
+            chain: chain_of(&stream),
+            stream,
+            until: connected.grant.until,
+            reused: false,
+            resumed: connected.session.resumed,
+            mux: true,
+        }))
     }
 
     /// Drops TLS sessions whose time is over.
@@ -135,6 +156,14 @@ impl Dialler {
             ..denied
         }
     }
+}
+
+fn chain_of(stream: &LinkStream) -> Arc<[CertificateDer<'static>]> {
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    chain
+        .iter()
+        .map(|certificate| certificate.clone().into_owned())
+        .collect()
 }
 
 pub(super) fn open(client: &ClientFacts) -> Open {

@@ -5,6 +5,7 @@ pub mod credentials;
 pub mod dial;
 pub mod health;
 pub mod http;
+mod mux;
 pub mod ocsp;
 pub mod reuse;
 pub mod routes;

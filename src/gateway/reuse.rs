@@ -21,13 +21,13 @@ use super::{
     dial::{self, LinkStream},
 };
 use crate::{
-    admit::Denied,
+    admit::{Denial, Denied},
     clock,
     config::{Pool, Tunnel as Wanted},
     drain::Drain,
     identity::UnixSeconds,
     net::Socket,
-    serve::{Tunnel, link, spread},
+    serve::{Tunnel, link, mux, spread},
 };
 
 /// The way to the backend for one client.
@@ -36,6 +36,8 @@ pub(super) enum Upstream {
     Direct(LinkStream),
     /// It is used again.
     Tunnel(Tunnel<LinkStream>),
+    /// It is shared with others.
+    Stream(mux::Stream),
 }
 
 impl Upstream {
@@ -47,19 +49,39 @@ impl Upstream {
         }
     }
 
-    /// Resets the connection.
+    /// Resets the connection, or its own stream of one.
     pub(super) fn abort(&self) {
         let stream = match self {
             Self::Direct(stream) => stream,
             Self::Tunnel(tunnel) => tunnel.get_ref(),
+            Self::Stream(stream) => return stream.reset(),
         };
         Socket::abort(stream.get_ref().0.get_ref());
+    }
+
+    /// Resolves when a shared link breaks under its stream.
+    pub(super) fn broken(&self) -> impl Future<Output = Denied> + Send + use<> {
+        let broken = match self {
+            Self::Direct(_) | Self::Tunnel(_) => None,
+            Self::Stream(stream) => Some((stream.broken(), stream.link().clone())),
+        };
+        async move {
+            let Some((broken, link)) = broken else {
+                return std::future::pending().await;
+            };
+            let why = broken.await;
+            let detail = match link.ended() {
+                Some(ended) => format!("{why}: {ended}"),
+                None => why.to_string(),
+            };
+            Denied::new(Denial::UpstreamBroken, detail)
+        }
     }
 
     /// The connection, where it can carry another client.
     pub(super) fn free(self) -> Option<LinkStream> {
         match self {
-            Self::Direct(_) => None,
+            Self::Direct(_) | Self::Stream(_) => None,
             Self::Tunnel(tunnel) => tunnel.finish().ok(),
         }
     }
@@ -74,6 +96,7 @@ impl AsyncRead for Upstream {
         match self.get_mut() {
             Self::Direct(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tunnel(tunnel) => Pin::new(tunnel).poll_read(cx, buf),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -87,6 +110,7 @@ impl AsyncWrite for Upstream {
         match self.get_mut() {
             Self::Direct(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tunnel(tunnel) => Pin::new(tunnel).poll_write(cx, buf),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -94,6 +118,7 @@ impl AsyncWrite for Upstream {
         match self.get_mut() {
             Self::Direct(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tunnel(tunnel) => Pin::new(tunnel).poll_flush(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -101,6 +126,7 @@ impl AsyncWrite for Upstream {
         match self.get_mut() {
             Self::Direct(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tunnel(tunnel) => Pin::new(tunnel).poll_shutdown(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -151,6 +177,7 @@ impl Kept {
             connect,
             opened: self.opened,
             reused: true,
+            mux: false,
         }
     }
 
@@ -263,9 +290,11 @@ pub fn start(backend: &Arc<BackendRuntime>, drain: &Drain, stop: &CancellationTo
                 return;
             };
             backend.kept.expire(&backend.config.pool);
+            backend.links.expire(&backend.config.pool);
         }
         if let Some(backend) = weak.upgrade() {
             backend.kept.close();
+            backend.links.close();
         }
     });
 }

@@ -5,11 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{
-    BackendRuntime, ClientFacts, Link, backend,
-    reuse::{self, Upstream},
-    routes,
-};
+use super::{BackendRuntime, ClientFacts, backend, mux::Carried, routes};
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
@@ -96,16 +92,16 @@ impl Role for TcpGateway {
 
 impl TcpGateway {
     async fn carry(&self, admitted: Admitted, record: &mut Access) -> Closed {
-        let link = match Box::pin(self.open(&admitted, record)).await {
-            Ok(link) => link,
+        let carried = match Box::pin(self.open(&admitted, record)).await {
+            Ok(carried) => carried,
             Err(denied) => {
                 // nothing was said by a backend: the client must not take it for an answer
                 admitted.stream.get_ref().0.get_ref().abort();
                 return Closed::refused(denied);
             }
         };
-        record.connect = Some(link.connect);
-        record.acceptor = link.lease.acceptor().to_owned();
+        record.connect = Some(carried.connect);
+        record.acceptor = carried.lease.acceptor().to_owned();
         let options = RelayOptions {
             idle_timeout: self.limits.idle_timeout,
             write_timeout: self.limits.write_timeout,
@@ -116,16 +112,14 @@ impl TcpGateway {
             mut supervision,
             ..
         } = admitted;
-        let facts = reuse::Facts::of(&link);
-        let Link {
-            stream: upstream,
+        let Carried {
+            mut upstream,
             lease,
-            reused,
             chain,
             until,
+            facts,
             ..
-        } = link;
-        let mut upstream = Upstream::new(upstream, reused);
+        } = carried;
         let mut over_link = LinkSupervision {
             backend: Arc::clone(lease.backend()),
             acceptor: lease.acceptor().to_owned(),
@@ -133,18 +127,20 @@ impl TcpGateway {
             until: spread(until),
             rules: supervision.rules(),
         };
+        let broken = upstream.broken();
         let ended = async {
             tokio::select! {
                 biased;
                 why = supervision.ended() => why,
                 why = over_link.ended() => why,
+                why = broken => why,
             }
         };
         let end = link::carry(&mut stream, &mut upstream, options, ended).await;
         if end.cause.is_some() {
             stream.get_ref().0.get_ref().abort();
             upstream.abort();
-        } else if let Some(stream) = upstream.free()
+        } else if let Some((stream, facts)) = upstream.free().zip(facts)
             && let Some(backend) = self.backends.get(&**lease.backend())
         {
             backend.kept.put(stream, facts, &backend.config.pool);
@@ -153,7 +149,7 @@ impl TcpGateway {
         end
     }
 
-    async fn open(&self, admitted: &Admitted, record: &mut Access) -> Result<Link, Denied> {
+    async fn open(&self, admitted: &Admitted, record: &mut Access) -> Result<Carried, Denied> {
         let client = ClientFacts {
             connection_id: admitted.id,
             source: admitted.source,
@@ -174,7 +170,7 @@ impl TcpGateway {
         client: &ClientFacts,
         peer: Option<&PeerFacts>,
         record: &mut Access,
-    ) -> Result<Link, Denied> {
+    ) -> Result<Carried, Denied> {
         let sni = client.sni.as_deref();
         let route = routes::match_tcp(&self.routes, &self.listener, sni).ok_or_else(|| {
             Denied::new(Denial::NoRoute, format!("SNI {}", sni.unwrap_or("absent")))
@@ -188,7 +184,7 @@ impl TcpGateway {
                 format!("backend {} is not loaded", route.backend),
             )
         })?;
-        backend.connect(client).await
+        backend.carry(client).await
     }
 
     /// Sends a cancel request to the backend and waits for its end, which is its only answer.
@@ -201,10 +197,10 @@ impl TcpGateway {
             identity: None,
             http: false,
         };
-        let link = self.route(&client, None, record).await?;
-        record.connect = Some(link.connect);
-        link.lease.acceptor().clone_into(&mut record.acceptor);
-        let mut upstream = Upstream::new(link.stream, link.reused);
+        let mut carried = self.route(&client, None, record).await?;
+        record.connect = Some(carried.connect);
+        carried.lease.acceptor().clone_into(&mut record.acceptor);
+        let upstream = &mut carried.upstream;
         let exchange = async {
             upstream.write_all(&request.message).await?;
             upstream.shutdown().await?;

@@ -15,7 +15,7 @@ use super::{
     Admitted, BoxFuture, CancelRequest, Closed, Snapshot, Supervision, new_connection_id,
     preface::{self, Claimed, Start},
     spread,
-    table::{Slot, Table},
+    table::{Slot, Slots, Table},
 };
 use crate::{
     admit::{Denial, Denied, Permit, decide_source},
@@ -342,6 +342,8 @@ impl Serving {
             handshake,
             supervision,
             drain: self.drain.clone(),
+            stopping: self.stop.clone(),
+            slots: Slots::of(&self.table),
         }
     }
 

@@ -44,21 +44,22 @@ pub async fn read_answer(
 ) -> Result<Result<(), Denied>, Denied> {
     match read_frame(stream).await? {
         Frame::Admitted => Ok(Ok(())),
-        Frame::Refused(code) => {
-            let reason = match Denial::from_code(&code) {
-                Some(Denial::BackendUnreachable) => Denial::BackendUnreachable,
-                _ => Denial::UpstreamRefused,
-            };
-            Ok(Err(Denied::new(
-                reason,
-                format!("the acceptor answered {code:?}"),
-            )))
-        }
+        Frame::Refused(code) => Ok(Err(refusal(&code))),
         Frame::Open(_) => Err(Denied::new(
             Denial::OpenInvalid,
             "the acceptor answered OPEN",
         )),
     }
+}
+
+/// An acceptor's refusal in our words.
+#[must_use]
+pub fn refusal(code: &str) -> Denied {
+    let reason = match Denial::from_code(code) {
+        Some(Denial::BackendUnreachable) => Denial::BackendUnreachable,
+        _ => Denial::UpstreamRefused,
+    };
+    Denied::new(reason, format!("the acceptor answered {code:?}"))
 }
 
 /// Says OPEN, at once: a backend that speaks first must not wait for the client.

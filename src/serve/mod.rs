@@ -5,6 +5,7 @@ pub mod accept;
 mod aside;
 pub(crate) mod http;
 pub mod link;
+pub mod mux;
 mod preface;
 mod record;
 pub mod rules;
@@ -16,12 +17,14 @@ use std::{any::Any, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use accept::Serving;
 pub use aside::Aside;
 pub use rules::{ListenerRules, Snapshot};
 pub(crate) use supervise::spread;
 pub use supervise::{LinkSupervision, Supervision};
+pub use table::{Slot, Slots};
 pub use tunnel::Tunnel;
 
 use crate::{
@@ -73,6 +76,10 @@ pub struct Admitted {
     pub supervision: Supervision,
     /// The process's drain.
     pub drain: Drain,
+    /// Cancelled when the listener takes no connection any more.
+    pub stopping: CancellationToken,
+    /// Places for clients that share the connection.
+    pub slots: Slots,
 }
 
 /// A PostgreSQL cancel request that came without TLS, and was let in by its source alone: a

@@ -25,9 +25,29 @@ struct State {
 }
 
 /// A place in the table; given back when dropped.
-pub(super) struct Slot {
+pub struct Slot {
     table: Arc<Table>,
     counted: Option<IpAddr>,
+}
+
+/// Gives out places in a listener's table.
+#[derive(Clone)]
+pub struct Slots(Arc<Table>);
+
+impl Slots {
+    pub(super) fn of(table: &Arc<Table>) -> Self {
+        Self(Arc::clone(table))
+    }
+
+    /// Takes a place for one more client of a connection that has its own.
+    ///
+    /// # Errors
+    /// The listener, or the source, holds its limit.
+    pub fn enter(&self, source: IpAddr, limits: &Limits) -> Result<Slot, Denied> {
+        let mut slot = self.0.enter(limits)?;
+        slot.count(source, limits)?;
+        Ok(slot)
+    }
 }
 
 impl Table {

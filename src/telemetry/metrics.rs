@@ -658,6 +658,11 @@ impl ListenerMetrics {
         self.transferred(bytes_in, bytes_out);
     }
 
+    /// One of many clients on a connection ended for a reason; the connection goes on.
+    pub fn cut(&self, reason: Denial) {
+        of(&self.ended, reason).map(Counter::inc);
+    }
+
     /// Bytes passed from the peer and to it.
     pub fn transferred(&self, bytes_in: u64, bytes_out: u64) {
         self.bytes_in.inc_by(bytes_in);

@@ -14,7 +14,7 @@ use rustls::{
 };
 
 use super::{
-    LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
+    LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
     eras::Eras,
     error::{MaterialError, SetupError},
     generation::{Generation, Trust, load_verification},
@@ -187,13 +187,15 @@ impl ClientTls {
         self.offering(protocols)
     }
 
-    /// The same offering a link that carries one client after the other, as `tunnel` wants it.
+    /// The same offering a link that carries many clients, one after the other or at once, as
+    /// `tunnel` wants it.
     #[must_use]
     pub fn reused(&self, tunnel: Tunnel) -> Option<Self> {
         let (reused, once) = (REUSED_LINK_ALPN.to_vec(), LINK_ALPN.to_vec());
         match tunnel {
             Tunnel::Auto => Some(self.with_alpn(vec![reused, once])),
             Tunnel::Reuse => Some(self.with_alpn(vec![reused])),
+            Tunnel::Mux => Some(self.with_alpn(vec![MUX_LINK_ALPN.to_vec(), reused, once])),
             Tunnel::Direct => None,
         }
     }

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, server::TlsStream as ServerStream};
 
 use super::{
-    ClientTls, LINK_ALPN, REUSED_LINK_ALPN, ServerTls, Usage,
+    ClientTls, LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, ServerTls, Usage,
     alert::{Side, explain},
     pace::{self, Turns},
     pending::{PENDING, Pending},
@@ -102,10 +102,12 @@ pub struct Connected<IO> {
     pub peer: PeerFacts,
     /// Why it was let in.
     pub grant: Grant,
-    /// The other end is our acceptor: `portcullis/1` or `/2` is agreed.
+    /// The other end is our acceptor: `portcullis/1`, `/2` or `/3` is agreed.
     pub ours: bool,
     /// It is `portcullis/2`: the connection carries one client after the other.
     pub reused: bool,
+    /// It is `portcullis/3`: the connection carries many clients at once.
+    pub mux: bool,
     /// What was agreed.
     pub session: SessionFacts,
 }
@@ -119,7 +121,7 @@ impl<IO> Connected<IO> {
 }
 
 fn is_ours(protocol: &[u8]) -> bool {
-    protocol == LINK_ALPN || protocol == REUSED_LINK_ALPN
+    [LINK_ALPN, REUSED_LINK_ALPN, MUX_LINK_ALPN].contains(&protocol)
 }
 
 fn chain_of(session: &CommonState) -> Vec<CertificateDer<'static>> {
@@ -306,6 +308,7 @@ where
     Ok(Connected {
         ours: common.alpn_protocol().is_some_and(is_ours),
         reused: common.alpn_protocol() == Some(REUSED_LINK_ALPN),
+        mux: common.alpn_protocol() == Some(MUX_LINK_ALPN),
         session,
         stream,
         peer,

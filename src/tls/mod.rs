@@ -44,3 +44,5 @@ mod tests;
 pub const LINK_ALPN: &[u8] = crate::wire::LINK_ALPN;
 /// The same where a connection carries one client after the other.
 pub const REUSED_LINK_ALPN: &[u8] = crate::wire::link::REUSED_ALPN;
+/// The same where a connection carries many clients at once.
+pub const MUX_LINK_ALPN: &[u8] = crate::wire::mux::ALPN;

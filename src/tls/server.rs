@@ -16,7 +16,7 @@ use rustls::{
 };
 
 use super::{
-    LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
+    LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
     error::SetupError,
     generation::{EdgeCertificate, EdgeMaterial, Generation},
     pending::Pending,
@@ -60,7 +60,7 @@ impl std::fmt::Debug for ServerTls {
 
 impl ServerTls {
     /// The acceptor's end of the link: a client certificate is required, in resumed sessions too,
-    /// and `portcullis/2` or `/1` is agreed with those who offer it.
+    /// and `portcullis/3`, `/2` or `/1` is agreed with those who offer it.
     ///
     /// # Errors
     /// The options leave no usable version or suite.
@@ -85,7 +85,9 @@ impl ServerTls {
             }));
         let (plain, sessions) = with_sessions(plain, &generation.verification, true);
         let mut ours = plain.clone();
-        ours.alpn_protocols = vec![REUSED_LINK_ALPN.to_vec(), LINK_ALPN.to_vec()];
+        ours.alpn_protocols = [MUX_LINK_ALPN, REUSED_LINK_ALPN, LINK_ALPN]
+            .map(<[u8]>::to_vec)
+            .to_vec();
         Ok(Self {
             with_alpn: Arc::new(ours),
             without_alpn: Some(Arc::new(plain)),

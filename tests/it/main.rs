@@ -20,6 +20,7 @@ mod http;
 mod layers;
 mod lifecycle;
 mod managed;
+mod mux;
 mod ocsp;
 mod performance;
 mod pki;

@@ -133,6 +133,29 @@ fn this_version_and_the_one_before_carry_each_others_traffic(#[case] gateway_is_
     }
 }
 
+#[test]
+fn an_acceptor_of_the_version_before_carries_the_clients_of_a_gateway_that_wants_links_for_many() {
+    let Some(previous) = previous() else { return };
+    let world = World::new();
+    let (backend, link) = (Backend::echo(world.address()), world.address());
+    let from = format!("trusted_ips = [{:?}]", world.near());
+    let text = world.acceptor_text(link, &backend.address.to_string(), &from);
+    let acceptor = start(&world, &previous, Role::Acceptor, "acceptor", &text);
+    let (gateway, edge) = world.plain_gateway("tcp", link, "", "tunnel = \"mux\"");
+    let mut open: Vec<_> = (0..5)
+        .map(|_| world.client().connect(edge, "site.test").unwrap())
+        .collect();
+    for _ in 0..3 {
+        assert!(open.iter_mut().all(answers));
+    }
+    let said = |line: &serde_json::Value| {
+        let message = line["message"].as_str();
+        message.is_some_and(|text| text.contains("is not to be had there"))
+    };
+    let links_for_many = acceptor.metric("portcullis_connections_accepted_total") < 4.5;
+    assert_eq!(gateway.count(said), usize::from(!links_for_many));
+}
+
 fn pki(program: &Path, world: &World, arguments: &[&str]) -> (bool, String) {
     let done = Command::new(program)
         .arg("pki")

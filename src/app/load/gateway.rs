@@ -40,6 +40,7 @@ pub(super) fn parts(
             identity.as_ref(),
             previous,
             metrics,
+            drain,
             problems,
         ) {
             backends.insert(name.clone(), runtime);
@@ -177,6 +178,7 @@ fn backend_runtime(
     identity: Option<&Arc<Generation>>,
     previous: Option<&Loaded>,
     metrics: &Arc<Metrics>,
+    drain: &Drain,
     problems: &mut Problems,
 ) -> Option<Arc<BackendRuntime>> {
     // before anything can end this: they are checked in any case
@@ -253,6 +255,7 @@ fn backend_runtime(
         generation,
         credentials?,
         metrics.backend(&backend.name),
+        drain.clone(),
     ))
 }
 

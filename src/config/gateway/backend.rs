@@ -57,8 +57,9 @@ pub(super) fn read(
         ("auto", Tunnel::Auto),
         ("direct", Tunnel::Direct),
         ("reuse", Tunnel::Reuse),
+        ("mux", Tunnel::Mux),
     ];
-    let tunnel = table.get("tunnel").and_then(|v| v.word(&words, &["mux"]));
+    let tunnel = table.get("tunnel").and_then(|v| v.word(&words, &[]));
     let backend = Backend {
         name: name.to_owned(),
         bind: read_bind(&table, &acceptors),

@@ -1,0 +1,214 @@
+//! tcp mode over a link that carries many clients at once: each stream is a client of its own,
+//! with its place in the listener's limits, its backend connection, and its line in the log.
+
+use std::{
+    future::pending,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    LETS_GO_FIRST, TcpAcceptor,
+    backend::BackendStream,
+    tcp::{Client, in_force},
+};
+use crate::{
+    admit::{Denial, Denied, Permit},
+    drain::Drain,
+    serve::{Admitted, Aside, Closed, ServerStream, Slots, Snapshot, link, mux},
+    telemetry::access::Access,
+    wire::{link::Open, mux::Side},
+};
+
+/// What the streams of a link have in common.
+struct Carrier {
+    permit: Permit,
+    /// What the log says of each.
+    record: Access,
+    source: SocketAddr,
+    local: SocketAddr,
+    /// What the listener does now.
+    rules: watch::Receiver<Arc<Snapshot>>,
+    slots: Slots,
+    drain: Drain,
+    live: AtomicUsize,
+    /// The handshake was no client's yet.
+    fresh: AtomicBool,
+}
+
+/// Carries the streams of a gateway's link until it ends.
+pub(super) async fn streams(role: Arc<TcpAcceptor>, admitted: Admitted) -> Closed {
+    let opened = Instant::now();
+    let carrier = Arc::new(Carrier {
+        permit: admitted.permit.clone(),
+        record: admitted.record(&role.listener),
+        source: admitted.source,
+        local: admitted.local,
+        rules: admitted.supervision.rules(),
+        slots: admitted.slots.clone(),
+        drain: admitted.drain.clone(),
+        live: AtomicUsize::new(0),
+        fresh: AtomicBool::new(true),
+    });
+    let closed = Closed {
+        cause: drive(&role, &carrier, admitted).await,
+        ..Closed::default()
+    };
+    // what ends with clients on it is told by their lines
+    if closed.cause.is_some() && carrier.live.load(Ordering::Relaxed) == 0 {
+        let mut record = carrier.record.clone();
+        closed.settle(&mut record, opened);
+        if !carrier.fresh.load(Ordering::Relaxed) {
+            (record.decision, record.handshake) = ("ended", None);
+        }
+        if role.access {
+            record.emit();
+        }
+    }
+    closed
+}
+
+/// Welcomes the gateway and carries its streams; why the link ended, if not as it should.
+async fn drive(role: &TcpAcceptor, carrier: &Arc<Carrier>, admitted: Admitted) -> Option<Denied> {
+    let Admitted {
+        mut stream,
+        mut supervision,
+        stopping,
+        ..
+    } = admitted;
+    let first = role.limits.handshake_timeout;
+    let welcome = tokio::time::timeout(first, mux::write_welcome(&mut stream));
+    if !matches!(welcome.await, Ok(Ok(()))) {
+        let why = "the gateway took no welcome";
+        return Some(Denied::new(Denial::PeerReset, why));
+    }
+    let link = mux::Link::new(Side::Acceptor);
+    let limits = mux::Limits {
+        first: Some(first),
+        idle: role.limits.keepalive_timeout.saturating_add(LETS_GO_FIRST),
+    };
+    let abort = |stream: &ServerStream| stream.get_ref().0.get_ref().abort();
+    let driver = mux::Driver::new(stream, link.clone(), Side::Acceptor, limits, abort);
+    let begin = |stream, open| {
+        let carrier = Arc::clone(carrier);
+        carrier.live.fetch_add(1, Ordering::Relaxed);
+        let drain = carrier.drain.clone();
+        drain.spawn(async move { carrier.carry(stream, open).await });
+    };
+    let ended = async {
+        let leaving = async {
+            stopping.cancelled().await;
+            link.leave();
+            pending().await
+        };
+        tokio::select! {
+            biased;
+            why = supervision.ended() => {
+                // before the driver is gone: the first reason stays
+                link.end(why.clone());
+                why
+            }
+            never = leaving => never,
+        }
+    };
+    tokio::select! {
+        biased;
+        over = Box::pin(driver.run(begin)) => over,
+        why = Aside::new(Box::pin(ended)) => Some(why),
+    }
+}
+
+impl Carrier {
+    /// Carries one client, by the configuration of its moment.
+    async fn carry(&self, mut stream: mux::Stream, open: Open) {
+        if let Some(role) = in_force(&self.rules) {
+            let opened = Instant::now();
+            let mut record = Box::new(self.record.clone());
+            record.backend = role.backend.address.to_string();
+            if !self.fresh.swap(false, Ordering::Relaxed) {
+                // the handshake was another client's
+                (record.handshake, record.total) = (None, Duration::ZERO);
+            }
+            let closed = self.relay(&role, &mut stream, open, &mut record).await;
+            role.metrics.transferred(closed.bytes_in, closed.bytes_out);
+            if let Some(denied) = &closed.cause {
+                role.metrics.cut(denied.reason);
+            }
+            role.tell(&closed, &mut record, opened);
+        } else {
+            // the listener has another mode now: the gateway asks again, and learns it
+            stream.refuse(Denial::Draining.code());
+            stream.link().leave();
+        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn relay(
+        &self,
+        role: &TcpAcceptor,
+        stream: &mut mux::Stream,
+        open: Open,
+        record: &mut Access,
+    ) -> Closed {
+        let client = Client::of(open);
+        let slot = match self.slots.enter(self.source.ip(), &role.limits) {
+            Ok(slot) => slot,
+            Err(denied) => {
+                stream.refuse(denied.reason.code());
+                return Closed::refused(denied);
+            }
+        };
+        // boxed: the opening's state is not kept while bytes are relayed
+        let reaching = Box::pin(self.reach(role, stream, client, record));
+        let mut backend = match reaching.await {
+            Ok(backend) => backend,
+            Err(denied) => {
+                stream.refuse(denied.reason.code());
+                return Closed::refused(denied);
+            }
+        };
+        let broken = stream.broken();
+        let ended = async { Denied::new(Denial::PeerReset, broken.await.to_string()) };
+        let mut closed = link::carry(stream, &mut backend, role.options(), ended).await;
+        if let Some(cause) = &mut closed.cause {
+            if cause.reason == Denial::PeerReset
+                && let Some(why) = stream.link_ended()
+            {
+                *cause = why;
+            }
+            stream.reset();
+            backend.abort();
+        }
+        drop(slot);
+        closed
+    }
+
+    /// Connects to the backend, unless the gateway gives up first.
+    async fn reach(
+        &self,
+        role: &TcpAcceptor,
+        stream: &mux::Stream,
+        client: Client,
+        record: &mut Access,
+    ) -> Result<BackendStream, Denied> {
+        let began = Instant::now();
+        let gateway = (self.source, self.local);
+        let dialled = tokio::select! {
+            biased;
+            why = stream.broken() => Err(stream
+                .link_ended()
+                .unwrap_or_else(|| Denied::new(Denial::PeerReset, why.to_string()))),
+            dialled = role.dial(&self.permit, gateway, client, record) => dialled,
+        };
+        let backend = dialled?;
+        stream.admit();
+        record.connect = Some(began.elapsed());
+        Ok(backend)
+    }
+}

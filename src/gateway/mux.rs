@@ -1,0 +1,423 @@
+//! Link connections of tcp mode that carry many clients at once: which one a client's stream goes
+//! on, when another is opened, and when one takes no client any more.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BackendRuntime, ClientFacts, Link,
+    backend::{AcceptorState, Lease},
+    dial::{self, Dialled, LinkStream},
+    reuse::{Facts, Upstream},
+};
+use crate::{
+    admit::{Denial, Denied},
+    clock,
+    config::{Pool, Tunnel as Wanted},
+    drain::Drain,
+    identity::UnixSeconds,
+    serve::{link::refusal, mux, spread},
+    wire::mux::{Break, Side},
+};
+
+/// A link with so many streams is not alone for long: another is opened beside it.
+const BUSY: usize = 16;
+/// So many links to an acceptor are opened for each core; beyond them only when all are full.
+const PER_CORE: usize = 2;
+/// So often a link may be gone before it answers, for one client.
+const ATTEMPTS: usize = 3;
+
+/// The way to the backend for one client.
+pub(super) struct Carried {
+    pub(super) upstream: Upstream,
+    pub(super) lease: Lease,
+    /// When the acceptor's chain ends.
+    pub(super) until: Option<UnixSeconds>,
+    /// The acceptor's chain, leaf first.
+    pub(super) chain: Arc<[CertificateDer<'static>]>,
+    /// How long it took.
+    pub(super) connect: Duration,
+    /// What has to be kept of a connection that is used again.
+    pub(super) facts: Option<Facts>,
+}
+
+impl From<Link> for Carried {
+    fn from(link: Link) -> Self {
+        Self {
+            facts: Some(Facts::of(&link)),
+            upstream: Upstream::new(link.stream, link.reused),
+            lease: link.lease,
+            until: link.until,
+            chain: link.chain,
+            connect: link.connect,
+        }
+    }
+}
+
+/// A backend's links.
+pub(super) struct Links {
+    drain: Drain,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    links: Vec<Held>,
+    /// Acceptors that are dialled now, by their place.
+    dialling: HashMap<usize, Arc<Attempt>>,
+    /// Acceptors that can't carry many.
+    plain: HashSet<usize>,
+    /// Another configuration is in force.
+    closed: bool,
+}
+
+/// A link that takes clients.
+struct Held {
+    acceptor: usize,
+    way: Way,
+    /// From then on it takes no client.
+    retires: Option<UnixSeconds>,
+    opened: Instant,
+}
+
+impl Held {
+    fn fits(&self, pool: &Pool) -> bool {
+        let over = self.retires.is_some_and(|end| clock::now() > end);
+        !over && self.opened.elapsed() < pool.max_age && !self.way.link.is_leaving()
+    }
+}
+
+impl Drop for Held {
+    /// Its streams go on to their ends.
+    fn drop(&mut self) {
+        self.way.link.leave();
+    }
+}
+
+/// A link as its streams know it.
+#[derive(Clone)]
+struct Way {
+    link: mux::Link,
+    chain: Arc<[CertificateDer<'static>]>,
+    until: Option<UnixSeconds>,
+}
+
+/// A dial that others wait for.
+#[derive(Default)]
+struct Attempt {
+    over: CancellationToken,
+    failed: OnceLock<Denied>,
+}
+
+/// Whose turn it is to dial; the others learn of its end.
+struct Turn {
+    backend: Arc<BackendRuntime>,
+    acceptor: usize,
+    attempt: Arc<Attempt>,
+}
+
+impl Turn {
+    fn failed(&self, denied: &Denied) {
+        self.attempt.failed.get_or_init(|| denied.clone());
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.backend.links.lock().dialling.remove(&self.acceptor);
+        self.attempt.over.cancel();
+    }
+}
+
+/// How a client gets to an acceptor.
+enum Next {
+    /// On this link; the turn is to open another beside it.
+    On(Way, Option<Turn>),
+    /// On a link that has to be opened first.
+    Dial(Turn),
+    /// Another opens it.
+    Wait(Arc<Attempt>),
+    /// The acceptor can't.
+    Plain,
+}
+
+impl Links {
+    pub(super) fn new(drain: Drain) -> Self {
+        Self {
+            drain,
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of those that take no client any more.
+    pub(super) fn expire(&self, pool: &Pool) {
+        self.lock().links.retain(|held| held.fits(pool));
+    }
+
+    /// Lets go of all.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let links = std::mem::take(&mut state.links);
+        drop(state);
+        drop(links);
+    }
+}
+
+impl BackendRuntime {
+    /// Opens the way to the first acceptor that admits us, as `tunnel` says.
+    ///
+    /// # Errors
+    /// Why the last one that was tried did not.
+    pub(super) async fn carry(self: &Arc<Self>, client: &ClientFacts) -> Result<Carried, Denied> {
+        if self.config.tunnel != Wanted::Mux {
+            return self.connect(client).await.map(Carried::from);
+        }
+        let mut last = self.unreachable();
+        for acceptor in self.order() {
+            match self.carry_to(&acceptor, client).await {
+                Ok(carried) => return Ok(carried),
+                Err(denied) => last = denied,
+            }
+        }
+        Err(last)
+    }
+
+    async fn carry_to(
+        self: &Arc<Self>,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+    ) -> Result<Carried, Denied> {
+        let mut gone = Denied::new(Denial::UpstreamBroken, "no link");
+        let mut attempts = 0;
+        while attempts < ATTEMPTS {
+            let way = match self.next(acceptor) {
+                Next::On(way, turn) => {
+                    if let Some(turn) = turn {
+                        self.open_another(acceptor, turn);
+                    }
+                    way
+                }
+                Next::Wait(attempt) => {
+                    attempt.over.cancelled().await;
+                    match attempt.failed.get() {
+                        Some(denied) => return Err(denied.clone()),
+                        None => continue,
+                    }
+                }
+                Next::Dial(turn) => {
+                    let dialled = self.connect_to(acceptor, client).await;
+                    let link = dialled.inspect_err(|denied| turn.failed(denied))?;
+                    match self.agreed(acceptor, link) {
+                        Ok(way) => way,
+                        Err(carried) => return Ok(*carried),
+                    }
+                }
+                Next::Plain => {
+                    if let Some(kept) = self.reopen(acceptor, client).await {
+                        return kept.map(Carried::from);
+                    }
+                    let link = self.connect_to(acceptor, client).await?;
+                    match self.agreed(acceptor, link) {
+                        Ok(way) => way,
+                        Err(carried) => return Ok(*carried),
+                    }
+                }
+            };
+            if let Some(answer) = self.stream(way.clone(), acceptor, client).await {
+                return answer;
+            }
+            // it was gone meanwhile, and not a byte of the client was sent
+            attempts += 1;
+            if let Some(why) = way.link.ended() {
+                gone = why;
+            }
+        }
+        let gone = named(acceptor, gone);
+        Err(self.failed(acceptor, client, gone))
+    }
+
+    /// The link with the fewest streams, or what has to be done for one.
+    fn next(self: &Arc<Self>, acceptor: &Arc<AcceptorState>) -> Next {
+        static CORES: OnceLock<usize> = OnceLock::new();
+        let cores = *CORES
+            .get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let index = acceptor.index;
+        let mut state = self.links.lock();
+        state.links.retain(|held| held.fits(&self.config.pool));
+        let of_it = state.links.iter().filter(|held| held.acceptor == index);
+        let count = of_it.clone().count();
+        let best = of_it
+            .filter_map(|held| Some((held.way.link.load()?, &held.way)))
+            .min_by_key(|(load, _)| *load)
+            .map(|(load, way)| (load, way.clone()));
+        let dialling = state.dialling.get(&index).map(Arc::clone);
+        match (best, dialling) {
+            (Some((load, way)), None) if load >= BUSY && count < cores.saturating_mul(PER_CORE) => {
+                Next::On(way, Some(self.turn(&mut state, index)))
+            }
+            (Some((_, way)), _) => Next::On(way, None),
+            (None, _) if state.plain.contains(&index) => Next::Plain,
+            (None, Some(attempt)) => Next::Wait(attempt),
+            (None, None) => Next::Dial(self.turn(&mut state, index)),
+        }
+    }
+
+    fn turn(self: &Arc<Self>, state: &mut State, acceptor: usize) -> Turn {
+        let attempt = Arc::<Attempt>::default();
+        state.dialling.insert(acceptor, Arc::clone(&attempt));
+        Turn {
+            backend: Arc::clone(self),
+            acceptor,
+            attempt,
+        }
+    }
+
+    /// Takes a connection for what was agreed on it: a link for many, or the client's own.
+    fn agreed(self: &Arc<Self>, acceptor: &AcceptorState, link: Link) -> Result<Way, Box<Carried>> {
+        if link.mux {
+            self.links.lock().plain.remove(&acceptor.index);
+            return Ok(self.adopt(acceptor, link.stream, link.chain, link.until));
+        }
+        if self.links.lock().plain.insert(acceptor.index) {
+            tracing::warn!(
+                backend = %self.name(),
+                acceptor = %acceptor.name,
+                "tunnel = \"mux\" is not to be had there: each client has a link connection of its own"
+            );
+        }
+        Err(Box::new(Carried::from(link)))
+    }
+
+    /// Opens another link beside those that are busy.
+    fn open_another(self: &Arc<Self>, acceptor: &Arc<AcceptorState>, turn: Turn) {
+        let (backend, acceptor) = (Arc::clone(self), Arc::clone(acceptor));
+        self.links.drain.spawn(async move {
+            let dialling = Box::pin(acceptor.dialler.dial_mux());
+            match tokio::time::timeout(backend.config.connect_timeout, dialling).await {
+                Ok(Ok(Some(Dialled {
+                    stream,
+                    chain,
+                    until,
+                    resumed,
+                    ..
+                }))) => {
+                    backend.metrics().handshake(resumed);
+                    drop(backend.adopt(&acceptor, stream, chain, until));
+                }
+                // clients have their links, and find out themselves when they need another
+                Ok(Ok(None)) | Err(_) => {}
+                Ok(Err(denied)) => tracing::debug!(%denied, "no further link"),
+            }
+            drop(turn);
+        });
+    }
+
+    /// Starts what carries the streams of a connection.
+    fn adopt(
+        &self,
+        acceptor: &AcceptorState,
+        stream: LinkStream,
+        chain: Arc<[CertificateDer<'static>]>,
+        until: Option<UnixSeconds>,
+    ) -> Way {
+        let link = mux::Link::new(Side::Gateway);
+        let limits = mux::Limits {
+            first: None,
+            idle: self.config.pool.idle_timeout,
+        };
+        let abort = |stream: &LinkStream| stream.get_ref().0.get_ref().abort();
+        let driver = mux::Driver::new(stream, link.clone(), Side::Gateway, limits, abort);
+        let (forced, ending) = (self.links.drain.forced(), link.clone());
+        let (name, at) = (Arc::clone(self.name()), acceptor.name.clone());
+        self.links.drain.spawn(async move {
+            let ended = tokio::select! {
+                biased;
+                ended = Box::pin(driver.run(|_, _| {})) => ended,
+                () = async {
+                    forced.cancelled().await;
+                    ending.end(Denied::new(Denial::Draining, "drain_timeout is over"));
+                } => None,
+            };
+            if let Some(why) = ended {
+                tracing::warn!(
+                    backend = %name,
+                    acceptor = %at,
+                    reason = why.reason.code(),
+                    detail = %why.detail,
+                    "link ended"
+                );
+            }
+        });
+        let way = Way { link, chain, until };
+        let mut state = self.links.lock();
+        if !state.closed {
+            state.links.push(Held {
+                acceptor: acceptor.index,
+                way: way.clone(),
+                retires: spread(until),
+                opened: Instant::now(),
+            });
+        }
+        way
+    }
+
+    /// Begins a client's stream; `None`: the link takes it no more.
+    async fn stream(
+        &self,
+        way: Way,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+    ) -> Option<Result<Carried, Denied>> {
+        let limit = self.config.connect_timeout;
+        let lease = self.lease(acceptor);
+        let began = Instant::now();
+        let mut stream = way.link.open(&dial::open(client))?;
+        if self.links.lock().closed {
+            // it serves this client alone
+            way.link.leave();
+        }
+        let denied = match tokio::time::timeout(limit, stream.admitted()).await {
+            Ok(Ok(())) => {
+                acceptor.succeeded();
+                return Some(Ok(Carried {
+                    upstream: Upstream::Stream(stream),
+                    lease,
+                    until: way.until,
+                    chain: way.chain,
+                    connect: began.elapsed(),
+                    facts: None,
+                }));
+            }
+            Ok(Err(Break::Refused(code))) if code == Denial::Draining.code() => {
+                way.link.leave();
+                return None;
+            }
+            Ok(Err(Break::Refused(code))) => refusal(&code),
+            Ok(Err(Break::Reset | Break::Link | Break::Over)) => return None,
+            Err(_elapsed) => Denied::new(
+                Denial::UpstreamTimeout,
+                format!("not admitted within connect_timeout = {limit:?}"),
+            ),
+        };
+        Some(Err(self.failed(acceptor, client, named(acceptor, denied))))
+    }
+}
+
+/// Adds which acceptor it was.
+fn named(acceptor: &AcceptorState, denied: Denied) -> Denied {
+    Denied {
+        detail: format!("acceptor {}: {}", acceptor.name, denied.detail),
+        ..denied
+    }
+}

@@ -1,0 +1,93 @@
+//! Octets that are handed from one task to another: few in memory of their size, many in a
+//! borrowed buffer.
+
+use super::pool::{Chunk, SIZE};
+use crate::wire::mux::{JOINED, Payload};
+
+/// Some octets, at most 64 KiB.
+#[derive(Debug)]
+pub struct Octets(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    Few(Vec<u8>),
+    /// More than half of the buffer.
+    Many(Chunk, usize),
+}
+
+impl Octets {
+    /// Room for so many; what is in it says nothing.
+    #[must_use]
+    pub fn room(len: usize) -> Self {
+        if len > SIZE / 2 && len <= SIZE {
+            Self(Memory::Many(Chunk::take(), len))
+        } else {
+            Self(Memory::Few(vec![0; len.min(SIZE)]))
+        }
+    }
+
+    /// A copy.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        if bytes.len() <= SIZE / 2 {
+            return Self(Memory::Few(bytes.to_vec()));
+        }
+        let mut octets = Self::room(bytes.len());
+        for (to, from) in octets.bytes_mut().chunks_mut(SIZE).zip(bytes.chunks(SIZE)) {
+            if to.len() == from.len() {
+                to.copy_from_slice(from);
+            }
+        }
+        octets
+    }
+
+    /// To be written to.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Memory::Few(bytes) => bytes,
+            Memory::Many(chunk, len) => chunk.bytes_mut().get_mut(..*len).unwrap_or_default(),
+        }
+    }
+}
+
+impl Payload for Octets {
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Memory::Few(bytes) => bytes,
+            Memory::Many(chunk, len) => chunk.bytes().get(..*len).unwrap_or_default(),
+        }
+    }
+
+    fn join(&mut self, behind: Self) -> Result<(), Self> {
+        match (&mut self.0, &behind.0) {
+            (Memory::Few(bytes), Memory::Few(more))
+                if bytes.len().saturating_add(more.len()) <= JOINED =>
+            {
+                bytes.extend(more);
+                Ok(())
+            }
+            _ => Err(behind),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_are_joined_and_many_keep_their_place() {
+        for len in [1, 100, SIZE / 2, SIZE / 2 + 1, SIZE] {
+            let sent: Vec<u8> = (0..len).map(|n| n.to_le_bytes()[0]).collect();
+            let octets = Octets::of(&sent);
+            assert_eq!(octets.bytes(), sent);
+            assert_eq!(Octets::room(len).bytes_mut().len(), len);
+        }
+        let mut first = Octets::of(b"ab");
+        first.join(Octets::of(b"cd")).unwrap();
+        assert_eq!(first.bytes(), b"abcd");
+        let big = Octets::of(&vec![1; JOINED]);
+        assert_eq!(first.join(big).unwrap_err().bytes().len(), JOINED);
+        assert_eq!(first.bytes(), b"abcd");
+    }
+}

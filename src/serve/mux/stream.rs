@@ -1,0 +1,153 @@
+//! One client's stream on a link.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Link;
+use crate::{
+    admit::Denied,
+    net::Octets,
+    wire::mux::{Break, Payload as _},
+};
+
+/// A stream; one that is dropped before its ends is reset.
+pub struct Stream {
+    link: Link,
+    id: u32,
+    /// Octets that came, and how many of them were read.
+    taken: Option<(Octets, usize)>,
+}
+
+impl Stream {
+    pub(super) fn new(link: Link, id: u32) -> Self {
+        Self {
+            link,
+            id,
+            taken: None,
+        }
+    }
+
+    /// The link that carries it.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Waits for the answer to OPEN.
+    ///
+    /// # Errors
+    /// A refusal, or why there will be no answer.
+    pub async fn admitted(&mut self) -> Result<(), Break> {
+        poll_fn(|cx| self.link.poll(|mux| mux.poll_admitted(self.id, cx.waker()))).await
+    }
+
+    /// Resolves when the stream breaks: who is held up by its other side must hear of it too.
+    pub fn broken(&self) -> impl Future<Output = Break> + Send + use<> {
+        let (link, id) = (self.link.clone(), self.id);
+        poll_fn(move |cx| link.poll(|mux| mux.poll_broken(id, cx.waker())))
+    }
+
+    /// Says ADMITTED: the backend is open.
+    pub fn admit(&self) {
+        self.link.with(|state| state.mux.admit(self.id));
+    }
+
+    /// Says REFUSED, and why.
+    pub fn refuse(&self, code: &str) {
+        self.link.with(|state| state.mux.refuse(self.id, code));
+    }
+
+    /// Says RESET: what was sent is not to look whole.
+    pub fn reset(&self) {
+        self.link.with(|state| state.mux.reset(self.id));
+    }
+
+    /// Why the link is no more.
+    #[must_use]
+    pub fn link_ended(&self) -> Option<Denied> {
+        self.link.ended()
+    }
+
+    fn failed(&self, why: Break) -> io::Error {
+        let text = match (&why, self.link.ended()) {
+            (Break::Link, Some(ended)) => format!("the link broke: {ended}"),
+            (Break::Link | Break::Reset | Break::Refused(_) | Break::Over, _) => why.to_string(),
+        };
+        io::Error::new(io::ErrorKind::ConnectionReset, text)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let (octets, from) = match this.taken.take() {
+            Some(taken) => taken,
+            None => match ready!(this.link.poll(|mux| mux.poll_take(this.id, cx.waker()))) {
+                Ok(Some(octets)) => (octets, 0),
+                Ok(None) => return Poll::Ready(Ok(())),
+                Err(why) => return Poll::Ready(Err(this.failed(why))),
+            },
+        };
+        let rest = octets.bytes().get(from..).unwrap_or_default();
+        let n = rest.len().min(buf.remaining());
+        buf.put_slice(rest.get(..n).unwrap_or_default());
+        if n < rest.len() {
+            this.taken = Some((octets, from.saturating_add(n)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let reserved = self
+            .link
+            .poll(|mux| mux.poll_reserve(self.id, data.len(), cx.waker()));
+        match ready!(reserved) {
+            Ok(n) => {
+                // copied outside of the lock
+                let octets = Octets::of(data.get(..n).unwrap_or_default());
+                self.link.with(|state| state.mux.push(self.id, octets));
+                Poll::Ready(Ok(n))
+            }
+            Err(why) => Poll::Ready(Err(self.failed(why))),
+        }
+    }
+
+    /// What was written goes by itself.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says FIN, behind what was written.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let finished = self.link.poll(|mux| mux.poll_finish(self.id, cx.waker()));
+        finished.map_err(|why| self.failed(why))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.link.with(|state| state.mux.release(self.id));
+    }
+}

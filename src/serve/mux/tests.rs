@@ -1,0 +1,238 @@
+use std::sync::Mutex;
+
+use tokio::{
+    io::{DuplexStream, duplex},
+    time::Instant,
+};
+
+use super::*;
+use crate::{
+    drain::Drain,
+    wire::{ConnectionId, mux::Break},
+};
+
+const LIMITS: Limits = Limits {
+    first: None,
+    idle: Duration::from_secs(600),
+};
+
+fn open() -> Open {
+    Open::new(ConnectionId([7; 16]))
+}
+
+fn driver(io: DuplexStream, link: &Link, side: Side, limits: Limits) -> Driver<DuplexStream> {
+    Driver::new(io, link.clone(), side, limits, |_| {})
+}
+
+/// Runs a link whose acceptor gives back what comes; `act` gets the gateway's end.
+async fn echoing<T>(room: usize, act: impl AsyncFnOnce(Link) -> T) -> T {
+    let (near, far) = duplex(room);
+    let (gateway, acceptor) = (Link::new(Side::Gateway), Link::new(Side::Acceptor));
+    let tasks = Drain::new();
+    let spawn = tasks.clone();
+    let other = driver(far, &acceptor, Side::Acceptor, LIMITS);
+    tasks.spawn(async move {
+        let ended = other
+            .run(|stream, _open| {
+                spawn.spawn(async move {
+                    stream.admit();
+                    let (mut read, mut write) = tokio::io::split(stream);
+                    if tokio::io::copy(&mut read, &mut write).await.is_ok() {
+                        drop(write.shutdown().await);
+                    }
+                });
+            })
+            .await;
+        assert_eq!(ended, None);
+    });
+    let own = driver(near, &gateway, Side::Gateway, LIMITS);
+    tasks.spawn(async move { assert_eq!(own.run(|_, _| {}).await, None) });
+    let done = act(gateway.clone()).await;
+    gateway.leave();
+    assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
+    done
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_carry_what_they_are_given_whatever_the_pipe_takes_at_a_time() {
+    for room in [7, 1000, 1 << 20] {
+        echoing(room, async |link| {
+            let [a, b, c, d] = [1, 2, 3, 4].map(|n: u8| {
+                let mut stream = link.open(&open()).unwrap();
+                async move {
+                    stream.admitted().await.unwrap();
+                    let sent = vec![n; 40_000 * usize::from(n)];
+                    let (mut read, mut write) = tokio::io::split(stream);
+                    let mut got = Vec::new();
+                    let (wrote, took) = tokio::join!(
+                        async {
+                            write.write_all(&sent).await?;
+                            write.shutdown().await
+                        },
+                        read.read_to_end(&mut got)
+                    );
+                    wrote.unwrap();
+                    took.unwrap();
+                    assert!(got == sent);
+                }
+            });
+            tokio::join!(a, b, c, d);
+            // one that is dropped before its end is told from one that has ended
+            let mut dropped = link.open(&open()).unwrap();
+            dropped.admitted().await.unwrap();
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_link_lives_by_its_answers() {
+    echoing(4096, async |link| {
+        let mut stream = link.open(&open()).unwrap();
+        stream.admitted().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        stream.write_all(b"word").await.unwrap();
+        let mut back = [0; 4];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"word");
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut back).await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_does_not_answer_ends_the_link_and_breaks_its_streams() {
+    let (near, _far) = duplex(4096);
+    let link = Link::new(Side::Gateway);
+    let mut stream = link.open(&open()).unwrap();
+    let began = Instant::now();
+    let (ended, answer) = tokio::join!(
+        driver(near, &link, Side::Gateway, LIMITS).run(|_, _| {}),
+        stream.admitted()
+    );
+    assert_eq!(ended.unwrap().reason, Denial::LinkSilent);
+    assert_eq!(answer, Err(Break::Link));
+    let took = began.elapsed();
+    assert!((30..35).contains(&took.as_secs()), "{took:?}");
+    let error = stream.read(&mut [0]).await.unwrap_err();
+    assert!(error.to_string().contains("did not answer"), "{error}");
+    assert!(link.open(&open()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_takes_nothing_ends_the_link() {
+    let (near, mut far) = duplex(64);
+    let link = Link::new(Side::Gateway);
+    let streams: Vec<_> = (0..4).map(|_| link.open(&open()).unwrap()).collect();
+    let ended = tokio::select! {
+        ended = driver(near, &link, Side::Gateway, LIMITS).run(|_, _| {}) => ended,
+        // it speaks, and reads nothing
+        () = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                let ping = Header { kind: Kind::Ping, len: 8, stream: 0 };
+                far.write_all(&[&ping.bytes()[..], &[0; 8]].concat()).await.unwrap();
+            }
+        } => None,
+    };
+    assert_eq!(ended.unwrap().reason, Denial::WriteTimeout);
+    drop(streams);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_ends_by_itself_without_clients_and_as_a_fault_with_them() {
+    // nobody comes
+    let first = Limits {
+        first: Some(Duration::from_secs(5)),
+        ..LIMITS
+    };
+    let (near, mut far) = duplex(4096);
+    let link = Link::new(Side::Acceptor);
+    let ended = driver(near, &link, Side::Acceptor, first)
+        .run(|_, _| {})
+        .await;
+    assert_eq!(ended.unwrap().reason, Denial::HandshakeTimeout);
+    let mut word = Vec::new();
+    far.read_to_end(&mut word).await.unwrap();
+    assert!(word.ends_with(b"handshake_timeout"));
+    // nobody is there any more
+    let idle = Limits {
+        first: None,
+        idle: Duration::from_secs(8),
+    };
+    let (near, _far) = duplex(4096);
+    let link = Link::new(Side::Gateway);
+    let began = Instant::now();
+    let ended = driver(near, &link, Side::Gateway, idle)
+        .run(|_, _| {})
+        .await;
+    assert_eq!(ended, None);
+    assert!((8..11).contains(&began.elapsed().as_secs()));
+    // the other end closes: with a stream that is a break, without one it is not
+    for streams in [0, 1] {
+        let (near, far) = duplex(4096);
+        drop(far);
+        let link = Link::new(Side::Gateway);
+        let held: Vec<_> = (0..streams).map(|_| link.open(&open())).collect();
+        let ended = driver(near, &link, Side::Gateway, LIMITS)
+            .run(|_, _| {})
+            .await;
+        assert_eq!(ended.is_some(), streams > 0);
+        drop(held);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_violation_is_told_and_breaks_every_stream() {
+    let (near, mut far) = duplex(4096);
+    let link = Link::new(Side::Acceptor);
+    let opened = Mutex::new(Vec::new());
+    let mut frames = Vec::new();
+    for id in [1, 2] {
+        let payload = link::encode(&link::Frame::Open(Box::new(open())));
+        let payload = payload.get(link::HEADER_LEN..).unwrap();
+        let header = Header {
+            kind: Kind::Open,
+            len: payload.len(),
+            stream: id,
+        };
+        frames.extend(header.bytes());
+        frames.extend(payload);
+    }
+    frames.extend([99; HEADER_LEN]);
+    far.write_all(&frames).await.unwrap();
+    let running = driver(near, &link, Side::Acceptor, LIMITS);
+    let ended = running
+        .run(|stream, _open| opened.lock().unwrap().push(stream))
+        .await;
+    assert_eq!(ended.unwrap().reason, Denial::LinkViolation);
+    let mut streams = opened.into_inner().unwrap();
+    assert_eq!(streams.len(), 2);
+    for stream in &mut streams {
+        assert_eq!(stream.broken().await, Break::Link);
+        assert!(stream.write_all(b"x").await.is_err());
+    }
+    let mut word = Vec::new();
+    far.read_to_end(&mut word).await.unwrap();
+    assert!(word.ends_with(b"link_violation"), "{word:?}");
+}
+
+#[tokio::test]
+async fn the_first_word_is_a_welcome_or_why_not() {
+    let mut word = Vec::new();
+    write_welcome(&mut word).await.unwrap();
+    assert_eq!(read_welcome(&mut &word[..]).await, Ok(()));
+    for (word, reason) in [
+        (
+            &b"\x03\0\0\x08\0\0\0\0draining"[..],
+            Denial::UpstreamRefused,
+        ),
+        (&[2, 0, 0, 0, 0, 0, 0, 1], Denial::LinkViolation),
+        (&[99; 8], Denial::LinkViolation),
+        (&[2, 0], Denial::UpstreamRefused),
+    ] {
+        let denied = read_welcome(&mut &word[..]).await.unwrap_err();
+        assert_eq!(denied.reason, reason, "{word:?}");
+    }
+}
