@@ -34,6 +34,7 @@
 //! | metric names | `telemetry/metrics.rs` |
 //! | which acceptor is tried next | `gateway/backend.rs` |
 //! | how often requests are sent again | `gateway/retries.rs` |
+//! | what an ACME CA says, and what it is told | `wire/acme/`, `app/renew/acme/` |
 //! | what a SPIFFE Workload API says | `wire/svid.rs`, `tls/svid.rs` |
 //! | what a certificate of ours may hold | `pki/profile.rs`, `pki/profiles/` |
 

@@ -66,6 +66,8 @@ denials! {
     HandshakeTimeout, "handshake_timeout", 0, Peer, Info, "the handshake took longer than limits.handshake_timeout", "look at the network path and at the peer";
     HandshakeFailed, "handshake_failed", 0, Peer, Info, "the TLS handshake failed", "the detail names the alert or the protocol error";
     NoSharedTls, "no_shared_tls", 0, Peer, Info, "no TLS version, cipher suite or key exchange in common", "see [tls] min_version, ciphers and key_exchange";
+    CertificatePending, "certificate_pending", 0, Local, Warn, "the certificate for this name has not come from its CA yet", "/readyz?verbose says what the CA answered";
+    AcmeChallenge, "acme_challenge", 0, Peer, Info, "a CA looked for the proof of a name, and was shown it", "nothing to do";
     CertificateMissing, "certificate_missing", 401, Peer, Info, "the peer sent no certificate", "configure a client certificate at the peer";
     CertificateMalformed, "certificate_malformed", 403, Peer, Info, "the peer's certificate can't be read", "issue it again";
     CertificateUnknownIssuer, "certificate_unknown_issuer", 403, Peer, Info, "the peer's certificate chains to no trusted root", "issue it from a trusted CA, or add the CA to trust";

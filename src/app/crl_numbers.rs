@@ -3,8 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -22,9 +20,6 @@ use crate::{
 
 /// The layout of the file. A newer one is refused: what it says would not be understood.
 const SCHEMA: u32 = 1;
-
-/// Where a system service keeps what it has to remember.
-const SYSTEM: &str = "/var/lib/portcullis";
 
 /// The remembered numbers of this host.
 #[derive(Debug)]
@@ -80,9 +75,10 @@ impl CrlNumbers {
     /// manager's `STATE_DIRECTORY`, else the system's or the user's folder for state.
     #[must_use]
     pub fn of(common: &Common) -> Self {
-        let folder = common.state_dir.clone().or_else(usual_folder);
         Self {
-            file: folder.map(|folder| folder.join("crl-numbers.json")),
+            file: common
+                .state_folder()
+                .map(|folder| folder.join("crl-numbers.json")),
         }
     }
 
@@ -148,28 +144,6 @@ fn goes_back(crl: &Crl, newest: &Newest, file: &Path) -> MaterialError {
             file.display()
         ),
     }
-}
-
-fn usual_folder() -> Option<PathBuf> {
-    let folder = |name: &str| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let state = env::var_os("STATE_DIRECTORY").and_then(|all| first(&all));
-    state
-        .or_else(|| {
-            rustix::process::geteuid()
-                .is_root()
-                .then(|| PathBuf::from(SYSTEM))
-        })
-        .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("portcullis")))
-        .or_else(|| folder("HOME").map(|home| home.join(".local/state/portcullis")))
-}
-
-/// The service manager names several folders with colons between them.
-fn first(all: &OsString) -> Option<PathBuf> {
-    env::split_paths(all).find(|path| !path.as_os_str().is_empty())
 }
 
 fn read(file: &Path) -> Result<Remembered, MaterialError> {

@@ -29,7 +29,9 @@ fn forget(process: &Process) {
             return;
         };
         for listener in &loaded.listeners {
-            listener.snapshot.rules.tls.forget_old();
+            if let Some(tls) = &listener.snapshot.rules.tls {
+                tls.forget_old();
+            }
         }
         for backend in loaded.backends.values() {
             backend.forget_old();

@@ -1,7 +1,8 @@
 //! Reload: load and check everything, then swap, or keep what is in force and say so loudly.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
@@ -11,7 +12,7 @@ use super::{
     crl_numbers::CrlNumbers,
     fixed::{self, Fixed},
     load::{Loaded, LoadedListener, load},
-    renew::SharedReport,
+    renew::{Report, SharedReport},
     staplers::Staplers,
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     net::{BindError, Inherited, Listener},
     serve::Serving,
     telemetry::metrics::Metrics,
-    tls::HeldSvid,
+    tls::{HeldSvid, challenge::Challenges},
 };
 
 /// One bound listener.
@@ -59,6 +60,10 @@ pub struct Process {
     fixed: OnceLock<Fixed>,
     /// Ask responders for the status of our certificates.
     staplers: Staplers,
+    /// What CAs are answered while certificates are ordered.
+    pub challenges: Arc<Challenges>,
+    /// What becomes of the certificates that are ordered for clients, by their file.
+    pub ordered: Mutex<BTreeMap<PathBuf, Report>>,
     /// What becomes of an identity that renews itself.
     pub renewal: SharedReport,
     /// What a Workload API handed out and is in force. It is held by whoever changes what is in
@@ -86,6 +91,8 @@ impl Process {
             in_force: Mutex::default(),
             fixed: OnceLock::new(),
             staplers: Staplers::default(),
+            challenges: Arc::default(),
+            ordered: Mutex::default(),
             renewal: SharedReport::default(),
             svid: Mutex::new(svid),
             checks: Mutex::default(),
@@ -176,7 +183,7 @@ impl Process {
         self.with(|in_force| {
             load(
                 config,
-                svid,
+                (svid, &self.challenges),
                 &self.metrics,
                 &self.drain,
                 in_force.map(|f| &f.loaded),
@@ -324,6 +331,9 @@ impl Process {
             .certificate("identity", loaded.identity.not_after.0);
         for listener in &loaded.listeners {
             let Some(edge) = &listener.edge else { continue };
+            if edge.certificates.is_empty() {
+                continue;
+            }
             let whose = format!("listener {}", listener.name);
             self.metrics.certificate(&whose, edge.not_after.0);
         }

@@ -86,6 +86,12 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(|error| StartError::System(error.to_string()))?;
     check_descriptors(&config, &metrics);
     renew::prepare(&config);
+    tokio::select! {
+        biased;
+        first = Box::pin(renew::acme::first(&config, &inherited)) => first.map_err(StartError::System)?,
+        // nothing is open yet: there is nothing to drain
+        () = second(&mut signals) => return Ok(()),
+    }
     // before anything is read: a change meanwhile is noticed
     let watch = Watch::new(config.files());
     let svid = tokio::select! {
@@ -94,9 +100,10 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
         // nothing is open yet: there is nothing to drain
         () = second(&mut signals) => return Ok(()),
     };
-    let loaded = load(config, svid.as_deref(), &metrics, &drain, None).map_err(StartError::Load)?;
+    let process = Process::new(Arc::clone(&metrics), drain.clone(), inherited, svid.clone());
+    let given = (svid.as_deref(), &process.challenges);
+    let loaded = load(config, given, &metrics, &drain, None).map_err(StartError::Load)?;
     let admin_config = loaded.config.common().admin.clone();
-    let process = Process::new(Arc::clone(&metrics), drain.clone(), inherited, svid);
     process.start(loaded).map_err(StartError::Bind)?;
     if let Some(config) = admin_config {
         admin::start(&config, &process).map_err(|error| StartError::Bind(vec![error]))?;
@@ -105,6 +112,7 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     super::forget::start(&process);
     super::jumps::start(&process);
     renew::start(&process);
+    renew::acme::start(&process);
     renew::spiffe::start(&process);
     let notifier = Notifier::default();
     notifier.ready(&status(&process));
@@ -177,11 +185,7 @@ fn status(process: &Process) -> String {
 
 fn drain_timeout(config: &Config) -> Duration {
     let all = match config {
-        Config::Gateway(gateway) => gateway
-            .listeners
-            .iter()
-            .map(|l| l.limits.drain_timeout)
-            .max(),
+        Config::Gateway(gateway) => gateway.limits().map(|l| l.drain_timeout).max(),
         Config::Acceptor(acceptor) => acceptor
             .listeners
             .iter()
@@ -199,7 +203,7 @@ fn drain_timeout(config: &Config) -> Duration {
 /// Each connection takes two descriptors: its own and the one of the next hop.
 fn check_descriptors(config: &Config, metrics: &Metrics) {
     let connections: usize = match config {
-        Config::Gateway(gateway) => gateway.listeners.iter().map(|l| l.limits.connections).sum(),
+        Config::Gateway(gateway) => gateway.limits().map(|l| l.connections).sum(),
         Config::Acceptor(acceptor) => acceptor
             .listeners
             .iter()

@@ -52,8 +52,14 @@ pub(super) fn run(ask: &Doctor) -> Result<(), Failure> {
         .block_on(app::renew::spiffe::first(&config))
         .map_err(Failure::Failed)?;
     let drain = crate::drain::Drain::new();
-    let loaded = app::load(config, svid.as_deref(), &metrics, &drain, None)
-        .map_err(|problems| Failure::Wrong(problems.to_string()))?;
+    let loaded = app::load(
+        config,
+        (svid.as_deref(), &Arc::default()),
+        &metrics,
+        &drain,
+        None,
+    )
+    .map_err(|problems| Failure::Wrong(problems.to_string()))?;
     if let Some(name) = &ask.backend
         && !loaded.backends.contains_key(name)
     {

@@ -65,8 +65,14 @@ pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
         Config::Acceptor(_) | Config::Authority(_) => None,
     };
     let metrics = crate::telemetry::metrics::Metrics::new();
-    let loaded = app::load(config, None, &metrics, &crate::drain::Drain::new(), None)
-        .map_err(|problems| Failure::Wrong(problems.to_string()))?;
+    let loaded = app::load(
+        config,
+        (None, &std::sync::Arc::default()),
+        &metrics,
+        &crate::drain::Drain::new(),
+        None,
+    )
+    .map_err(|problems| Failure::Wrong(problems.to_string()))?;
     for listener in &loaded.listeners {
         let rules = &listener.snapshot.rules;
         out(&format!(
@@ -164,6 +170,9 @@ fn route(
     ask: &Explain,
     peer: Option<&PeerFacts>,
 ) -> String {
+    if gateway.redirects.iter().any(|l| *l.name == *listener) {
+        return "  each request is sent to https, on the host that it names\n".to_owned();
+    }
     let tcp = gateway
         .listeners
         .iter()

@@ -23,6 +23,7 @@ const GATEWAYS: &str =
 /// Reads the whole file. `None`: there are problems.
 pub(super) fn read(root: Table<'_>) -> Option<AcceptorConfig> {
     let head = head(&root, defaults::ACCEPTOR_CONNECTIONS_PER_IP);
+    head.check_challenges(&root, false);
     let values = root
         .need("listener", "at least one [[listener]]")
         .and_then(|v| v.list())
@@ -39,7 +40,7 @@ pub(super) fn read(root: Table<'_>) -> Option<AcceptorConfig> {
         listeners.extend(read_listener(table, &bound, &head));
         bounds.push(bound);
     }
-    check_bound(&bounds.iter().collect::<Vec<_>>(), head.admin.as_ref());
+    check_bound(&bounds.iter().collect::<Vec<_>>(), &head);
     for backend in backends.into_iter().flatten() {
         check_loop(&backend, &bounds);
     }

@@ -14,6 +14,7 @@ use super::{
 /// Reads the whole file. `None`: there are problems.
 pub(super) fn read(root: Table<'_>) -> Option<AuthorityConfig> {
     let head = head(&root, defaults::AUTHORITY_CONNECTIONS_PER_IP);
+    head.check_challenges(&root, false);
     let store = root
         .need("pki", "the store that it serves: dir = \"pki\"")
         .and_then(|value| value.table("[pki]"))
@@ -38,7 +39,7 @@ pub(super) fn read(root: Table<'_>) -> Option<AuthorityConfig> {
         listeners.extend(read_listener(table, &bound, &head));
         bounds.push(bound);
     }
-    check_bound(&bounds.iter().collect::<Vec<_>>(), head.admin.as_ref());
+    check_bound(&bounds.iter().collect::<Vec<_>>(), &head);
     let notes = root.notes;
     root.finish();
     Some(AuthorityConfig {

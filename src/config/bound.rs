@@ -2,7 +2,8 @@
 //! can't be bound at once.
 
 use super::{
-    Admin, ListenAddress, NetworkList,
+    Identity, ListenAddress, NetworkList,
+    common::Head,
     reader::{Table, Value},
     values::{key_passphrase, listen_address, some_networks},
 };
@@ -81,7 +82,10 @@ pub(super) fn read_bound<'a>(table: &Table<'a>, item: &Value<'a>, why: &str) -> 
 }
 
 /// Names and addresses that two listeners, or a listener and `[admin]`, can't both have.
-pub(super) fn check_bound(all: &[&Bound<'_>], admin: Option<&Admin>) {
+pub(super) fn check_bound(all: &[&Bound<'_>], head: &Head) {
+    let admin = head.admin.as_ref();
+    let acme = head.identity.as_ref().and_then(Identity::acme);
+    let acme = acme.and_then(|acme| acme.http).map(ListenAddress::Tcp);
     for (at, bound) in all.iter().enumerate() {
         let earlier = all.get(..at).unwrap_or_default();
         if let Some(name) = &bound.name
@@ -106,6 +110,14 @@ pub(super) fn check_bound(all: &[&Bound<'_>], admin: Option<&Admin>) {
                     "only one of them can be bound: give each an address of its own",
                 );
             }
+        }
+        if let Some(acme) = &acme
+            && clashes(acme, address)
+        {
+            bound.at.bad(
+                format!("{address} clashes with acme_http = \"{acme}\" of [identity]"),
+                "only one of them can be bound: a listener in redirect mode answers the CA by itself",
+            );
         }
         if let Some(admin) = admin
             && clashes(&admin.address, address)

@@ -61,6 +61,11 @@ pub(super) fn head(root: &Table<'_>, per_ip: usize) -> Head {
 }
 
 impl Head {
+    /// The folder of what has to outlive the process.
+    pub(super) fn state_folder(&self) -> Option<PathBuf> {
+        self.runtime.state_dir.clone().or_else(usual_state_folder)
+    }
+
     pub(super) fn into_common(self, notes: &Notes) -> Option<Common> {
         Some(Common {
             // both are filled in when the whole file is read
@@ -76,6 +81,18 @@ impl Head {
         })
     }
 
+    /// An identity from an ACME CA needs a place where its challenge is answered.
+    pub(super) fn check_challenges(&self, root: &Table<'_>, redirects: bool) {
+        let acme = self.identity.as_ref().and_then(Identity::acme);
+        if acme.is_some_and(|acme| acme.http.is_none()) && !redirects {
+            root.add(
+                "[identity] with source = \"acme\" needs `acme_http`",
+                "where the CA's challenge is answered, port 80 of its domains: \
+                 acme_http = \"0.0.0.0:80\"; at a gateway a listener with mode = \"redirect\" does too",
+            );
+        }
+    }
+
     /// The pins that a name may refer to where no other identity stands nearer.
     pub(super) fn pinned(&self) -> Vec<PathBuf> {
         self.identity
@@ -83,6 +100,29 @@ impl Head {
             .map(|identity| identity.pinned.clone())
             .unwrap_or_default()
     }
+}
+
+/// Where a system service keeps what it has to remember.
+const SYSTEM: &str = "/var/lib/portcullis";
+
+/// The service manager's `STATE_DIRECTORY`, else the system's or the user's folder for state.
+pub(super) fn usual_state_folder() -> Option<PathBuf> {
+    let folder = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    // it may name several, with colons between them
+    let first = |all| std::env::split_paths(&all).find(|path| !path.as_os_str().is_empty());
+    let state = std::env::var_os("STATE_DIRECTORY").and_then(first);
+    state
+        .or_else(|| {
+            rustix::process::geteuid()
+                .is_root()
+                .then(|| PathBuf::from(SYSTEM))
+        })
+        .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("portcullis")))
+        .or_else(|| folder("HOME").map(|home| home.join(".local/state/portcullis")))
 }
 
 /// A `[tls]` table over what a farther one says.

@@ -131,3 +131,6 @@ pub(super) const REPEATED_BODY: usize = 64 << 10;
 
 /// `[log] level`.
 pub(super) const LOG_LEVEL: &str = "info";
+
+/// `https_port` of a redirect listener.
+pub(super) const HTTPS_PORT: u16 = 443;

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use super::{
-    CertificateFiles, Identity, Renewal, RenewalSource, Revocation, Store, TrustBundle, defaults,
+    CertificateFiles, Identity, Renewal, RenewalSource, Revocation, Store, TrustBundle,
+    acme::Keys,
+    defaults,
     reader::{Table, Value},
     values::{
         certificate_files, duration, judge_endpoint, key_passphrase, own_address, secret,
@@ -26,6 +28,20 @@ pub(super) fn read_identity(table: Table<'_>, name: &str) -> Option<Identity> {
         None => certificate_files(&table),
         Some(_) => no_files(&table, renewal.as_ref()),
     };
+    if let (
+        Some(Renewal {
+            from: RenewalSource::Acme(_),
+            ..
+        }),
+        Some(files),
+    ) = (&renewal, &files)
+        && files.key_passphrase.is_some()
+    {
+        table.add(
+            format!("[{name}] with source = \"acme\" has `key_passphrase`"),
+            "keys of its certificates are made anew each time, and written with mode 0600: remove it",
+        );
+    }
     let trust = table.get("trust").filter(|_| held.is_none());
     if let (Some(renewal), None) = (&renewal, &trust)
         && matches!(renewal.from, RenewalSource::Server { .. })
@@ -89,6 +105,7 @@ enum Source {
     Renew,
     Pki,
     Spiffe,
+    Acme,
 }
 
 /// `source` and its companions. `None`: files that somebody else replaces.
@@ -99,10 +116,11 @@ fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
         ("renew", Source::Renew),
         ("pki", Source::Pki),
         ("spiffe", Source::Spiffe),
+        ("acme", Source::Acme),
     ];
     let chosen = match &source {
         None => Source::Files,
-        Some(value) => value.word(&words, &["acme"])?,
+        Some(value) => value.word(&words, &[])?,
     };
     if let (Some(value), true) = (
         source.filter(|_| !matches!(chosen, Source::Files)),
@@ -120,23 +138,16 @@ fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
     let bind = table.get("bind");
     let socket = table.get("socket");
     let id = table.get("id");
+    let acme = Keys::of(table);
     let unused: &[_] = match chosen {
         Source::Files => &[&url, &bind, &dir, &passphrase, &refresh, &socket, &id],
         Source::Renew => &[&dir, &passphrase, &socket, &id],
         Source::Pki => &[&url, &bind, &socket, &id],
         Source::Spiffe => &[&url, &bind, &dir, &passphrase, &refresh],
+        Source::Acme => &[&bind, &dir, &passphrase, &refresh, &socket, &id],
     };
-    for value in unused.iter().copied().flatten() {
-        let wanted = match value.key {
-            "url" | "bind" | "refresh" => "renew",
-            "socket" | "id" => "spiffe",
-            _ => "pki",
-        };
-        value.bad(
-            format!("`{}` does nothing with this source", value.key),
-            format!("it goes with source = {wanted:?}"),
-        );
-    }
+    let of_acme = acme.written().filter(|_| !matches!(chosen, Source::Acme));
+    refuse_unused(unused.iter().copied().flatten().chain(of_acme));
     let from = match chosen {
         Source::Files => return None,
         Source::Renew => {
@@ -160,6 +171,7 @@ fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
             RenewalSource::Store(read_store(&dir, passphrase.as_ref())?)
         }
         Source::Spiffe => read_workload(table, name, socket.as_ref(), id.as_ref())?,
+        Source::Acme => RenewalSource::Acme(acme.read(table, name, url.as_ref())?),
     };
     Some(Renewal {
         from,
@@ -167,6 +179,21 @@ fn read_renewal(table: &Table<'_>, name: &str) -> Option<Renewal> {
             .and_then(|value| duration(&value))
             .unwrap_or(defaults::REFRESH),
     })
+}
+
+fn refuse_unused<'v, 'a: 'v>(values: impl Iterator<Item = &'v Value<'a>>) {
+    for value in values {
+        let wanted = match value.key {
+            "url" | "bind" | "refresh" => "renew",
+            "socket" | "id" => "spiffe",
+            "dir" | "ca_passphrase" => "pki",
+            _ => "acme",
+        };
+        value.bad(
+            format!("`{}` does nothing with this source", value.key),
+            format!("it goes with source = {wanted:?}"),
+        );
+    }
 }
 
 /// Where a Workload API is, and which of its identities is ours.
@@ -240,6 +267,7 @@ fn no_files(table: &Table<'_>, renewal: Option<&Renewal>) -> Option<CertificateF
         certificate: socket.clone(),
         key: socket.clone(),
         key_passphrase: None,
+        acme: None,
     })
 }
 

@@ -3,6 +3,7 @@
 //! configuration names are loaded elsewhere, except secrets and networks, whose rules are here.
 
 mod acceptor;
+mod acme;
 mod authority;
 mod bound;
 mod common;
@@ -31,6 +32,7 @@ use toml::de::DeTable;
 pub use problem::{Problem, Problems, Source};
 pub use require::{RequiredHeader, RequiredKey, RequiredSignature, Requirement};
 pub use types::*;
+pub use values::{Endpoint, judge_endpoint as endpoint};
 
 use reader::{Notes, Table};
 

@@ -36,12 +36,22 @@ pub enum Config {
 pub struct GatewayConfig {
     /// What both roles have.
     pub common: Common,
-    /// At least one.
+    /// Where clients are served.
     pub listeners: Vec<GatewayListener>,
+    /// Where they are sent there.
+    pub redirects: Vec<RedirectListener>,
     /// In order; the first that matches wins.
     pub routes: Vec<Arc<Route>>,
     /// By name.
     pub backends: BTreeMap<String, Arc<Backend>>,
+}
+
+impl GatewayConfig {
+    /// Those of every listener.
+    pub fn limits(&self) -> impl Iterator<Item = &Limits> {
+        let redirects = self.redirects.iter().map(|l| &l.limits);
+        self.listeners.iter().map(|l| &l.limits).chain(redirects)
+    }
 }
 
 /// An acceptor.
@@ -103,6 +113,54 @@ pub struct Renewal {
     pub refresh: Duration,
 }
 
+/// A certificate of an ACME CA (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// `url`: the CA's directory.
+    pub url: String,
+    /// `domains`: at least one, none twice.
+    pub domains: Vec<String>,
+    /// `contact`.
+    pub contact: Vec<String>,
+    /// `acme_trust`: roots of the CA's own server; `None`: the system's.
+    pub trust: Option<PathBuf>,
+    /// `external_account`.
+    pub external_account: Option<ExternalAccount>,
+    /// `challenge`.
+    pub challenge: Challenge,
+    /// `acme_http`: where challenges are answered; `None`: by the listeners in redirect mode.
+    pub http: Option<SocketAddr>,
+}
+
+/// How a name is proven to a CA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// By plain HTTP (RFC 8555 section 8.3).
+    Http01,
+    /// By TLS (RFC 8737).
+    TlsAlpn01,
+}
+
+impl Challenge {
+    /// What CAs call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+        }
+    }
+}
+
+/// `external_account`: an account that the CA knows from elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalAccount {
+    /// `key_id`.
+    pub key_id: String,
+    /// `key`: base64url, as CAs give it.
+    pub key: SecretRef,
+}
+
 /// Who renews an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RenewalSource {
@@ -119,6 +177,8 @@ pub enum RenewalSource {
     },
     /// `source = "pki"`: a store on this host.
     Store(Store),
+    /// `source = "acme"`: an ACME CA.
+    Acme(Arc<Acme>),
     /// `source = "spiffe"`: a SPIFFE Workload API hands out certificate, key, trust and CRLs, which
     /// are in no file.
     Workload {
@@ -127,6 +187,16 @@ pub enum RenewalSource {
         /// `id`: which of our identities; `None`: the first.
         id: Option<SpiffeId>,
     },
+}
+
+impl Common {
+    /// The folder of what has to outlive the process: `[runtime] state_dir`, else the usual one.
+    #[must_use]
+    pub fn state_folder(&self) -> Option<PathBuf> {
+        self.state_dir
+            .clone()
+            .or_else(super::common::usual_state_folder)
+    }
 }
 
 /// Tables that both roles have.
@@ -185,6 +255,7 @@ impl Identity {
             None => "files",
             Some(RenewalSource::Server { .. }) => "renew",
             Some(RenewalSource::Store(_)) => "pki",
+            Some(RenewalSource::Acme(_)) => "acme",
             Some(RenewalSource::Workload { .. }) => "spiffe",
         }
     }
@@ -194,7 +265,24 @@ impl Identity {
     pub fn workload(&self) -> Option<(&Path, Option<&SpiffeId>)> {
         match self.renewal.as_ref().map(|renewal| &renewal.from) {
             Some(RenewalSource::Workload { socket, id }) => Some((socket, id.as_ref())),
-            Some(RenewalSource::Server { .. } | RenewalSource::Store(_)) | None => None,
+            Some(
+                RenewalSource::Server { .. } | RenewalSource::Store(_) | RenewalSource::Acme(_),
+            )
+            | None => None,
+        }
+    }
+
+    /// The ACME CA that it comes from.
+    #[must_use]
+    pub fn acme(&self) -> Option<&Arc<Acme>> {
+        match self.renewal.as_ref().map(|renewal| &renewal.from) {
+            Some(RenewalSource::Acme(acme)) => Some(acme),
+            Some(
+                RenewalSource::Server { .. }
+                | RenewalSource::Store(_)
+                | RenewalSource::Workload { .. },
+            )
+            | None => None,
         }
     }
 }
@@ -317,6 +405,8 @@ pub struct CertificateFiles {
     pub key: PathBuf,
     /// Passphrase of an encrypted key.
     pub key_passphrase: Option<SecretRef>,
+    /// `certificate = { acme = … }`: the CA that both come from.
+    pub acme: Option<Arc<Acme>>,
 }
 
 /// A secret that is never in the configuration itself.
@@ -404,6 +494,25 @@ pub enum UnderscoreHeaders {
     Keep,
 }
 
+/// A gateway's listener with mode = "redirect".
+#[derive(Clone, Debug)]
+pub struct RedirectListener {
+    /// Name, unique.
+    pub name: Arc<str>,
+    /// Address.
+    pub address: ListenAddress,
+    /// `allow`; `None`: everybody.
+    pub allow: Option<NetworkList>,
+    /// `deny`.
+    pub deny: NetworkList,
+    /// `proxy_protocol.from`.
+    pub proxy_from: Option<NetworkList>,
+    /// `https_port`.
+    pub https_port: u16,
+    /// Limits with this listener's table merged.
+    pub limits: Limits,
+}
+
 /// A gateway's listener.
 #[derive(Clone, Debug)]
 pub struct GatewayListener {
@@ -413,7 +522,7 @@ pub struct GatewayListener {
     pub address: ListenAddress,
     /// Mode.
     pub mode: Mode,
-    /// At least one.
+    /// At least one; those of an ACME CA need not be there yet.
     pub certificates: Vec<CertificateFiles>,
     /// Protocols offered; empty in tcp mode.
     pub alpn: Vec<String>,

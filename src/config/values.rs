@@ -356,6 +356,7 @@ pub(super) fn certificate_files(table: &Table<'_>) -> Option<CertificateFiles> {
         certificate: certificate?,
         key: key?,
         key_passphrase,
+        acme: None,
     })
 }
 
@@ -366,10 +367,13 @@ pub(super) fn key_passphrase(table: &Table<'_>) -> Option<SecretRef> {
 }
 
 /// Where to connect, what its certificate must carry, `Host`, and the target.
-pub(super) type Endpoint = (DialAddress, ServerName, String, String);
+pub type Endpoint = (DialAddress, ServerName, String, String);
 
 /// An `https://` URL.
-pub(super) fn judge_endpoint(text: &str) -> Result<Endpoint, String> {
+///
+/// # Errors
+/// What was expected.
+pub fn judge_endpoint(text: &str) -> Result<Endpoint, String> {
     let uri: http::Uri = text
         .parse()
         .map_err(|_invalid| "expected such as \"https://ids.example/token\"".to_owned())?;

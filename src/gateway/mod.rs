@@ -7,6 +7,7 @@ pub mod health;
 pub mod http;
 mod mux;
 pub mod ocsp;
+pub mod redirect;
 pub mod reuse;
 pub mod routes;
 pub mod tcp;

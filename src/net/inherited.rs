@@ -28,6 +28,20 @@ impl Inherited {
         self.0.lock().ok()?.remove(name)
     }
 
+    /// The same sockets once more, for somebody who is done with them before they are taken.
+    #[must_use]
+    pub fn lent(&self) -> Self {
+        let mut lent = HashMap::new();
+        if let Ok(held) = self.0.lock() {
+            for (name, socket) in held.iter() {
+                if let Ok(socket) = socket.try_clone() {
+                    lent.insert(name.clone(), socket);
+                }
+            }
+        }
+        Self(Mutex::new(lent))
+    }
+
     /// The names that are there.
     #[must_use]
     pub fn names(&self) -> Vec<String> {

@@ -12,7 +12,7 @@ use tokio::{io::AsyncReadExt, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Admitted, BoxFuture, CancelRequest, Closed, Snapshot, Supervision, new_connection_id,
+    Admitted, BoxFuture, CancelRequest, Closed, Plain, Snapshot, Supervision, new_connection_id,
     preface::{self, Claimed, Start},
     spread,
     table::{Slot, Slots, Table},
@@ -21,6 +21,7 @@ use crate::{
     admit::{Denial, Denied, Permit, decide_source},
     clock,
     drain::Drain,
+    identity::UnixSeconds,
     net::{AcceptBackoff, Buffered, Listener, Socket},
     telemetry::{access::Access, metrics::ListenerMetrics},
     tls::{
@@ -187,9 +188,7 @@ impl Serving {
                         return;
                     };
                     let closed = carried.await;
-                    serving
-                        .metrics
-                        .closed(closed.reason(), closed.bytes_in, closed.bytes_out);
+                    serving.ended(&closed);
                     drop(slot);
                 });
             }
@@ -242,10 +241,23 @@ impl Serving {
                 let closed = role.cancel(request).await;
                 // the client waits for our end to know that the request was taken
                 drop(io);
-                self.metrics
-                    .closed(closed.reason(), closed.bytes_in, closed.bytes_out);
+                self.ended(&closed);
                 drop(slot);
                 return None;
+            }
+            Ok(Passed::Plain { io, permit }) => {
+                let supervision = self.supervise(seen.source.ip(), Arc::default(), None, rules);
+                drop(snapshot);
+                let plain = Plain {
+                    id,
+                    io,
+                    permit,
+                    source: seen.source,
+                    local: seen.local,
+                    supervision,
+                };
+                self.metrics.admitted();
+                return Some((role.plain(plain), slot));
             }
             Err(denied) => {
                 self.refused(&snapshot, id, seen.source, None, &denied, at);
@@ -258,6 +270,11 @@ impl Serving {
         self.metrics.admitted();
         let admitted = self.admit(id, accepted, &snapshot, seen, rules, handshake);
         Some((role.serve(admitted), slot))
+    }
+
+    fn ended(&self, closed: &Closed) {
+        self.metrics
+            .closed(closed.reason(), closed.bytes_in, closed.bytes_out);
     }
 
     async fn handshake(
@@ -297,12 +314,17 @@ impl Serving {
                 message,
             });
         }
+        let Some(tls) = &rules.tls else {
+            let grant = rules.judge(seen.source.ip(), None, clock::now())?;
+            let permit = Permit::issue(seen.source.ip(), grant, None);
+            return Ok(Passed::Plain { io, permit });
+        };
         let judged = Arc::clone(snapshot);
         let from = seen.source.ip();
         let judge: Judge = Arc::new(move |peer| judged.rules.judge(from, peer, clock::now()));
         // whoever has not said a whole hello waits outside
         let greeted = Box::pin(handshake::greet(io)).await?;
-        let handshake = Box::pin(greeted.accept(&rules.tls, judge, &self.turns));
+        let handshake = Box::pin(greeted.accept(tls, judge, &self.turns));
         handshake.await.map(Passed::Tls)
     }
 
@@ -322,13 +344,8 @@ impl Serving {
                 _ => Arc::default(),
             };
         let peer = accepted.peer.map(Arc::new);
-        let supervision = Supervision::new(
-            seen.source.ip(),
-            chain,
-            spread(accepted.grant.until),
-            rules,
-            self.retired.clone(),
-        );
+        let until = spread(accepted.grant.until);
+        let supervision = self.supervise(seen.source.ip(), chain, until, rules);
         Admitted {
             id,
             permit: Permit::issue(seen.source.ip(), accepted.grant, peer.clone()),
@@ -345,6 +362,16 @@ impl Serving {
             stopping: self.stop.clone(),
             slots: Slots::of(&self.table),
         }
+    }
+
+    fn supervise(
+        &self,
+        source: IpAddr,
+        chain: Arc<[CertificateDer<'static>]>,
+        until: Option<UnixSeconds>,
+        rules: watch::Receiver<Arc<Snapshot>>,
+    ) -> Supervision {
+        Supervision::new(source, chain, until, rules, self.retired.clone())
     }
 
     fn refused(
@@ -382,6 +409,10 @@ impl Serving {
 )]
 enum Passed {
     Tls(Accepted<Buffered<Socket>>),
+    Plain {
+        io: Buffered<Socket>,
+        permit: Permit,
+    },
     Cancel {
         io: Buffered<Socket>,
         permit: Permit,

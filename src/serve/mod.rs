@@ -97,6 +97,22 @@ pub struct CancelRequest {
     pub message: Vec<u8>,
 }
 
+/// A connection without TLS, which was let in by its source alone.
+pub struct Plain {
+    /// Its name.
+    pub id: ConnectionId,
+    /// The bytes.
+    pub io: Buffered<Socket>,
+    /// The proof that every rule said yes.
+    pub permit: Permit,
+    /// The client's address.
+    pub source: SocketAddr,
+    /// Our address on this connection.
+    pub local: SocketAddr,
+    /// Says when the connection has to end.
+    pub supervision: Supervision,
+}
+
 /// How a connection ended, for the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Closed {
@@ -154,6 +170,12 @@ pub trait Role: Any + Send + Sync + 'static {
             Denial::RulesChanged,
             "the listener dials acceptors no more",
         ))
+    }
+
+    /// Answers a connection without TLS. Only listeners in redirect mode get any.
+    fn plain(self: Arc<Self>, plain: Plain) -> BoxFuture<Closed> {
+        drop(plain);
+        Box::pin(async { Closed::refused(Denied::new(Denial::NotTls, "")) })
     }
 
     /// Hands a cancel request on. Only listeners with `starttls = "postgres"` get any.

@@ -23,8 +23,9 @@ pub struct ListenerRules {
     pub source: SourceRules,
     /// Balancers, whose PROXY header names the source.
     pub proxy_from: Option<SourceRanges>,
-    /// Handshake material.
-    pub tls: Arc<ServerTls>,
+    /// Handshake material; `None`: nothing is encrypted, and only a role that lets nobody in
+    /// ([`Role::plain`]) sees what comes.
+    pub tls: Option<Arc<ServerTls>>,
     /// Proves peers again when the rules change; `None`: no certificate is asked for.
     pub verification: Option<Arc<Verification>>,
     /// Which proven peers may enter.

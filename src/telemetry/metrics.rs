@@ -94,6 +94,12 @@ struct ByCertificateReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOrder {
+    certificate: String,
+    result: &'static str,
+}
+
 /// The process's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -131,6 +137,7 @@ pub struct Metrics {
     last_renewal: Gauge<i64, AtomicI64>,
     refreshes: Family<ByResult, Counter>,
     last_refresh: Gauge<i64, AtomicI64>,
+    orders: Family<ByOrder, Counter>,
 }
 
 fn seconds() -> Histogram {
@@ -184,6 +191,7 @@ impl Metrics {
             last_renewal: Gauge::default(),
             refreshes: Family::default(),
             last_refresh: Gauge::default(),
+            orders: Family::default(),
             registry: Registry::default(),
         };
         let r = &mut registry;
@@ -347,6 +355,11 @@ impl Metrics {
             "When the last of them succeeded; 0: none since the start",
             m.last_refresh.clone(),
         );
+        r.register(
+            "certificate_orders",
+            "Orders of listeners' certificates at ACME CAs, by result",
+            m.orders.clone(),
+        );
         Arc::new(Self { registry, ..m })
     }
 
@@ -485,6 +498,15 @@ impl Metrics {
         if let Some(at) = at {
             self.last_reload.set(at);
         }
+    }
+
+    /// A listener's certificate came from its CA, or did not.
+    pub fn ordered(&self, certificate: &str, came: bool) {
+        let by = ByOrder {
+            certificate: certificate.to_owned(),
+            result: if came { "success" } else { "failure" },
+        };
+        self.orders.get_or_create(&by).inc();
     }
 
     /// When one of our certificates ends.

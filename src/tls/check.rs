@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::{
+    edge::EdgeMaterial,
     error::{MaterialError, when},
-    generation::{EdgeMaterial, Generation, LinkRole, Trust, load_verification},
+    generation::{Generation, LinkRole, Trust, load_verification},
     verify::Verification,
 };
 use crate::{
@@ -55,6 +56,13 @@ pub fn edge(
             )
         })
         .collect();
+    if !material.awaited.is_empty() {
+        warnings.push(format!(
+            "listener {:?} refuses {}: the certificate has not come from its CA yet",
+            listener.name,
+            material.awaited.join(", ")
+        ));
+    }
     if let Some(verification) = &material.verification {
         warnings.extend(trust_warnings(verification, now));
     }

@@ -8,7 +8,7 @@ use rustls::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     sign::SingleCertAndKey,
 };
@@ -18,6 +18,7 @@ use super::{
     eras::Eras,
     error::{MaterialError, SetupError},
     generation::{Generation, Trust, load_verification},
+    material::check_roots,
     pending::Pending,
     provider::{provider, versions},
 };
@@ -225,8 +226,45 @@ impl ClientTls {
             },
             &provider,
             None,
-        )?
-        .with_missing_usage_allowed();
+        )?;
+        Self::nobody(roots, verification, provider, options)
+    }
+
+    /// The same with the roots that the system trusts, for servers that anybody may ask.
+    ///
+    /// # Errors
+    /// The system has none, or options that leave no usable version or suite.
+    pub fn public(options: &TlsOptions) -> Result<Self, Vec<MaterialError>> {
+        let provider = provider(options);
+        let found = rustls_native_certs::load_native_certs();
+        let place = Path::new("the system's roots");
+        // one that can't be used must not take the others with it
+        let roots: Vec<_> = found
+            .certs
+            .into_iter()
+            .filter_map(|der| check_roots(place, vec![der], None).ok())
+            .flatten()
+            .collect();
+        if roots.is_empty() {
+            let why = found.errors.first().map(ToString::to_string);
+            return Err(vec![MaterialError::file(
+                place,
+                why.unwrap_or_else(|| "there are none".to_owned()),
+                "install ca-certificates, or name the roots",
+            )]);
+        }
+        let verification = Verification::new(Arc::clone(&provider), roots, Vec::new(), None);
+        Self::nobody(place, verification, provider, options)
+    }
+
+    /// A client that shows no certificate.
+    fn nobody(
+        roots: &Path,
+        verification: Verification,
+        provider: Arc<CryptoProvider>,
+        options: &TlsOptions,
+    ) -> Result<Self, Vec<MaterialError>> {
+        let verification = verification.with_missing_usage_allowed();
         let verifier = Arc::new(ServerVerifier {
             verification: Arc::new(verification),
             check_name: NameCheck::ServerName,

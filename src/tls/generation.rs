@@ -1,7 +1,7 @@
 //! Everything that a TLS endpoint loads, cross-checked as one value and swapped whole. A load gives
 //! a complete [`Generation`] or all that is wrong; there is nothing in between.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 
@@ -14,10 +14,7 @@ use super::{
     verify::{Usage, Verification},
 };
 use crate::{
-    config::{
-        ClientAuth, ClientCert, GatewayListener, Identity, Revocation, SecretRef, TlsOptions,
-        TrustBundle,
-    },
+    config::{Identity, Revocation, TlsOptions, TrustBundle},
     identity::{CertFacts, Sha256, TrustDomain, UnixSeconds},
 };
 
@@ -158,7 +155,8 @@ impl Generation {
         Ok(Self::of(own, verification, role, provider))
     }
 
-    /// Checks the files of an identity whose own certificate and roots are in none.
+    /// Checks the files of an identity whose own certificate is in none: what a Workload API hands
+    /// out, or a CA has not issued yet.
     ///
     /// # Errors
     /// All problems at once.
@@ -166,11 +164,12 @@ impl Generation {
         identity: &Identity,
         options: &TlsOptions,
     ) -> Result<(), Vec<MaterialError>> {
+        let in_files = identity.workload().is_none();
         let trust = Trust {
-            roots: None,
+            roots: identity.trust.as_deref().filter(|_| in_files),
             bundles: &identity.bundles,
             pinned: &identity.pinned,
-            revocation: None,
+            revocation: identity.revocation.as_ref().filter(|_| in_files),
             svid: None,
         };
         load_verification(&trust, &provider(options), None).map(drop)
@@ -205,147 +204,11 @@ impl Generation {
     }
 }
 
-/// A certificate that a client-facing listener shows.
-#[derive(Debug)]
-pub struct EdgeCertificate {
-    /// Chain and key.
-    pub certified: Arc<CertifiedKey>,
-    /// Its leaf.
-    pub leaf: CertFacts,
-    /// The earliest end of its chain.
-    pub not_after: UnixSeconds,
-}
-
-/// A client-facing listener's certificates and whom it asks for theirs.
-#[derive(Debug)]
-pub struct EdgeMaterial {
-    /// At least one; the first answers every name that no other has.
-    pub certificates: Vec<EdgeCertificate>,
-    /// Whom we believe, where callers are asked for certificates.
-    pub verification: Option<Arc<Verification>>,
-    /// A caller without certificate is refused.
-    pub client_required: bool,
-    /// The earliest end of all chains.
-    pub not_after: UnixSeconds,
-    /// Hash of all that was loaded.
-    pub id: Sha256,
-    pub(super) provider: Arc<CryptoProvider>,
-}
-
-impl EdgeMaterial {
-    /// Loads a listener's certificates, and its `client_ca` with companions.
-    ///
-    /// # Errors
-    /// All problems at once.
-    pub fn load(
-        listener: &GatewayListener,
-        previous: Option<&Self>,
-        now: UnixSeconds,
-    ) -> Result<Arc<Self>, Vec<MaterialError>> {
-        let files = listener.certificates.iter().map(|c| {
-            (
-                c.certificate.as_path(),
-                c.key.as_path(),
-                c.key_passphrase.as_ref(),
-            )
-        });
-        Self::load_parts(
-            files,
-            listener.client_auth.as_ref(),
-            &listener.tls,
-            previous,
-            now,
-        )
-    }
-
-    /// The same for any server that shows certificates, such as the admin listener.
-    ///
-    /// # Errors
-    /// All problems at once.
-    pub fn load_parts<'a>(
-        files: impl IntoIterator<
-            Item = (
-                &'a std::path::Path,
-                &'a std::path::Path,
-                Option<&'a SecretRef>,
-            ),
-        >,
-        client_auth: Option<&ClientAuth>,
-        options: &TlsOptions,
-        previous: Option<&Self>,
-        now: UnixSeconds,
-    ) -> Result<Arc<Self>, Vec<MaterialError>> {
-        let provider = provider(options);
-        let in_force: Vec<_> = previous
-            .iter()
-            .flat_map(|material| &material.certificates)
-            .map(|own| Arc::clone(&own.certified))
-            .collect();
-        let mut errors = Vec::new();
-        let mut own = Vec::new();
-        for (certificate, key, passphrase) in files {
-            match load_own(
-                certificate,
-                key,
-                passphrase,
-                Usage::ServerAuth,
-                &provider,
-                now,
-                &in_force,
-            ) {
-                Ok(loaded) => own.push(loaded),
-                Err(more) => errors.extend(more),
-            }
-        }
-        let before = previous
-            .and_then(|p| p.verification.as_ref())
-            .and_then(|v| v.crls());
-        let verification = client_auth
-            .map(|auth| {
-                load_verification(
-                    &Trust {
-                        roots: auth.ca.as_deref(),
-                        bundles: &[],
-                        pinned: &auth.pinned,
-                        revocation: auth.revocation.as_ref(),
-                        svid: None,
-                    },
-                    &provider,
-                    before,
-                )
-            })
-            .transpose()
-            .unwrap_or_else(|more| {
-                errors.extend(more);
-                None
-            });
-        let not_after = own.iter().map(|o| o.not_after).min();
-        let (Some(not_after), true) = (not_after, errors.is_empty()) else {
-            return Err(errors);
-        };
-        Ok(Arc::new(Self {
-            id: hash(&own, verification.as_ref()),
-            certificates: own
-                .into_iter()
-                .map(|own| EdgeCertificate {
-                    certified: own.certified,
-                    leaf: own.leaf,
-                    not_after: own.not_after,
-                })
-                .collect(),
-            verification: verification.map(Arc::new),
-            client_required: client_auth.is_some_and(|auth| auth.mode == ClientCert::Require),
-            not_after,
-            provider,
-        }))
-    }
-}
-
 /// Where the other side's roots, pins and CRLs are.
 pub(super) struct Trust<'a> {
     pub(super) roots: Option<&'a std::path::Path>,
     pub(super) bundles: &'a [TrustBundle],
-    pub(super) pinned: &'a [std::path::PathBuf],
+    pub(super) pinned: &'a [PathBuf],
     pub(super) revocation: Option<&'a Revocation>,
     /// What is in no file.
     pub(super) svid: Option<&'a HeldSvid>,
@@ -474,7 +337,10 @@ fn both<A, B>(
     }
 }
 
-fn hash<'a>(own: impl IntoIterator<Item = &'a Own>, verification: Option<&Verification>) -> Sha256 {
+pub(super) fn hash<'a>(
+    own: impl IntoIterator<Item = &'a Own>,
+    verification: Option<&Verification>,
+) -> Sha256 {
     let mut all = Vec::new();
     let mut add = |part: &[u8]| {
         // with its length, so that no two different lists of parts read alike

@@ -187,13 +187,20 @@ where
         turns: &Turns,
     ) -> Result<Accepted<IO>, Denied> {
         let Self { accepted, io } = self;
-        let (config, sni) = {
+        let (config, sni, ends) = {
             let hello = accepted.client_hello();
-            (
-                server.config_for(&hello),
-                hello.server_name().map(str::to_ascii_lowercase),
-            )
+            let sni = hello.server_name().map(str::to_ascii_lowercase);
+            match server.proof_for(&hello) {
+                Some(proof) => (proof, sni, Some(Denial::AcmeChallenge)),
+                None => {
+                    let awaited = server.awaits(sni.as_deref());
+                    let ends = awaited.then_some(Denial::CertificatePending);
+                    (server.config_for(&hello), sni, ends)
+                }
+            }
         };
+        // nobody gets further by it
+        let ends = ends.map(|why| Denied::new(why, sni.clone().unwrap_or_default()));
         let pending = Pending::new(judge.clone());
         // all of it in the scope: sessions are looked for before the first wait
         let handshake = async move {
@@ -206,12 +213,17 @@ where
             Err((error, io)) => {
                 let verdict = pending.take();
                 linger(io).await;
-                return Err(match verdict {
-                    Some(Err(denied)) => denied,
+                return Err(match (ends, verdict) {
+                    (Some(pending), _) if pending.reason == Denial::CertificatePending => pending,
+                    (_, Some(Err(denied))) => denied,
                     _ => explain(&error, Side::Server),
                 });
             }
         };
+        if let Some(end) = ends {
+            let _closed = tokio::time::timeout(LINGER, stream.shutdown()).await;
+            return Err(end);
+        }
         let session = session_facts(stream.get_ref().1);
         let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         let settled = match pending.take() {

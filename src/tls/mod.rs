@@ -3,9 +3,11 @@
 //! they end, so that a refused peer gets the right alert and the log the exact reason.
 
 pub mod alert;
+pub mod challenge;
 pub mod check;
 pub mod client;
 pub mod crl;
+pub mod edge;
 mod eras;
 pub mod error;
 pub mod generation;
@@ -21,6 +23,7 @@ mod refusal;
 pub mod revocation;
 pub mod server;
 mod sessions;
+mod shown;
 mod signed;
 pub mod staple;
 pub mod svid;
@@ -29,10 +32,12 @@ pub mod verify;
 
 pub use client::{ClientTls, NameCheck};
 pub use crl::Crl;
+pub use edge::EdgeMaterial;
 pub use error::{MaterialError, SetupError};
-pub use generation::{EdgeMaterial, Generation, LinkRole};
+pub use generation::{Generation, LinkRole};
 pub use handshake::{Accepted, Connected, Judge, SessionFacts, accept, connect};
-pub use server::{ServerTls, ShownNames};
+pub use server::ServerTls;
+pub use shown::ShownNames;
 pub use staple::{Staple, Staples};
 pub use svid::HeldSvid;
 pub use verify::{Usage, Verification};

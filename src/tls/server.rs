@@ -1,7 +1,7 @@
 //! The accepting end: server configurations, built once per generation and shared by all
 //! connections. What belongs to one connection reaches the verifier through [`Pending`].
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
@@ -9,27 +9,25 @@ use rustls::{
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, UnixTime},
     server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        ClientHello, NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
-    sign::CertifiedKey,
 };
 
 use super::{
     LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, Usage, Verification,
+    challenge::{ACME_ALPN, Challenges},
+    edge::{EdgeCertificate, EdgeMaterial},
     error::SetupError,
-    generation::{EdgeCertificate, EdgeMaterial, Generation},
+    generation::Generation,
     pending::Pending,
     provider::versions,
     sessions::Sessions,
+    shown::{BySni, Shown},
     staple::{Staple, Staples},
     tickets::Tickets,
 };
-use crate::{
-    config::{GatewayListener, Mode, TlsOptions, TlsVersion},
-    identity::DnsPattern,
-    wire::host::Host,
-};
+use crate::config::{GatewayListener, Mode, TlsOptions, TlsVersion};
 
 /// ALPN of PostgreSQL's direct TLS.
 const POSTGRES_ALPN: &[u8] = b"postgresql";
@@ -41,6 +39,10 @@ pub struct ServerTls {
     with_alpn: Arc<ServerConfig>,
     /// For all others, answered as if we had no ALPN; `None`: a mismatch is refused.
     without_alpn: Option<Arc<ServerConfig>>,
+    /// Names whose certificate has not come yet, and whether any has.
+    awaited: (Arc<[String]>, bool),
+    /// What CAs are shown.
+    challenges: Option<Arc<Challenges>>,
     pub(super) verification: Option<Arc<Verification>>,
     /// Nobody enters without a certificate, whatever a judge says.
     pub(super) required: bool,
@@ -75,14 +77,10 @@ impl ServerTls {
         let plain = ServerConfig::builder_with_provider(generation.provider.clone())
             .with_protocol_versions(versions(options, TlsVersion::V1_3))?
             .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(BySni {
-                first: Shown {
-                    plain: generation.certified.clone(),
-                    staple: None,
-                },
-                exact: HashMap::new(),
-                wildcard: Vec::new(),
-            }));
+            .with_cert_resolver(Arc::new(BySni::only(Shown {
+                plain: generation.certified.clone(),
+                staple: None,
+            })));
         let (plain, sessions) = with_sessions(plain, &generation.verification, true);
         let mut ours = plain.clone();
         ours.alpn_protocols = [MUX_LINK_ALPN, REUSED_LINK_ALPN, LINK_ALPN]
@@ -91,6 +89,8 @@ impl ServerTls {
         Ok(Self {
             with_alpn: Arc::new(ours),
             without_alpn: Some(Arc::new(plain)),
+            awaited: (Arc::default(), true),
+            challenges: None,
             verification: Some(generation.verification.clone()),
             required: true,
             tickets: None,
@@ -180,7 +180,7 @@ impl ServerTls {
         let resolver = Arc::new(BySni::new(material, |certificate| Shown {
             plain: certificate.certified.clone(),
             staple: staple(certificate),
-        })?);
+        }));
         let plain = if let Some(verification) = &material.verification {
             let hints = if verification.pins().next().is_some() {
                 Vec::new()
@@ -219,6 +219,11 @@ impl ServerTls {
         Ok(Self {
             with_alpn: Arc::new(with),
             without_alpn: lenient.then(|| Arc::new(plain)),
+            awaited: (
+                Arc::clone(&material.awaited),
+                !material.certificates.is_empty(),
+            ),
+            challenges: None,
             verification: material.verification.clone(),
             required: material.client_required,
             tickets: own_tickets,
@@ -240,6 +245,29 @@ impl ServerTls {
         if let Some(sessions) = &self.sessions {
             sessions.drop_old();
         }
+    }
+
+    /// The same where CAs are shown the proofs of names (RFC 8737).
+    #[must_use]
+    pub fn with_challenges(self, challenges: Arc<Challenges>) -> Self {
+        Self {
+            challenges: Some(challenges),
+            ..self
+        }
+    }
+
+    /// For a CA that looks for a proof which is there at this moment: its handshake ends with it.
+    pub(super) fn proof_for(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        let mut offered = hello.alpn()?;
+        let alone = offered.next() == Some(ACME_ALPN) && offered.next().is_none();
+        let name = hello.server_name().filter(|_| alone)?;
+        self.challenges.as_ref()?.proof(name)
+    }
+
+    /// Whether there is nothing to show yet to who asks for this name.
+    pub(super) fn awaits(&self, sni: Option<&str>) -> bool {
+        let (awaited, any) = &self.awaited;
+        !any || sni.is_some_and(|name| awaited.iter().any(|a| a.eq_ignore_ascii_case(name)))
     }
 
     /// The configuration for this client.
@@ -280,118 +308,6 @@ fn without_sessions(mut config: ServerConfig) -> ServerConfig {
     config.max_early_data_size = 0;
     config.send_half_rtt_data = false;
     config
-}
-
-/// Certificates by server name; the first answers everybody else, those without SNI too.
-#[derive(Debug)]
-struct BySni<T> {
-    first: T,
-    exact: HashMap<String, T>,
-    wildcard: Vec<(DnsPattern, T)>,
-}
-
-impl<T: Clone> BySni<T> {
-    fn new(
-        material: &EdgeMaterial,
-        of: impl Fn(&EdgeCertificate) -> T,
-    ) -> Result<Self, SetupError> {
-        let mut certificates = material.certificates.iter().map(|c| (c, of(c))).peekable();
-        let first = certificates
-            .peek()
-            .map(|(_, first)| first.clone())
-            .ok_or_else(|| SetupError {
-                reason: "no certificate to show".to_owned(),
-            })?;
-        let mut exact = HashMap::new();
-        let mut wildcard = Vec::new();
-        for (certificate, shown) in certificates {
-            for name in &certificate.leaf.dns {
-                match DnsPattern::parse(name) {
-                    Some(DnsPattern::Exact(name)) => {
-                        // of two certificates with one name the first is shown
-                        let _kept = exact
-                            .entry(name.as_str().to_owned())
-                            .or_insert_with(|| shown.clone());
-                    }
-                    Some(pattern @ DnsPattern::Wildcard(_)) => {
-                        wildcard.push((pattern, shown.clone()));
-                    }
-                    None => {}
-                }
-            }
-        }
-        Ok(Self {
-            first,
-            exact,
-            wildcard,
-        })
-    }
-
-    fn find(&self, asked: Option<&str>) -> &T {
-        let found = asked.and_then(|name| {
-            self.exact.get(&name.to_ascii_lowercase()).or_else(|| {
-                self.wildcard
-                    .iter()
-                    .find(|(pattern, _)| pattern.matches(name))
-                    .map(|(_, shown)| shown)
-            })
-        });
-        found.unwrap_or(&self.first)
-    }
-}
-
-/// A certificate, and where its staple is.
-#[derive(Clone, Debug)]
-struct Shown {
-    plain: Arc<CertifiedKey>,
-    staple: Option<Arc<Staple>>,
-}
-
-impl ResolvesServerCert for BySni<Shown> {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let shown = self.find(hello.server_name());
-        let stapled = shown.staple.as_ref();
-        let stapled = stapled.and_then(|staple| staple.shown(crate::clock::now()));
-        Some(stapled.unwrap_or_else(|| shown.plain.clone()))
-    }
-}
-
-/// For which hosts the certificates of a listener are.
-#[derive(Debug)]
-pub struct ShownNames(BySni<Arc<Names>>);
-
-/// The names of one certificate.
-#[derive(Debug)]
-struct Names {
-    dns: Vec<DnsPattern>,
-    ips: Vec<IpAddr>,
-}
-
-impl ShownNames {
-    /// Those of a client-facing listener.
-    ///
-    /// # Errors
-    /// It has no certificate.
-    pub fn new(material: &EdgeMaterial) -> Result<Self, SetupError> {
-        let names = |certificate: &EdgeCertificate| {
-            let dns = certificate.leaf.dns.iter();
-            Arc::new(Names {
-                dns: dns.filter_map(|name| DnsPattern::parse(name)).collect(),
-                ips: certificate.leaf.ips.clone(),
-            })
-        };
-        BySni::new(material, names).map(Self)
-    }
-
-    /// Whether the certificate that is shown to who asks for `sni` is for this host too.
-    #[must_use]
-    pub fn cover(&self, sni: Option<&str>, host: &Host) -> bool {
-        let shown = self.0.find(sni);
-        match host {
-            Host::Name(name) => shown.dns.iter().any(|pattern| pattern.matches(name)),
-            Host::Address(ip) => shown.ips.contains(ip),
-        }
-    }
 }
 
 /// Proves and judges callers inside the handshake.

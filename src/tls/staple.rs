@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 
 use super::{
-    generation::{EdgeCertificate, EdgeMaterial},
+    edge::{EdgeCertificate, EdgeMaterial},
     ocsp::{Answer, Named, Question, Reason, Refused, Status},
 };
 use crate::identity::{Sha256, UnixSeconds};

@@ -70,6 +70,38 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// The text of these octets in the alphabet for URLs, without padding (RFC 4648 section 5).
+#[must_use]
+pub fn encode_url(bytes: &[u8]) -> String {
+    let text = encode(bytes);
+    let letters = text.trim_end_matches('=').chars();
+    letters
+        .map(|letter| match letter {
+            '+' => '-',
+            '/' => '_',
+            other => other,
+        })
+        .collect()
+}
+
+/// The octets of such a text; `None`: it is none.
+#[must_use]
+pub fn decode_url(text: &str) -> Option<Vec<u8>> {
+    let mut plain = Vec::with_capacity(text.len().saturating_add(3));
+    for letter in text.bytes() {
+        plain.push(match letter {
+            b'-' => b'+',
+            b'_' => b'/',
+            b'+' | b'/' | b'=' => return None,
+            other => other,
+        });
+    }
+    while !plain.len().is_multiple_of(4) {
+        plain.push(b'=');
+    }
+    decode(&plain)
+}
+
 const fn sextet_of(letter: u8) -> Option<u8> {
     Some(match letter {
         b'A'..=b'Z' => letter - b'A',
@@ -112,7 +144,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn urls_have_letters_of_their_own_and_no_padding() {
+        assert_eq!(encode_url(&[0xfb, 0xff]), "-_8");
+        assert_eq!(decode_url("-_8").unwrap(), [0xfb, 0xff]);
+        for text in ["-_8=", "+/8", "A", "AAAAA"] {
+            assert_eq!(decode_url(text), None, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_for_a_url_is_read(bytes: Vec<u8>) {
+            prop_assert_eq!(decode_url(&encode_url(&bytes)), Some(bytes));
+        }
+
         #[test]
         fn what_is_written_is_read(bytes: Vec<u8>) {
             prop_assert_eq!(decode(encode(&bytes).as_bytes()), Some(bytes));

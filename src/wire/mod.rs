@@ -2,6 +2,7 @@
 //! frames, the `PostgreSQL` start, and the parts of an HTTP head that carry trust. Pure functions
 //! over bytes and `http` types; nothing here reads a socket.
 
+pub mod acme;
 pub mod base64;
 pub mod client_cert;
 pub mod cursor;

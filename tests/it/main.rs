@@ -9,6 +9,7 @@
     reason = "a test that can't go on fails"
 )]
 
+mod acme;
 mod admission;
 mod backends;
 mod bad_bytes;
@@ -16,6 +17,7 @@ mod chain;
 mod commands;
 mod demo;
 mod docs;
+mod fleet;
 mod http;
 mod layers;
 mod lifecycle;
@@ -27,6 +29,7 @@ mod pki;
 mod postgres;
 mod proxy;
 mod readme;
+mod redirect;
 mod reference;
 mod reload;
 mod resumption;

@@ -17,14 +17,14 @@ use crate::world::{BINARY, Backend, Running, World, get, named_backend, run, tex
 const PYTHON: &str = "/usr/bin/python3";
 
 /// An agent of one workload.
-struct Agent {
-    socket: PathBuf,
+pub(crate) struct Agent {
+    pub(crate) socket: PathBuf,
     state: PathBuf,
     server: Option<Child>,
 }
 
 impl Agent {
-    fn new(world: &World, name: &str, state: &Value) -> Self {
+    pub(crate) fn new(world: &World, name: &str, state: &Value) -> Self {
         let agent = Self {
             socket: world.path(&format!("{name}-agent.sock")),
             state: world.path(&format!("{name}-agent.json")),
@@ -34,7 +34,7 @@ impl Agent {
         agent
     }
 
-    fn started(mut self) -> Self {
+    pub(crate) fn started(mut self) -> Self {
         self.start();
         self
     }
@@ -108,15 +108,15 @@ fn svid(by: &Authority, role: Role, name: &str, sans: &[&str], bundle: &str) -> 
     })
 }
 
-fn gateway_svid(by: &Authority, bundle: &str) -> Value {
+pub(crate) fn gateway_svid(by: &Authority, bundle: &str) -> Value {
     svid(by, Role::Gateway, "edge-1", &[], bundle)
 }
 
-fn acceptor_svid(by: &Authority, bundle: &str) -> Value {
+pub(crate) fn acceptor_svid(by: &Authority, bundle: &str) -> Value {
     svid(by, Role::Acceptor, "legacy", &["legacy.internal"], bundle)
 }
 
-fn only(svid: &Value) -> Value {
+pub(crate) fn only(svid: &Value) -> Value {
     json!({ "svids": [svid] })
 }
 

@@ -1,5 +1,7 @@
 //! What the admin listener says: readiness checks and the whole status as JSON.
 
+use std::sync::PoisonError;
+
 use serde_json::{Value, json};
 
 use super::super::{exposure, reload::Process};
@@ -122,6 +124,7 @@ fn checks(process: &Process) -> Vec<Check> {
             },
         });
     }
+    list.extend(ordered(process, now));
     for (name, seen) in exposure::seen(process) {
         let (ok, detail) = match seen {
             Exposure::OnlyLoopback => (true, "listens on loopback alone".to_owned()),
@@ -149,6 +152,40 @@ fn checks(process: &Process) -> Vec<Check> {
         });
     }
     list
+}
+
+/// The certificates that are ordered for clients.
+fn ordered(process: &Process, now: UnixSeconds) -> Vec<Check> {
+    let all = process
+        .ordered
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    all.iter()
+        .map(|(key, report)| Check {
+            name: format!("certificate {}", key.with_extension("pem").display()),
+            ok: report.failure.is_empty(),
+            warning: true,
+            detail: match report.due {
+                _ if !report.failure.is_empty() => report.failure.clone(),
+                Some(due) => format!("due {} ({due})", due.relative_to(now)),
+                None => "not looked at yet".to_owned(),
+            },
+        })
+        .collect()
+}
+
+/// The same as JSON.
+fn certificates(process: &Process) -> Value {
+    let all = process
+        .ordered
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    all.iter()
+        .map(|(key, report)| {
+            json!({ "file": key.with_extension("pem"), "due": report.due.map(|at| at.0),
+                    "last_success": report.renewed.map(|at| at.0), "failure": report.failure })
+        })
+        .collect()
 }
 
 /// What is said with a certificate. Without an answer it is shown as if nobody had asked.
@@ -239,6 +276,7 @@ pub(super) fn json(process: &Process) -> String {
             json!({ "name": identity.leaf.display_name(), "serial": identity.leaf.serial.to_string(),
                     "fingerprint": identity.leaf.fingerprint.to_string(), "not_after": identity.not_after.0 }),
         );
+        map.insert("certificates".to_owned(), certificates(process));
         let renewal = process.renewal.get();
         map.insert(
             "renewal".to_owned(),

@@ -156,7 +156,7 @@ fn begin(file: &Path, drain: &Drain) -> Result<Arc<Process>, DemoError> {
     let start = |text: String| DemoError::Start(text);
     let config = config::load(file).map_err(|problems| start(problems.to_string()))?;
     let metrics = Metrics::new();
-    let loaded = load(config, None, &metrics, drain, None)
+    let loaded = load(config, (None, &Arc::default()), &metrics, drain, None)
         .map_err(|problems| start(problems.to_string()))?;
     let process = Process::new(metrics, drain.clone(), Inherited::default(), None);
     process.start(loaded).map_err(|errors| {

@@ -129,7 +129,7 @@ fn rules(
             denied,
         },
         proxy_from,
-        tls: Arc::new(server_tls(listener, identity, problems)?),
+        tls: Some(Arc::new(server_tls(listener, identity, problems)?)),
         verification: Some(Arc::clone(&identity.verification)),
         peers,
         limits: listener.limits.clone(),

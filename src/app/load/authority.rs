@@ -113,7 +113,7 @@ fn rules(
         name: Arc::clone(&listener.name),
         source: SourceRules { trusted, denied },
         proxy_from,
-        tls: Arc::new(tls.with_http1()),
+        tls: Some(Arc::new(tls.with_http1())),
         verification: Some(Arc::clone(&identity.verification)),
         peers,
         limits: listener.limits.clone(),

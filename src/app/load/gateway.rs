@@ -10,10 +10,13 @@ use crate::{
     clock,
     config::{
         Backend, ClientCert, Common, Config, DialAddress, GatewayConfig, GatewayListener, Mode,
-        Tunnel,
+        RedirectListener, Tunnel,
     },
     drain::Drain,
-    gateway::{BackendRuntime, credentials::Credentials, http::HttpGateway, tcp::TcpGateway},
+    gateway::{
+        BackendRuntime, credentials::Credentials, http::HttpGateway, redirect::Redirector,
+        tcp::TcpGateway,
+    },
     serve::{ListenerRules, Role, Snapshot},
     telemetry::metrics::Metrics,
     tls::{
@@ -61,9 +64,9 @@ pub(super) fn parts(
             warnings.extend(follow(&mut staples, listener, edge, before));
         }
         let material = checked.as_ref().map(|(edge, _)| edge);
-        let tickets = held.and_then(|listener| listener.snapshot.rules.tls.tickets());
-        let kept = (&staples, tickets);
-        let rules = edge_rules(&config.common, listener, material, kept, problems);
+        let tickets = held.and_then(|listener| listener.snapshot.rules.tls.as_ref()?.tickets());
+        let shown = (material, &staples, tickets);
+        let rules = edge_rules(&config.common, listener, shown, given, problems);
         let (Some(rules), Some((edge, said))) = (rules, checked) else {
             continue;
         };
@@ -78,9 +81,7 @@ pub(super) fn parts(
             }) as Arc<dyn Role>,
             Mode::Http => {
                 let trusted_proxies = problems.ranges(&listener.trusted_proxies);
-                let Some(shown) = problems.keep(ShownNames::new(&edge)) else {
-                    continue;
-                };
+                let shown = ShownNames::new(&edge);
                 Arc::new(HttpGateway::new(
                     (listener, shown),
                     trusted_proxies.unwrap_or_default(),
@@ -100,6 +101,7 @@ pub(super) fn parts(
             edge: Some(edge),
         });
     }
+    listeners.extend(redirects(&config, given, metrics, drain, problems));
     let whole = whole(
         Config::Gateway(config),
         identity,
@@ -122,15 +124,19 @@ fn follow(
     if !listener.ocsp_stapling {
         return Staples::without(edge);
     }
-    let files = listener.certificates.iter();
-    staples.follow(edge, files.map(|files| files.certificate.as_path()), before)
+    let files = edge.certificates.iter();
+    staples.follow(
+        edge,
+        files.map(|certificate| certificate.file.as_path()),
+        before,
+    )
 }
 
 fn edge_rules(
     common: &Common,
     listener: &GatewayListener,
-    material: Option<&Arc<EdgeMaterial>>,
-    (staples, tickets): (&Staples, Option<Arc<Tickets>>),
+    (material, staples, tickets): (Option<&Arc<EdgeMaterial>>, &Staples, Option<Arc<Tickets>>),
+    given: Given<'_>,
     problems: &mut Problems,
 ) -> Option<ListenerRules> {
     let trusted = match &listener.allow {
@@ -164,10 +170,81 @@ fn edge_rules(
         source: SourceRules { trusted, denied },
         proxy_from,
         verification: material.verification.clone(),
-        tls: Arc::new(problems.keep(ServerTls::edge(material, listener, staples, tickets))?),
+        tls: Some(Arc::new(
+            problems
+                .keep(ServerTls::edge(material, listener, staples, tickets))?
+                .with_challenges(Arc::clone(given.challenges())),
+        )),
         peers,
         limits: listener.limits.clone(),
         starttls_postgres: listener.starttls_postgres,
+        access: common.log.access,
+    })
+}
+
+/// The listeners in redirect mode.
+fn redirects(
+    config: &GatewayConfig,
+    given: Given<'_>,
+    metrics: &Metrics,
+    drain: &Drain,
+    problems: &mut Problems,
+) -> Vec<LoadedListener> {
+    let mut listeners = Vec::new();
+    for listener in &config.redirects {
+        let Some(rules) = redirect_rules(&config.common, listener, problems) else {
+            continue;
+        };
+        let role = Arc::new(Redirector::new(
+            listener,
+            Arc::clone(given.challenges()),
+            metrics.listener(&listener.name),
+            drain.clone(),
+            config.common.log.access,
+        ));
+        listeners.push(LoadedListener {
+            name: Arc::clone(&listener.name),
+            address: listener.address.clone(),
+            snapshot: Arc::new(Snapshot { rules, role }),
+            edge: None,
+        });
+    }
+    listeners
+}
+
+/// Whoever may connect is answered; nobody is let in.
+fn redirect_rules(
+    common: &Common,
+    listener: &RedirectListener,
+    problems: &mut Problems,
+) -> Option<ListenerRules> {
+    let trusted = match &listener.allow {
+        Some(list) => Some(problems.ranges(list)?),
+        None => None,
+    };
+    let denied = problems.ranges(&listener.deny)?;
+    let proxy_from = match &listener.proxy_from {
+        Some(list) => Some(problems.ranges(list)?),
+        None => None,
+    };
+    Some(ListenerRules {
+        name: Arc::clone(&listener.name),
+        source: SourceRules { trusted, denied },
+        proxy_from,
+        verification: None,
+        tls: None,
+        peers: PeerRules {
+            rules: vec![PeerRule {
+                from: None,
+                peers: None,
+            }],
+            certificate_required: false,
+            denied: DeniedList::default(),
+            own_domain: None,
+            role: OwnRole::Client,
+        },
+        limits: listener.limits.clone(),
+        starttls_postgres: false,
         access: common.log.access,
     })
 }

@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use rustls_pki_types::ServerName as TlsName;
 
 use self::problems::Problems;
-use super::{admin::AdminAccess, crl_numbers::CrlNumbers};
+use super::{admin::AdminAccess, crl_numbers::CrlNumbers, renew::acme::is_awaited};
 use crate::{
     clock,
     config::{
@@ -24,7 +24,8 @@ use crate::{
     serve::Snapshot,
     telemetry::metrics::Metrics,
     tls::{
-        Crl, EdgeMaterial, Generation, HeldSvid, LinkRole, ServerTls, Staples, revocation::CrlSet,
+        Crl, EdgeMaterial, Generation, HeldSvid, LinkRole, ServerTls, Staples,
+        challenge::Challenges, revocation::CrlSet,
     },
 };
 
@@ -83,13 +84,20 @@ impl Loaded {
     }
 }
 
-/// What a Workload API has handed out for `source = "spiffe"`.
+/// What does not come from files.
 #[derive(Clone, Copy)]
-pub enum Given<'a> {
-    /// This, or nothing so far.
-    Svid(Option<&'a HeldSvid>),
-    /// It is not asked: everything else is checked.
-    Unasked,
+pub struct Given<'a> {
+    /// What a Workload API has handed out for `source = "spiffe"`; the outer `None`: it is not
+    /// asked, and everything else is checked.
+    pub svid: Option<Option<&'a HeldSvid>>,
+    /// What CAs are answered.
+    pub challenges: &'a Arc<Challenges>,
+}
+
+impl Given<'_> {
+    fn challenges(&self) -> &Arc<Challenges> {
+        self.challenges
+    }
 }
 
 /// Loads what `config` names. `previous` is what is in force: its CRL numbers never go back.
@@ -98,13 +106,17 @@ pub enum Given<'a> {
 /// Every problem of every file.
 pub fn load(
     config: Config,
-    given: Option<&HeldSvid>,
+    (svid, challenges): (Option<&HeldSvid>, &Arc<Challenges>),
     metrics: &Arc<Metrics>,
     drain: &Drain,
     previous: Option<&Loaded>,
 ) -> Result<Loaded, config::Problems> {
     let source = Arc::clone(&config.common().source);
-    match parts(config, Given::Svid(given), metrics, drain, previous) {
+    let given = Given {
+        svid: Some(svid),
+        challenges,
+    };
+    match parts(config, given, metrics, drain, previous) {
         (Some(loaded), problems) if problems.is_empty() => Ok(loaded),
         (_, problems) => Err(problems.placed(source)),
     }
@@ -118,16 +130,31 @@ pub fn load(
 pub fn check(config: Config) -> Result<Vec<String>, config::Problems> {
     let common = config.common();
     let source = Arc::clone(&common.source);
-    let workload = common.identity.workload().map(|(socket, _)| {
-        let mut said = common.warnings.clone();
-        said.push(format!(
+    let held = common.identity.workload().map(|(socket, _)| {
+        format!(
             "the identity comes from {}: it is judged when the process starts",
             socket.display()
-        ));
+        )
+    });
+    let awaited = common.identity.acme().filter(|_| is_awaited(common));
+    let ordered = awaited.map(|acme| {
+        format!(
+            "{} is not there yet: it is asked for at {} when the process starts",
+            common.identity.certificate.display(),
+            acme.url
+        )
+    });
+    let unjudged = held.or(ordered).map(|what| {
+        let mut said = common.warnings.clone();
+        said.push(what);
         said
     });
-    let (loaded, problems) = parts(config, Given::Unasked, &Metrics::new(), &Drain::new(), None);
-    match (loaded, workload) {
+    let given = Given {
+        svid: None,
+        challenges: &Arc::default(),
+    };
+    let (loaded, problems) = parts(config, given, &Metrics::new(), &Drain::new(), None);
+    match (loaded, unjudged) {
         (Some(loaded), _) if problems.is_empty() => Ok(loaded.warnings),
         (None, Some(said)) if problems.is_empty() => Ok(said),
         _ => Err(problems.placed(source)),
@@ -212,12 +239,9 @@ fn identity(
 ) -> Option<Arc<Generation>> {
     let before = previous.map(|loaded| loaded.identity.as_ref());
     if let Some((socket, id)) = common.identity.workload() {
-        let svid = match given {
-            Given::Svid(svid) => svid,
-            Given::Unasked => {
-                problems.keep_all(Generation::check_files(&common.identity, &common.tls));
-                return None;
-            }
+        let Some(svid) = given.svid else {
+            problems.keep_all(Generation::check_files(&common.identity, &common.tls));
+            return None;
         };
         let ours = |svid: &&HeldSvid| svid.socket == socket && id.is_none_or(|id| *id == svid.id);
         let Some(svid) = svid.filter(ours) else {
@@ -235,6 +259,10 @@ fn identity(
             before,
             clock::now(),
         ));
+    }
+    if given.svid.is_none() && is_awaited(common) {
+        problems.keep_all(Generation::check_files(&common.identity, &common.tls));
+        return None;
     }
     problems.keep_all(Generation::load(
         &common.identity,

@@ -1,11 +1,11 @@
-//! Asking a `pki serve`: one connection for a few requests of HTTP/1.1, each bounded in time and
-//! size.
+//! Asking a `pki serve`, or an ACME CA: one connection for a few requests of HTTP/1.1, each bounded
+//! in time and size.
 
 use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::Fuse};
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header, response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -84,9 +84,10 @@ impl Session {
         path: &str,
         body: String,
     ) -> Result<Vec<u8>, String> {
-        match self.send(method, path, body, None).await? {
-            (StatusCode::OK, body) => Ok(body),
-            (status, body) => Err(refused(status, &body)),
+        let asked = Request::builder().method(method).uri(path);
+        match self.send(asked, body).await? {
+            (parts, body) if parts.status == StatusCode::OK => Ok(body),
+            (parts, body) => Err(refused(parts.status, &body)),
         }
     }
 
@@ -96,36 +97,30 @@ impl Session {
         path: &str,
         held: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, String> {
-        let tag = held
-            .as_deref()
-            .map(|held| format!("\"{}\"", Sha256::of(held)));
-        let answer = self.send(Method::GET, path, String::new(), tag).await?;
-        match (answer, held) {
-            ((StatusCode::NOT_MODIFIED, _), Some(held)) => Ok(held),
-            ((StatusCode::OK, body), _) => Ok(body),
-            ((status, body), _) => Err(refused(status, &body)),
+        let mut asked = Request::builder().method(Method::GET).uri(path);
+        if let Some(held) = &held {
+            asked = asked.header(header::IF_NONE_MATCH, format!("\"{}\"", Sha256::of(held)));
+        }
+        let (parts, body) = self.send(asked, String::new()).await?;
+        match (parts.status, held) {
+            (StatusCode::NOT_MODIFIED, Some(held)) => Ok(held),
+            (StatusCode::OK, _) => Ok(body),
+            (status, _) => Err(refused(status, &body)),
         }
     }
 
-    async fn send(
+    /// One request, and whatever is answered.
+    pub(super) async fn send(
         &mut self,
-        method: Method,
-        path: &str,
+        asked: http::request::Builder,
         body: String,
-        known: Option<String>,
-    ) -> Result<(StatusCode, Vec<u8>), String> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
+    ) -> Result<(response::Parts, Vec<u8>), String> {
+        let request = asked
             .header(header::HOST, &self.host)
             .header(
                 header::USER_AGENT,
                 concat!("portcullis/", env!("CARGO_PKG_VERSION")),
-            );
-        if let Some(known) = known {
-            request = request.header(header::IF_NONE_MATCH, known);
-        }
-        let request = request
+            )
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
         let asked = async {
@@ -133,7 +128,7 @@ impl Session {
             let (parts, body) = sent.map_err(|error| error.to_string())?.into_parts();
             let read = Limited::new(body, LARGEST).collect().await;
             let body = read.map_err(|_error| "its answer broke, or is too large".to_owned())?;
-            Ok::<_, String>((parts.status, body.to_bytes().to_vec()))
+            Ok::<_, String>((parts, body.to_bytes().to_vec()))
         };
         let mut asked = std::pin::pin!(tokio::time::timeout(WITHIN, asked));
         let answered = tokio::select! {

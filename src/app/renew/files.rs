@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock,
-    config::{Identity, TlsOptions},
+    config::{CertificateFiles, Identity, TlsOptions},
     identity::CertFacts,
     pki::store::{PRIVATE, PUBLIC, write_file},
-    tls::{Generation, LinkRole},
+    tls::{EdgeMaterial, Generation, LinkRole},
 };
 
 /// What an identity needs to be loaded.
@@ -28,11 +28,11 @@ pub(super) struct Own {
 }
 
 /// Where key and certificate stand together until both are in place.
-fn together(identity: &Identity) -> PathBuf {
+fn together(key: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
-    name.push(identity.key.file_name().unwrap_or_default());
+    name.push(key.file_name().unwrap_or_default());
     name.push(".renewed");
-    identity.key.with_file_name(name)
+    key.with_file_name(name)
 }
 
 /// Loads the pair in one file as it would be loaded in its place.
@@ -54,6 +54,14 @@ fn load(
     })
 }
 
+/// The names of a certificate, in order.
+pub(super) fn names(facts: &CertFacts) -> Vec<String> {
+    let mut all: Vec<String> = facts.dns.iter().chain(&facts.uris).cloned().collect();
+    all.extend(facts.ips.iter().map(ToString::to_string));
+    all.sort();
+    all
+}
+
 /// Puts a new key and its certificate in force, if they are what they should be.
 pub(super) fn install(
     own: &Own,
@@ -61,20 +69,33 @@ pub(super) fn install(
     key: &str,
     chain: &str,
 ) -> Result<CertFacts, String> {
+    install_for(own, &names(current), key, chain)
+}
+
+/// The same for a certificate that has to carry these names, in order, and no others.
+pub(super) fn install_for(
+    own: &Own,
+    expected: &[String],
+    key: &str,
+    chain: &str,
+) -> Result<CertFacts, String> {
+    let leaf = judged(expected, chain)?;
+    let identity = &own.identity;
+    let at = (identity.certificate.as_path(), identity.key.as_path());
+    put(at, key, chain, |pair| load_pair(own, pair))?;
+    Ok(leaf)
+}
+
+/// What came, if it is for these names and of now.
+fn judged(expected: &[String], chain: &str) -> Result<CertFacts, String> {
     let leaf = CertificateDer::from_pem_slice(chain.as_bytes())
         .map_err(|error| format!("what came is no certificate: {error}"))?;
     let leaf = CertFacts::read(&leaf).map_err(|error| error.to_string())?;
-    let names = |facts: &CertFacts| {
-        let mut all: Vec<String> = facts.dns.iter().chain(&facts.uris).cloned().collect();
-        all.extend(facts.ips.iter().map(ToString::to_string));
-        all.sort();
-        all
-    };
-    if names(&leaf) != names(current) {
+    if names(&leaf) != expected {
         return Err(format!(
             "the certificate that came names {}, ours {}",
             names(&leaf).join(", "),
-            names(current).join(", ")
+            expected.join(", ")
         ));
     }
     if leaf.not_after <= clock::now() {
@@ -83,30 +104,82 @@ pub(super) fn install(
             leaf.not_after
         ));
     }
-    let pair = together(&own.identity);
+    Ok(leaf)
+}
+
+/// The same for a certificate that clients are shown.
+pub(super) fn install_edge(
+    files: &CertificateFiles,
+    options: &TlsOptions,
+    expected: &[String],
+    key: &str,
+    chain: &str,
+) -> Result<CertFacts, String> {
+    let leaf = judged(expected, chain)?;
+    let at = (files.certificate.as_path(), files.key.as_path());
+    put(at, key, chain, |pair| load_edge(options, pair))?;
+    Ok(leaf)
+}
+
+/// Loads the pair in one file as a listener would.
+fn load_edge(options: &TlsOptions, pair: &Path) -> Result<CertFacts, String> {
+    let parts = [(pair, pair, None)];
+    let loaded = EdgeMaterial::load_parts(parts, None, options, None, clock::now());
+    let loaded = loaded.map_err(|all| {
+        let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
+        lines.join("; ")
+    })?;
+    let first = loaded.certificates.first();
+    first
+        .map(|certificate| certificate.leaf.clone())
+        .ok_or_else(|| "no certificate in it".to_owned())
+}
+
+/// Completes what a crash has left half done of a certificate that clients are shown.
+pub(super) fn recover_edge(files: &CertificateFiles, options: &TlsOptions) {
+    let pair = together(&files.key);
+    if !pair.exists() {
+        return;
+    }
+    if let Err(error) = load_edge(options, &pair) {
+        tracing::warn!(file = %pair.display(), %error, "a renewal that was left behind is of no use");
+        remove(&pair);
+    } else if let Err(error) = place((&files.certificate, &files.key), &pair) {
+        tracing::error!(%error, "a renewal that was cut off can't be completed");
+    }
+}
+
+/// Writes both, if they are good together.
+fn put(
+    at: (&Path, &Path),
+    key: &str,
+    chain: &str,
+    load: impl FnOnce(&Path) -> Result<CertFacts, String>,
+) -> Result<(), String> {
+    let pair = together(at.1);
     let text = Zeroizing::new(format!("{}\n{}", key.trim_end(), chain));
     write(&pair, text.as_bytes(), PRIVATE)?;
-    if let Err(error) = load_pair(own, &pair) {
+    if let Err(error) = load(&pair) {
         remove(&pair);
         return Err(error);
     }
     // what can't be placed now, on a full disk say, stays: the key may be in place already, and
     // without its certificate no start would succeed
-    place(&own.identity, &pair).map(|()| leaf)
+    place(at, &pair)
 }
 
 /// Both files from the one.
-fn place(identity: &Identity, pair: &Path) -> Result<(), String> {
+fn place((certificate, own_key): (&Path, &Path), pair: &Path) -> Result<(), String> {
     let text = Zeroizing::new(fs::read_to_string(pair).map_err(|e| failed("read", pair, &e))?);
-    if identity.certificate == identity.key {
-        write(&identity.key, text.as_bytes(), PRIVATE)?;
+    if certificate == own_key {
+        write(own_key, text.as_bytes(), PRIVATE)?;
     } else {
         let at = text
             .find("-----BEGIN CERTIFICATE")
             .ok_or("no certificate in it")?;
         let (key, chain) = text.split_at_checked(at).ok_or("no certificate in it")?;
-        write(&identity.key, key.as_bytes(), PRIVATE)?;
-        write(&identity.certificate, chain.as_bytes(), PUBLIC)?;
+        write(own_key, key.as_bytes(), PRIVATE)?;
+        write(certificate, chain.as_bytes(), PUBLIC)?;
     }
     remove(pair);
     Ok(())
@@ -114,7 +187,8 @@ fn place(identity: &Identity, pair: &Path) -> Result<(), String> {
 
 /// Completes what a crash has left half done; called before anything is loaded.
 pub(super) fn recover(own: &Own) {
-    let pair = together(&own.identity);
+    let identity = &own.identity;
+    let pair = together(&identity.key);
     if !pair.exists() {
         return;
     }
@@ -133,7 +207,7 @@ pub(super) fn recover(own: &Own) {
         remove(&pair);
         return;
     }
-    match place(&own.identity, &pair) {
+    match place((&identity.certificate, &identity.key), &pair) {
         Ok(()) => {
             tracing::info!(serial = %renewed.serial, "a renewal that was cut off is complete")
         }

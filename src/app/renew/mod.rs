@@ -2,6 +2,7 @@
 //! its life, trust and CRLs kept fresh. What is new goes to disk, and comes into force as if an
 //! operator had put it there.
 
+pub mod acme;
 mod fetch;
 mod files;
 mod schedule;
@@ -96,7 +97,7 @@ pub fn prepare(config: &Config) {
     let store = match &renewal.from {
         // nothing of it is on disk
         RenewalSource::Workload { .. } => return,
-        RenewalSource::Server { .. } => None,
+        RenewalSource::Server { .. } | RenewalSource::Acme(_) => None,
         RenewalSource::Store(store) => Some(store),
     };
     files::recover(&own);
@@ -177,8 +178,8 @@ impl Keeper {
                 Config::Gateway(_) | Config::Acceptor(_) => None,
             };
             let own = own(&loaded.config);
-            // a Workload API has its own follower
-            let keeps = own.identity.workload().is_none();
+            // a Workload API has its own follower, and an ACME CA its own keeper
+            let keeps = own.identity.workload().is_none() && own.identity.acme().is_none();
             let renewal = own.identity.renewal.clone().filter(|_| keeps);
             let view = renewal.map(|renewal| View {
                 own,
@@ -359,7 +360,9 @@ impl Source {
     async fn open(view: &View) -> Result<Self, String> {
         match &view.renewal.from {
             RenewalSource::Store(store) => Ok(Self::Store(store.clone())),
-            RenewalSource::Workload { .. } => Err("it follows a Workload API".to_owned()),
+            RenewalSource::Workload { .. } | RenewalSource::Acme(_) => {
+                Err("it has a keeper of its own".to_owned())
+            }
             RenewalSource::Server {
                 address,
                 server_name,

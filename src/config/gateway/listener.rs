@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::super::{
-    CertificateFiles, ClientAuth, ClientCert, GatewayListener, Mode, PathNormalisation,
-    UnderscoreHeaders,
+    CertificateFiles, Challenge, ClientAuth, ClientCert, GatewayListener, Mode, PathNormalisation,
+    UnderscoreHeaders, acme,
     bound::{Bound, lonely_key, read_bound, read_proxy_from},
     common::{Head, limits_over, preferences, tls_over},
     defaults,
@@ -35,9 +35,9 @@ pub(super) fn read<'a>(item: &Value<'a>, head: &Head) -> Option<Sketch<'a>> {
     let mode = table
         .need(
             "mode",
-            "\"http\" for HTTP/1.1 and HTTP/2, \"tcp\" for any byte stream",
+            "\"http\" for HTTP/1.1 and HTTP/2, \"tcp\" for any byte stream, \"redirect\" for plain port 80",
         )
-        .and_then(|value| value.word(&modes, &["redirect"]));
+        .and_then(|value| value.word(&modes, &[]));
     let asks = table.get("client_ca").is_some() || table.get("client_pinned").is_some();
     let pinned = table
         .get("client_pinned")
@@ -69,7 +69,7 @@ fn read_rest(
         table.get("limits").as_ref(),
         "[listener.limits]",
     );
-    let certificates = read_certificates(table);
+    let certificates = read_certificates(table, head);
     let alpn = read_alpn(table, mode);
     let allow = table.get("allow");
     if allow.as_ref().is_some_and(Value::is_empty_list) {
@@ -92,6 +92,12 @@ fn read_rest(
     let trusted_proxies = proxies.and_then(|v| networks(&v)).unwrap_or_default();
     let (path_normalisation, underscore_headers) = read_strictness(table, mode);
     let ocsp_stapling = table.get("ocsp_stapling");
+    if let Some(value) = table.get("https_port") {
+        value.bad(
+            "`https_port` without mode = \"redirect\"",
+            "it is where a listener in redirect mode sends requests to",
+        );
+    }
     let starttls = table.get("starttls");
     let protocol = starttls
         .as_ref()
@@ -102,6 +108,10 @@ fn read_rest(
             "it is for byte streams: mode = \"tcp\"",
         );
     }
+    let closed = allow
+        .is_some()
+        .then(|| bound.name.as_deref().unwrap_or("?"));
+    check_proofs(table, certificates.as_deref(), starttls.as_ref(), closed);
     Some(GatewayListener {
         name: bound.name.as_deref()?.into(),
         address: bound.address.clone()?,
@@ -122,6 +132,32 @@ fn read_rest(
         tls,
         limits,
     })
+}
+
+/// Whether a CA gets to see its proof by TLS; `closed` is the listener's name where not everybody
+/// may connect.
+fn check_proofs(
+    table: &Table<'_>,
+    certificates: Option<&[CertificateFiles]>,
+    starttls: Option<&Value<'_>>,
+    closed: Option<&str>,
+) {
+    let ordered = certificates.iter().copied().flatten();
+    let mut ordered = ordered.filter_map(|files| files.acme.as_ref());
+    if !ordered.any(|acme| acme.challenge == Challenge::TlsAlpn01) {
+        return;
+    }
+    if let Some(value) = starttls {
+        value.bad(
+            "a CA can't look for a proof behind `starttls`",
+            "certificate = { …, challenge = \"http-01\" }, with a listener in redirect mode",
+        );
+    }
+    if let Some(name) = closed {
+        table.notes.warn(format!(
+            "listener {name} has `allow`: the CA must be in it, for it looks for its proof there"
+        ));
+    }
 }
 
 /// What is done with requests that a backend might read otherwise than we do.
@@ -178,23 +214,36 @@ fn read_alpn(table: &Table<'_>, mode: Option<Mode>) -> Vec<String> {
 }
 
 /// The shorthand first, then every `[[listener.tls_certificate]]`.
-fn read_certificates(table: &Table<'_>) -> Option<Vec<CertificateFiles>> {
+fn read_certificates(table: &Table<'_>, head: &Head) -> Option<Vec<CertificateFiles>> {
     let (certificate, key) = (table.get("certificate"), table.get("key"));
     let more = table.get("tls_certificate");
     let mut list: Vec<CertificateFiles> = Vec::new();
-    if let Some(value) = certificate.as_ref().filter(|value| value.is_table()) {
-        let help = "name a file: certificate = \"site.pem\"";
-        value.bad("a certificate by ACME is not supported yet", help);
-        return None;
+    let ordered = certificate.as_ref().filter(|value| value.is_table());
+    if let Some(value) = ordered {
+        let beside = [
+            key.clone(),
+            key_passphrase(table).and_then(|_| table.get("key_passphrase")),
+        ];
+        for key in beside.iter().flatten() {
+            key.bad(
+                format!("`{}` beside a certificate of an ACME CA", key.key),
+                "its key is made with it: remove this",
+            );
+        }
+        list.push(acme::certificate(value, head.state_folder())?);
+    } else {
+        lonely_key(table, certificate.as_ref(), key.as_ref());
     }
-    lonely_key(table, certificate.as_ref(), key.as_ref());
-    if let (Some(certificate), Some(key)) = (&certificate, &key) {
+    if ordered.is_none()
+        && let (Some(certificate), Some(key)) = (&certificate, &key)
+    {
         let key_passphrase = key_passphrase(table);
         let (certificate, key) = (certificate.path(), key.path());
         list.push(CertificateFiles {
             certificate: certificate?,
             key: key?,
             key_passphrase,
+            acme: None,
         });
     }
     for item in more.as_ref().and_then(Value::list).unwrap_or_default() {

@@ -3,11 +3,12 @@
 mod backend;
 mod credentials;
 mod listener;
+mod redirect;
 mod route;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{GatewayConfig, bound::check_bound, common::head, defaults, reader::Table};
+use super::{Challenge, GatewayConfig, bound::check_bound, common::head, defaults, reader::Table};
 
 /// Reads the whole file. `None`: there are problems.
 pub(super) fn read(root: Table<'_>) -> Option<GatewayConfig> {
@@ -17,12 +18,34 @@ pub(super) fn read(root: Table<'_>) -> Option<GatewayConfig> {
         .need("listener", "at least one [[listener]]")
         .and_then(|v| v.list())
         .unwrap_or_default();
-    let sketches: Vec<_> = values
-        .iter()
+    let (plain, served): (Vec<_>, Vec<_>) = values.iter().partition(|v| redirect::is_one(v));
+    let sketches: Vec<_> = served
+        .into_iter()
         .filter_map(|value| listener::read(value, &head))
         .collect();
-    let bounds: Vec<_> = sketches.iter().map(|sketch| &sketch.bound).collect();
-    check_bound(&bounds, head.admin.as_ref());
+    let redirects: Vec<_> = plain
+        .into_iter()
+        .filter_map(|value| redirect::read(value, &head))
+        .collect();
+    let plain = redirects.iter().map(|(bound, _)| bound);
+    let bounds: Vec<_> = sketches
+        .iter()
+        .map(|sketch| &sketch.bound)
+        .chain(plain)
+        .collect();
+    check_bound(&bounds, &head);
+    head.check_challenges(&root, !redirects.is_empty());
+    let by_http = |sketch: &listener::Sketch<'_>| {
+        let files = sketch.listener.iter().flat_map(|l| &l.certificates);
+        let mut ordered = files.filter_map(|files| files.acme.as_ref());
+        ordered.any(|acme| acme.challenge == Challenge::Http01)
+    };
+    if let (Some(sketch), true) = (sketches.iter().find(|s| by_http(s)), redirects.is_empty()) {
+        sketch.bound.at.bad(
+            "challenge = \"http-01\" without a listener in redirect mode",
+            "it is answered there: mode = \"redirect\" on port 80",
+        );
+    }
 
     let named = root
         .need("backend", "at least one [backend.NAME]")
@@ -57,6 +80,7 @@ pub(super) fn read(root: Table<'_>) -> Option<GatewayConfig> {
             .into_iter()
             .filter_map(|sketch| sketch.listener)
             .collect(),
+        redirects: redirects.into_iter().filter_map(|(_, read)| read).collect(),
         routes: routes.into_iter().map(|placed| placed.route).collect(),
         backends,
     })

@@ -9,21 +9,18 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use super::{activity::Activity, errors, guarded::Guarded};
-use crate::{
-    admit::{Denial, Denied},
-    serve::ServerStream,
-};
+use super::{activity::Activity, errors, guarded::Guarded, stream::ClientStream};
+use crate::admit::{Denial, Denied};
 
 /// How long a closed connection's last bytes are read away, and how long a pause of them may be.
 const LINGER: Duration = Duration::from_secs(3);
 const LINGER_QUIET: Duration = Duration::from_millis(500);
 
-/// The client's TLS stream.
+/// The client's stream.
 pub(crate) struct ClientIo {
-    stream: ServerStream,
+    stream: ClientStream,
     activity: Arc<Activity>,
     /// Judges HTTP/1; HTTP/2 has frames.
     guarded: Option<Guarded>,
@@ -43,7 +40,7 @@ struct Linger {
 
 impl ClientIo {
     /// Heads of more than `header_bytes` are refused.
-    pub(crate) fn new(stream: ServerStream, activity: Arc<Activity>, header_bytes: usize) -> Self {
+    pub(crate) fn new(stream: ClientStream, activity: Arc<Activity>, header_bytes: usize) -> Self {
         Self {
             stream,
             guarded: (!activity.is_http2()).then(|| Guarded::new(header_bytes)),
@@ -178,7 +175,7 @@ impl ClientIo {
             })
         });
         let mut sink = [0; 4096];
-        let io = self.stream.get_mut().0;
+        let io = self.stream.socket();
         loop {
             let mut buf = ReadBuf::new(&mut sink);
             match Pin::new(&mut *io).poll_read(cx, &mut buf) {
@@ -211,8 +208,7 @@ impl ClientIo {
     /// Resolves when there is something to read, or the client has ended: a read tells.
     pub(super) async fn readable(&mut self) {
         if !self.guarded.as_ref().is_some_and(Guarded::has_passed) {
-            // what breaks here breaks the read as well
-            let _read_later = self.stream.fill_buf().await.is_ok();
+            self.stream.readable().await;
         }
     }
 

@@ -19,6 +19,7 @@ pub(crate) mod kept;
 pub(crate) mod received;
 pub(crate) mod retries;
 pub(crate) mod send;
+pub(crate) mod stream;
 pub(crate) mod upgrade;
 
 use std::{
@@ -43,8 +44,9 @@ use self::{
     client::SendFailed,
     host::AskedHost,
     io::ClientIo,
+    stream::ClientStream,
 };
-use super::{BoxFuture, Closed, ServerStream, Snapshot, Supervision};
+use super::{BoxFuture, Closed, Snapshot, Supervision};
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::Limits,
@@ -202,11 +204,15 @@ impl<'a> Caller<'a> {
 impl<C: Client> Connection<C> {
     /// What the connection's requests share, and its stream.
     pub(crate) fn begin(
-        stream: ServerStream,
+        stream: impl Into<ClientStream>,
         beginning: Beginning<'_, C>,
     ) -> (Arc<Self>, Box<ClientIo>) {
         let activity = Activity::new(beginning.http2);
-        let io = ClientIo::new(stream, Arc::clone(&activity), beginning.limits.header_bytes);
+        let io = ClientIo::new(
+            stream.into(),
+            Arc::clone(&activity),
+            beginning.limits.header_bytes,
+        );
         let connection = Self {
             rules: beginning.supervision.rules(),
             limits: Arc::clone(beginning.limits),

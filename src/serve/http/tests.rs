@@ -79,7 +79,7 @@ fn a_connection_at_rest_keeps_little() {
         ("socket", size_of::<TcpStream>()),
         (
             "stream",
-            size_of::<<ServerStream as std::ops::Deref>::Target>(),
+            size_of::<<crate::serve::ServerStream as std::ops::Deref>::Target>(),
         ),
         ("io", size_of::<ClientIo>()),
     ];

@@ -705,6 +705,7 @@ fn edge_listener(
                 certificate: folder.write(&format!("{name}.pem"), &leaf.pem),
                 key: folder.write(&format!("{name}.key"), &leaf.key),
                 key_passphrase: None,
+                acme: None,
             })
             .collect(),
         ..listener(mode, starttls, client_auth)

@@ -6,7 +6,7 @@ use super::mint::*;
 use crate::{
     admit::{Denial, Proof},
     config::{Revocation, SecretRef},
-    tls::{LinkRole, ServerTls, Usage, accept, generation::EdgeMaterial},
+    tls::{LinkRole, ServerTls, Usage, accept, edge::EdgeMaterial},
 };
 
 /// Runs openssl in the folder; it must be there and succeed.

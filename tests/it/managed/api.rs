@@ -230,7 +230,7 @@ fn its_configuration_is_checked_like_the_others() {
             "`trusted_ips` is missing",
         ),
         ("[pki]\ndir = ", "[pki]\ndri = ", "unknown key `dri`"),
-        ("source = \"pki\"", "source = \"acme\"", "not supported yet"),
+        ("source = \"pki\"", "source = \"acme\"", "needs `domains`"),
         ("source = \"pki\"", "source = \"spiffe\"", "needs `socket`"),
         ("source = \"pki\"", "source = \"renew\"", "needs `url`"),
         (

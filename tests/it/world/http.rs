@@ -9,7 +9,12 @@ use super::{Backend, TlsStream, World};
 
 /// One request on a kept connection; status and body.
 pub(crate) fn get(stream: &mut TlsStream, path: &str) -> (u16, String) {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: site.test\r\n\r\n").unwrap();
+    get_from(stream, "site.test", path)
+}
+
+/// The same from another host.
+pub(crate) fn get_from(stream: &mut TlsStream, host: &str, path: &str) -> (u16, String) {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
     let mut seen = Vec::new();
     let mut byte = [0];
     while !seen.ends_with(b"\r\n\r\n") {

@@ -21,7 +21,7 @@ use std::{
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use backend::{Backend, TlsConnection, echo};
 pub(crate) use edge::{Edge, Links, Open, Ways, answers, broken, switching};
-pub(crate) use http::{answering, get, named_backend};
+pub(crate) use http::{answering, get, get_from, named_backend};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use machines::{Clock, Machine};
 #[allow(unused_imports, reason = "for signatures of tests")]

@@ -1,0 +1,98 @@
+//! A client's bytes: inside TLS, or plain at a listener that only sends elsewhere.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, ReadBuf};
+
+use super::super::ServerStream;
+use crate::net::{Buffered, Socket};
+
+/// A connection of HTTP.
+pub(crate) enum ClientStream {
+    Tls(ServerStream),
+    Plain(Box<Buffered<Socket>>),
+}
+
+impl From<ServerStream> for ClientStream {
+    fn from(stream: ServerStream) -> Self {
+        Self::Tls(stream)
+    }
+}
+
+/// Does the same to whichever it is.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $act:expr) => {
+        match $stream {
+            ClientStream::Tls($inner) => $act,
+            ClientStream::Plain($inner) => $act,
+        }
+    };
+}
+
+impl ClientStream {
+    /// Waits until there is something to read, or the client has ended: a read tells.
+    pub(super) async fn readable(&mut self) {
+        // what breaks here breaks the read as well
+        match self {
+            Self::Tls(stream) => {
+                let _read_later = stream.fill_buf().await.is_ok();
+            }
+            Self::Plain(socket) if socket.buffered().is_empty() => {
+                let _read_later = socket.fill().await.is_ok();
+            }
+            Self::Plain(_) => {}
+        }
+    }
+
+    /// Below TLS.
+    pub(super) fn socket(&mut self) -> &mut Buffered<Socket> {
+        match self {
+            Self::Tls(stream) => stream.get_mut().0,
+            Self::Plain(socket) => socket,
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        either!(self, stream => stream.is_write_vectored())
+    }
+}

@@ -1,0 +1,197 @@
+//! What a client-facing listener loads: its certificates, and whom it asks for theirs. A certificate
+//! that an ACME CA has not issued yet is awaited, and nothing is shown in its place.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
+
+use super::{
+    error::MaterialError,
+    generation::{Trust, hash, load_verification},
+    material::load_own,
+    provider::provider,
+    verify::{Usage, Verification},
+};
+use crate::{
+    config::{CertificateFiles, ClientAuth, ClientCert, GatewayListener, SecretRef, TlsOptions},
+    identity::{CertFacts, Sha256, UnixSeconds},
+};
+
+/// Whether a certificate has not come from its CA yet.
+#[must_use]
+pub fn is_awaited(files: &CertificateFiles) -> bool {
+    files.acme.is_some() && !(files.certificate.exists() && files.key.exists())
+}
+
+/// A certificate that a client-facing listener shows.
+#[derive(Debug)]
+pub struct EdgeCertificate {
+    /// Where it was loaded from.
+    pub file: PathBuf,
+    /// Chain and key.
+    pub certified: Arc<CertifiedKey>,
+    /// Its leaf.
+    pub leaf: CertFacts,
+    /// The earliest end of its chain.
+    pub not_after: UnixSeconds,
+}
+
+/// A client-facing listener's certificates and whom it asks for theirs.
+#[derive(Debug)]
+pub struct EdgeMaterial {
+    /// The first answers every name that no other has. At least one, unless some are awaited.
+    pub certificates: Vec<EdgeCertificate>,
+    /// Names whose certificate has not come from its CA yet: nobody is answered for them.
+    pub awaited: Arc<[String]>,
+    /// Whom we believe, where callers are asked for certificates.
+    pub verification: Option<Arc<Verification>>,
+    /// A caller without certificate is refused.
+    pub client_required: bool,
+    /// The earliest end of all chains.
+    pub not_after: UnixSeconds,
+    /// Hash of all that was loaded.
+    pub id: Sha256,
+    pub(super) provider: Arc<CryptoProvider>,
+}
+
+impl EdgeMaterial {
+    /// Loads a listener's certificates, and its `client_ca` with companions.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load(
+        listener: &GatewayListener,
+        previous: Option<&Self>,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let (awaited, there): (Vec<_>, Vec<_>) =
+            listener.certificates.iter().partition(|c| is_awaited(c));
+        let files = there.into_iter().map(|c| {
+            (
+                c.certificate.as_path(),
+                c.key.as_path(),
+                c.key_passphrase.as_ref(),
+            )
+        });
+        let ordered = awaited.iter().filter_map(|c| c.acme.as_ref());
+        let awaited = ordered.flat_map(|acme| acme.domains.iter().cloned());
+        Self::assemble(
+            (files, awaited.collect()),
+            listener.client_auth.as_ref(),
+            &listener.tls,
+            previous,
+            now,
+        )
+    }
+
+    /// The same for any server that shows certificates, such as the admin listener.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load_parts<'a>(
+        files: impl IntoIterator<
+            Item = (
+                &'a std::path::Path,
+                &'a std::path::Path,
+                Option<&'a SecretRef>,
+            ),
+        >,
+        client_auth: Option<&ClientAuth>,
+        options: &TlsOptions,
+        previous: Option<&Self>,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let none = Arc::default();
+        Self::assemble((files, none), client_auth, options, previous, now)
+    }
+
+    fn assemble<'a>(
+        (files, awaited): (
+            impl IntoIterator<
+                Item = (
+                    &'a std::path::Path,
+                    &'a std::path::Path,
+                    Option<&'a SecretRef>,
+                ),
+            >,
+            Arc<[String]>,
+        ),
+        client_auth: Option<&ClientAuth>,
+        options: &TlsOptions,
+        previous: Option<&Self>,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let provider = provider(options);
+        let in_force: Vec<_> = previous
+            .iter()
+            .flat_map(|material| &material.certificates)
+            .map(|own| Arc::clone(&own.certified))
+            .collect();
+        let mut errors = Vec::new();
+        let mut own = Vec::new();
+        let mut places = Vec::new();
+        for (certificate, key, passphrase) in files {
+            match load_own(
+                certificate,
+                key,
+                passphrase,
+                Usage::ServerAuth,
+                &provider,
+                now,
+                &in_force,
+            ) {
+                Ok(loaded) => {
+                    own.push(loaded);
+                    places.push(certificate.to_owned());
+                }
+                Err(more) => errors.extend(more),
+            }
+        }
+        let before = previous
+            .and_then(|p| p.verification.as_ref())
+            .and_then(|v| v.crls());
+        let verification = client_auth
+            .map(|auth| {
+                load_verification(
+                    &Trust {
+                        roots: auth.ca.as_deref(),
+                        bundles: &[],
+                        pinned: &auth.pinned,
+                        revocation: auth.revocation.as_ref(),
+                        svid: None,
+                    },
+                    &provider,
+                    before,
+                )
+            })
+            .transpose()
+            .unwrap_or_else(|more| {
+                errors.extend(more);
+                None
+            });
+        // what is not there has no end
+        let ends = own.iter().map(|o| o.not_after);
+        let ends = ends.chain((!awaited.is_empty()).then_some(UnixSeconds(i64::MAX)));
+        let (Some(not_after), true) = (ends.min(), errors.is_empty()) else {
+            return Err(errors);
+        };
+        Ok(Arc::new(Self {
+            id: hash(&own, verification.as_ref()),
+            awaited,
+            certificates: own
+                .into_iter()
+                .zip(places)
+                .map(|(own, file)| EdgeCertificate {
+                    file,
+                    certified: own.certified,
+                    leaf: own.leaf,
+                    not_after: own.not_after,
+                })
+                .collect(),
+            verification: verification.map(Arc::new),
+            client_required: client_auth.is_some_and(|auth| auth.mode == ClientCert::Require),
+            not_after,
+            provider,
+        }))
+    }
+}
