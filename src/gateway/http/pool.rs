@@ -233,14 +233,27 @@ impl Shared {
         if self.drain.draining().is_cancelled() || !self.fits(&link, now) || room == 0 {
             return;
         }
-        let held: usize = queues.iter().map(VecDeque::len).sum();
-        let Some(queue) = queues.get_mut(link.acceptor.index) else {
-            return;
-        };
-        if held >= room && queue.pop_front().is_none() {
-            return;
+        // what is too many is closed by the next look, if nobody has wanted it by then: many
+        // streams at once would open links anew for each request
+        if let Some(queue) = queues.get_mut(link.acceptor.index) {
+            queue.push_back(Kept { link, since: now });
         }
-        queue.push_back(Kept { link, since: now });
+    }
+
+    /// Closes what is more than `pool.idle` and was not wanted since the last look.
+    fn trim(&self, queues: &mut [VecDeque<Kept>], now: Instant) {
+        let held: usize = queues.iter().map(VecDeque::len).sum();
+        for _ in self.backend.config.pool.idle..held {
+            let since = |queue: &VecDeque<Kept>| queue.front().map(|kept| kept.since);
+            let oldest = queues.iter_mut().filter(|queue| !queue.is_empty());
+            let Some(queue) = oldest.min_by_key(|queue| since(queue)) else {
+                return;
+            };
+            if since(queue).is_some_and(|since| now.saturating_duration_since(since) < LOOK) {
+                return;
+            }
+            queue.pop_front();
+        }
     }
 
     /// Opens one connection where one is missing; how long to wait for the next look.
@@ -257,6 +270,7 @@ impl Shared {
                 self.expire(queue, now);
                 queue.retain(|kept| !kept.link.kind.is_closed() && self.fits(&kept.link, now));
             }
+            self.trim(&mut queues, now);
             queues.iter().map(VecDeque::len).sum()
         };
         if held >= wanted.min(self.backend.config.pool.idle) {

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     process::{Child, Command, Stdio},
+    sync::Barrier,
     time::Duration,
 };
 
@@ -602,6 +603,40 @@ fn a_link_connection_is_not_kept_for_ever(#[case] more: &str) {
     std::thread::sleep(Duration::from_millis(700));
     assert_eq!(raw.ask(&["GET /2"]).status(), 200);
     assert_eq!(backend.connections(), 2);
+}
+
+/// Many requests at once, again and again, open links once; a quiet second closes what is too many.
+#[test]
+fn links_of_a_burst_serve_the_next_one() {
+    const AT_ONCE: usize = 8;
+    let world = World::new();
+    let all_here = Barrier::new(AT_ONCE);
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        while let Some(request) = peer.head() {
+            all_here.wait();
+            peer.send(ok(request.target()));
+        }
+    });
+    let chain = Chain::new(world, backend.address, "", "pool = { idle = 2, ready = 0 }");
+    let burst = || {
+        let mut raws: Vec<_> = (0..AT_ONCE).map(|_| chain.raw()).collect();
+        std::thread::scope(|scope| {
+            for raw in &mut raws {
+                scope.spawn(|| assert_eq!(raw.ask(&["GET /"]).status(), 200));
+            }
+        });
+        // the last of them is given back a moment after its answer
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    burst();
+    let opened = backend.connections();
+    burst();
+    let again = backend.connections();
+    assert!(again <= opened + 2, "{opened}, then {again}");
+    std::thread::sleep(Duration::from_millis(3_500));
+    burst();
+    assert_eq!(backend.connections(), again + AT_ONCE - 2);
 }
 
 /// A backend may close what we keep, at any moment, and often does so just then.
