@@ -18,6 +18,7 @@
 //! | which TLS sessions go on | `tls/sessions.rs`, `tls/eras.rs` |
 //! | how handshakes take turns | `tls/pace.rs` |
 //! | TLS versions, groups and suites | `tls/provider.rs` |
+//! | what a TLS 1.3 record may be, after the handshake | `tls/records/` |
 //! | any default or timeout | `config/defaults.rs` |
 //! | where a request ends | `wire/framing/` |
 //! | which headers are removed and set | `wire/forwarded/` |

@@ -17,7 +17,7 @@ use crate::{
     config::{DialAddress, ProxyVersion},
     net::{self, Buffered, Socket},
     serve::proxy_header,
-    tls::{ClientTls, Judge, connect},
+    tls::{ClientTls, Judge, TlsStream, connect},
 };
 
 /// Longest wait for the backend's socket. Shorter than a gateway's default `connect_timeout`, so
@@ -41,7 +41,7 @@ pub enum BackendStream {
     /// Bytes as they are.
     Plain(Socket),
     /// Inside TLS.
-    Tls(Box<tokio_rustls::client::TlsStream<Buffered<Socket>>>),
+    Tls(TlsStream<Socket>),
 }
 
 impl BackendDial {
@@ -110,7 +110,7 @@ impl BackendStream {
     pub fn abort(&self) {
         match self {
             Self::Plain(socket) => socket.abort(),
-            Self::Tls(stream) => stream.get_ref().0.get_ref().abort(),
+            Self::Tls(stream) => stream.io().abort(),
         }
     }
 }
@@ -123,7 +123,7 @@ impl AsyncRead for BackendStream {
     ) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -136,7 +136,7 @@ impl AsyncWrite for BackendStream {
     ) -> Poll<std::io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -147,7 +147,7 @@ impl AsyncWrite for BackendStream {
     ) -> Poll<std::io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -161,14 +161,14 @@ impl AsyncWrite for BackendStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

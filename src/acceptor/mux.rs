@@ -43,7 +43,7 @@ struct Carrier {
 }
 
 /// Carries the streams of a gateway's link until it ends.
-pub(super) async fn streams(role: Arc<TcpAcceptor>, admitted: Admitted) -> Closed {
+pub(super) async fn streams(role: Arc<TcpAcceptor>, admitted: Box<Admitted>) -> Closed {
     let opened = Instant::now();
     let carrier = Arc::new(Carrier {
         permit: admitted.permit.clone(),
@@ -75,13 +75,17 @@ pub(super) async fn streams(role: Arc<TcpAcceptor>, admitted: Admitted) -> Close
 }
 
 /// Welcomes the gateway and carries its streams; why the link ended, if not as it should.
-async fn drive(role: &TcpAcceptor, carrier: &Arc<Carrier>, admitted: Admitted) -> Option<Denied> {
+async fn drive(
+    role: &TcpAcceptor,
+    carrier: &Arc<Carrier>,
+    admitted: Box<Admitted>,
+) -> Option<Denied> {
     let Admitted {
         mut stream,
         mut supervision,
         stopping,
         ..
-    } = admitted;
+    } = *admitted;
     let first = role.limits.handshake_timeout;
     let welcome = tokio::time::timeout(first, mux::write_welcome(&mut stream));
     if !matches!(welcome.await, Ok(Ok(()))) {
@@ -93,7 +97,7 @@ async fn drive(role: &TcpAcceptor, carrier: &Arc<Carrier>, admitted: Admitted) -
         first: Some(first),
         idle: role.limits.keepalive_timeout.saturating_add(LETS_GO_FIRST),
     };
-    let abort = |stream: &ServerStream| stream.get_ref().0.get_ref().abort();
+    let abort = |stream: &ServerStream| stream.io().abort();
     let driver = mux::Driver::new(stream, link.clone(), Side::Acceptor, limits, abort);
     let begin = |stream, open| {
         let carrier = Arc::clone(carrier);

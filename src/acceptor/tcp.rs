@@ -1,6 +1,6 @@
 //! tcp mode: an admitted gateway's bytes pass to the backend as they are.
 
-use std::{any::Any, net::SocketAddr, sync::Arc, time::Instant};
+use std::{any::Any, net::SocketAddr, pin::pin, sync::Arc, time::Instant};
 
 use tokio::{io::AsyncReadExt, sync::watch};
 
@@ -12,7 +12,7 @@ use crate::{
     admit::{Denial, Denied, Permit},
     config::Limits,
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, Closed, Role, ServerStream, Snapshot, Tunnel, link},
+    serve::{Admitted, BoxFuture, Closed, Role, ServerStream, Snapshot, Supervision, Tunnel, link},
     telemetry::{access::Access, metrics::ListenerMetrics},
     tls::{LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN},
     wire::{ConnectionId, link::Open, proxy},
@@ -34,6 +34,13 @@ pub struct TcpAcceptor {
     pub metrics: Arc<ListenerMetrics>,
 }
 
+/// A gateway's connection, and the way to the backend.
+struct Ends {
+    stream: ServerStream,
+    backend: BackendStream,
+    supervision: Supervision,
+}
+
 /// What the gateway said of its client.
 #[derive(Default)]
 pub(super) struct Client {
@@ -45,6 +52,8 @@ pub(super) struct Client {
 
 impl Role for TcpAcceptor {
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
+        // boxed: it is handed on, and every hand would keep room for it
+        let admitted = Box::new(admitted);
         if admitted.alpn.as_deref() == Some(REUSED_LINK_ALPN) {
             return Box::pin(self.streams(admitted));
         }
@@ -56,7 +65,12 @@ impl Role for TcpAcceptor {
             // boxed: it lives as long as the connection
             let mut record = Box::new(admitted.record(&self.listener));
             record.backend = self.backend.address.to_string();
-            let closed = self.carry(admitted, &mut record).await;
+            // boxed: its state is gone while bytes are carried
+            let opening = Box::pin(self.join(admitted, &mut record));
+            let closed = match opening.await {
+                Ok(ends) => self.carry(ends).await,
+                Err(denied) => Closed::refused(denied),
+            };
             self.tell(&closed, &mut record, opened);
             closed
         })
@@ -88,35 +102,51 @@ impl TcpAcceptor {
         }
     }
 
-    async fn carry(&self, mut admitted: Admitted, record: &mut Access) -> Closed {
+    /// Opens the way to the backend, and keeps what carrying bytes takes, and no more.
+    async fn join(
+        &self,
+        mut admitted: Box<Admitted>,
+        record: &mut Access,
+    ) -> Result<Box<Ends>, Denied> {
         let ours = admitted.alpn.as_deref() == Some(LINK_ALPN);
-        // boxed: the opening's state is not kept while bytes are relayed
-        let opening = Box::pin(self.open(&mut admitted, ours, record));
-        let mut backend = match opening.await {
+        let backend = match self.open(&mut admitted, ours, record).await {
             Ok(backend) => backend,
             Err(denied) => {
                 if ours {
                     super::refuse(&mut admitted.stream, denied.reason).await;
                 }
-                return Closed::refused(denied);
+                return Err(denied);
             }
         };
         let Admitted {
-            mut stream,
-            mut supervision,
+            stream,
+            supervision,
             ..
-        } = admitted;
-        let ended = supervision.ended();
-        let end = link::carry(&mut stream, &mut backend, self.options(), ended).await;
+        } = *admitted;
+        Ok(Box::new(Ends {
+            stream,
+            backend,
+            supervision,
+        }))
+    }
+
+    async fn carry(&self, mut ends: Box<Ends>) -> Closed {
+        let Ends {
+            stream,
+            backend,
+            supervision,
+        } = &mut *ends;
+        let ended = pin!(supervision.ended());
+        let end = link::carry(stream, backend, self.options(), ended).await;
         if end.cause.is_some() {
-            stream.get_ref().0.get_ref().abort();
+            stream.io().abort();
             backend.abort();
         }
         end
     }
 
     /// One client after the other on one connection, each by the configuration of its moment.
-    async fn streams(self: Arc<Self>, mut admitted: Admitted) -> Closed {
+    async fn streams(self: Arc<Self>, mut admitted: Box<Admitted>) -> Closed {
         let mut total = Closed::default();
         let mut role = self;
         let mut first = true;
@@ -165,7 +195,7 @@ impl TcpAcceptor {
         let read = tokio::select! {
             biased;
             why = supervision.ended() => {
-                stream.get_ref().0.get_ref().abort();
+                stream.io().abort();
                 return Err(Over::For(why));
             }
             // boxed: an idle connection keeps no more than it must
@@ -217,10 +247,10 @@ impl TcpAcceptor {
             ..
         } = admitted;
         let mut tunnel = Tunnel::new(stream);
-        let ended = supervision.ended();
+        let ended = pin!(supervision.ended());
         let closed = link::carry(&mut tunnel, &mut backend, self.options(), ended).await;
         if closed.cause.is_some() {
-            tunnel.get_ref().get_ref().0.get_ref().abort();
+            tunnel.get_ref().io().abort();
             backend.abort();
         }
         self.tell(&closed, &mut record, opened);

@@ -4,8 +4,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    Admin, Cipher, Common, Identity, KeyExchange, Limits, ListenAddress, Log, LogFormat, Source,
-    TlsOptions, TlsVersion, defaults,
+    Admin, Cipher, Common, Identity, KeyExchange, Limits, ListenAddress, Log, LogFormat, Records,
+    Source, TlsOptions, TlsVersion, defaults,
     identity::read_identity,
     reader::{Notes, Table, Value},
     values::{certificate_files, duration, listen_address, secret, size},
@@ -163,6 +163,10 @@ pub(super) fn tls_keys(tls: &mut TlsOptions, table: &Table<'_>) {
     }
     if let Some(list) = table.get("ciphers").and_then(|v| preferences(&v, &ciphers)) {
         tls.ciphers = list;
+    }
+    let keepers = [("own", Records::Own), ("rustls", Records::Rustls)];
+    if let Some(keeper) = table.get("records").and_then(|v| v.word(&keepers, &[])) {
+        tls.records = keeper;
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Cipher, Health, KeyExchange, Limits, PathNormalisation, Pool, TlsOptions, UnderscoreHeaders,
+    Cipher, Health, KeyExchange, Limits, PathNormalisation, Pool, Records, TlsOptions,
+    UnderscoreHeaders,
 };
 
 /// Post-quantum first: what is recorded today must not be read tomorrow.
@@ -26,6 +27,8 @@ pub(super) fn tls() -> TlsOptions {
         min_version: None,
         key_exchange: KEY_EXCHANGE.to_vec(),
         ciphers: CIPHERS.to_vec(),
+        // a fifth of the memory of an idle connection (docs/decisions/0016)
+        records: Records::Own,
     }
 }
 

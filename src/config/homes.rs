@@ -88,7 +88,7 @@ const HOMES: [(&str, &[&str]); 8] = [
             "external_account",
         ],
     ),
-    (TLS, &["min_version", "key_exchange", "ciphers"]),
+    (TLS, &["min_version", "key_exchange", "ciphers", "records"]),
     (
         LIMITS,
         &[

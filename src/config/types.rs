@@ -340,6 +340,15 @@ pub enum Cipher {
     ChaCha20Poly1305,
 }
 
+/// Who keeps the records of TLS 1.3 after the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// own: `tls/records`.
+    Own,
+    /// rustls: its buffered connection, as for TLS 1.2.
+    Rustls,
+}
+
 /// `[tls]` after the tables nearer to an endpoint have won; lists are never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsOptions {
@@ -349,6 +358,8 @@ pub struct TlsOptions {
     pub key_exchange: Vec<KeyExchange>,
     /// In order of preference.
     pub ciphers: Vec<Cipher>,
+    /// After the handshake.
+    pub records: Records,
 }
 
 /// `[limits]` of a listener. `Duration::ZERO` and 0 mean no limit only where config.md says so.

@@ -13,7 +13,7 @@ use crate::{
     net::{self, Buffered, Socket},
     serve::{link, mux, proxy_header},
     tls::{
-        ClientTls, Connected, Judge,
+        ClientTls, Connected, Judge, TlsStream,
         alert::{self, Side},
         connect,
     },
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A TLS stream to an acceptor.
-pub type LinkStream = Box<tokio_rustls::client::TlsStream<Buffered<Socket>>>;
+pub type LinkStream = TlsStream<Socket>;
 
 /// How one acceptor is dialled.
 pub(crate) struct Dialler {
@@ -91,8 +91,8 @@ impl Dialler {
                 .map_err(|error| alert::explain(&error, Side::Client))?;
         }
         Ok(Dialled {
-            chain: chain_of(&stream),
             stream,
+            chain: connected.chain.into(),
             until: connected.grant.until,
             reused: connected.reused,
             resumed: connected.session.resumed,
@@ -115,8 +115,8 @@ impl Dialler {
         let mut stream = connected.stream;
         mux::read_welcome(&mut stream).await?;
         Ok(Some(Dialled {
-            chain: chain_of(&stream),
             stream,
+            chain: connected.chain.into(),
             until: connected.grant.until,
             reused: false,
             resumed: connected.session.resumed,
@@ -131,7 +131,7 @@ impl Dialler {
         }
     }
 
-    async fn handshake(&self, tls: &ClientTls) -> Result<Connected<Buffered<Socket>>, Denied> {
+    async fn handshake(&self, tls: &ClientTls) -> Result<Connected<Socket>, Denied> {
         let socket = net::dial(&self.address, self.bind).await.map_err(|error| {
             if error.kind() == io::ErrorKind::ConnectionReset {
                 // accepted, and cut before we looked: so ends a source that is not trusted
@@ -156,14 +156,6 @@ impl Dialler {
             ..denied
         }
     }
-}
-
-fn chain_of(stream: &LinkStream) -> Arc<[CertificateDer<'static>]> {
-    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    chain
-        .iter()
-        .map(|certificate| certificate.clone().into_owned())
-        .collect()
 }
 
 pub(super) fn open(client: &ClientFacts) -> Open {

@@ -336,7 +336,7 @@ impl BackendRuntime {
             first: None,
             idle: self.config.pool.idle_timeout,
         };
-        let abort = |stream: &LinkStream| stream.get_ref().0.get_ref().abort();
+        let abort = |stream: &LinkStream| stream.io().abort();
         let driver = mux::Driver::new(stream, link.clone(), Side::Gateway, limits, abort);
         let (forced, ending) = (self.links.drain.forced(), link.clone());
         let (name, at) = (Arc::clone(self.name()), acceptor.name.clone());

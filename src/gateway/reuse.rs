@@ -26,7 +26,6 @@ use crate::{
     config::{Pool, Tunnel as Wanted},
     drain::Drain,
     identity::UnixSeconds,
-    net::Socket,
     serve::{Tunnel, link, mux, spread},
 };
 
@@ -56,7 +55,7 @@ impl Upstream {
             Self::Tunnel(tunnel) => tunnel.get_ref(),
             Self::Stream(stream) => return stream.reset(),
         };
-        Socket::abort(stream.get_ref().0.get_ref());
+        stream.io().abort();
     }
 
     /// Resolves when a shared link breaks under its stream.

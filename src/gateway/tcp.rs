@@ -1,16 +1,25 @@
 //! tcp mode: a client's bytes go to a backend, one link connection for each client connection.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Instant};
 
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{BackendRuntime, ClientFacts, backend, mux::Carried, routes};
+use super::{
+    BackendRuntime, ClientFacts,
+    backend::{self, Lease},
+    mux::Carried,
+    reuse::{Facts, Upstream},
+    routes,
+};
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, CancelRequest, Closed, LinkSupervision, Role, link, spread},
+    serve::{
+        Admitted, BoxFuture, CancelRequest, Closed, LinkSupervision, Role, ServerStream,
+        Supervision, link, spread,
+    },
     telemetry::access::Access,
 };
 
@@ -28,13 +37,30 @@ pub struct TcpGateway {
     pub access: bool,
 }
 
+/// A client's connection, and its way to the backend.
+struct Ends {
+    stream: ServerStream,
+    upstream: Upstream,
+    supervision: Supervision,
+    over_link: LinkSupervision,
+    facts: Option<Facts>,
+    lease: Lease,
+}
+
 impl Role for TcpGateway {
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
+        // boxed: it is over once the way to the backend is open
+        let admitted = Box::new(admitted);
         Box::pin(async move {
             let opened = Instant::now();
             // boxed: it lives as long as the connection
             let mut record = Box::new(admitted.record(&self.listener));
-            let closed = self.carry(admitted, &mut record).await;
+            // boxed: its state is gone while bytes are carried
+            let opening = Box::pin(self.join(admitted, &mut record));
+            let closed = match opening.await {
+                Ok(ends) => self.carry(ends).await,
+                Err(denied) => Closed::refused(denied),
+            };
             if self.access {
                 closed.settle(&mut record, opened);
                 record.emit();
@@ -91,54 +117,86 @@ impl Role for TcpGateway {
 }
 
 impl TcpGateway {
-    async fn carry(&self, admitted: Admitted, record: &mut Access) -> Closed {
-        let carried = match Box::pin(self.open(&admitted, record)).await {
+    /// Opens the way to the backend, and keeps what carrying bytes takes, and no more.
+    async fn join(
+        &self,
+        admitted: Box<Admitted>,
+        record: &mut Access,
+    ) -> Result<Box<Ends>, Denied> {
+        let carried = match self.open(&admitted, record).await {
             Ok(carried) => carried,
             Err(denied) => {
                 // nothing was said by a backend: the client must not take it for an answer
-                admitted.stream.get_ref().0.get_ref().abort();
-                return Closed::refused(denied);
+                admitted.stream.io().abort();
+                return Err(denied);
             }
         };
         record.connect = Some(carried.connect);
         record.acceptor = carried.lease.acceptor().to_owned();
-        let options = RelayOptions {
-            idle_timeout: self.limits.idle_timeout,
-            write_timeout: self.limits.write_timeout,
-            ..RelayOptions::default()
-        };
         let Admitted {
-            mut stream,
-            mut supervision,
+            stream,
+            supervision,
             ..
-        } = admitted;
+        } = *admitted;
         let Carried {
-            mut upstream,
+            upstream,
             lease,
             chain,
             until,
             facts,
             ..
         } = carried;
-        let mut over_link = LinkSupervision {
+        let over_link = LinkSupervision {
             backend: Arc::clone(lease.backend()),
             acceptor: lease.acceptor().to_owned(),
             chain,
             until: spread(until),
             rules: supervision.rules(),
         };
-        let broken = upstream.broken();
-        let ended = async {
-            tokio::select! {
-                biased;
-                why = supervision.ended() => why,
-                why = over_link.ended() => why,
-                why = broken => why,
-            }
+        Ok(Box::new(Ends {
+            stream,
+            upstream,
+            supervision,
+            over_link,
+            facts,
+            lease,
+        }))
+    }
+
+    async fn carry(&self, mut ends: Box<Ends>) -> Closed {
+        let options = RelayOptions {
+            idle_timeout: self.limits.idle_timeout,
+            write_timeout: self.limits.write_timeout,
+            ..RelayOptions::default()
         };
-        let end = link::carry(&mut stream, &mut upstream, options, ended).await;
+        let Ends {
+            stream,
+            upstream,
+            supervision,
+            over_link,
+            ..
+        } = &mut *ends;
+        let end = {
+            let broken = upstream.broken();
+            let ended = pin!(async {
+                tokio::select! {
+                    biased;
+                    why = supervision.ended() => why,
+                    why = over_link.ended() => why,
+                    why = broken => why,
+                }
+            });
+            link::carry(stream, upstream, options, ended).await
+        };
+        let Ends {
+            stream,
+            upstream,
+            facts,
+            lease,
+            ..
+        } = *ends;
         if end.cause.is_some() {
-            stream.get_ref().0.get_ref().abort();
+            stream.io().abort();
             upstream.abort();
         } else if let Some((stream, facts)) = upstream.free().zip(facts)
             && let Some(backend) = self.backends.get(&**lease.backend())

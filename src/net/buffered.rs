@@ -42,6 +42,12 @@ impl<S> Buffered<S> {
         &mut self.inner
     }
 
+    /// The stream; what was read and not consumed is appended to `rest`.
+    pub(crate) fn into_inner(self, rest: &mut Vec<u8>) -> S {
+        rest.extend_from_slice(self.buffered());
+        self.inner
+    }
+
     /// What was read and not consumed.
     #[must_use]
     pub fn buffered(&self) -> &[u8] {

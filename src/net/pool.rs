@@ -6,13 +6,15 @@ use std::cell::RefCell;
 /// Octets of a buffer.
 pub(super) const SIZE: usize = 64 * 1024;
 const PAGE: usize = 4096;
+/// The same with what TLS adds to it.
+const WIDE: usize = SIZE + PAGE;
 /// Buffers that a thread keeps for the next one who needs them.
 const KEPT: usize = 32;
 
 /// A buffer; given back to the thread on which it is dropped.
 #[derive(Debug)]
-pub(super) struct Chunk {
-    /// Longer than `SIZE` by a page, so that an aligned part exists. Empty once given back.
+pub(crate) struct Chunk {
+    /// Longer than `WIDE` by a page, so that an aligned part exists. Empty once given back.
     memory: Vec<u8>,
     offset: usize,
 }
@@ -23,24 +25,33 @@ thread_local! {
 
 impl Chunk {
     /// Borrows one.
-    pub(super) fn take() -> Self {
+    pub(crate) fn take() -> Self {
         FREE.with(|free| free.borrow_mut().pop())
             .unwrap_or_else(|| {
-                let memory = vec![0; SIZE + PAGE];
+                let memory = vec![0; WIDE + PAGE];
                 let offset = memory.as_ptr().align_offset(PAGE).min(PAGE);
                 Self { memory, offset }
             })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        self.memory
-            .get(self.offset..self.offset.saturating_add(SIZE))
-            .unwrap_or_default()
+        self.wide().get(..SIZE).unwrap_or_default()
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.wide_mut().get_mut(..SIZE).unwrap_or_default()
+    }
+
+    /// All of it: room for as much data in TLS records.
+    pub(crate) fn wide(&self) -> &[u8] {
         self.memory
-            .get_mut(self.offset..self.offset.saturating_add(SIZE))
+            .get(self.offset..self.offset.saturating_add(WIDE))
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn wide_mut(&mut self) -> &mut [u8] {
+        self.memory
+            .get_mut(self.offset..self.offset.saturating_add(WIDE))
             .unwrap_or_default()
     }
 }

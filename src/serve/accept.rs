@@ -331,18 +331,18 @@ impl Serving {
     fn admit(
         &self,
         id: ConnectionId,
-        accepted: Accepted<Buffered<Socket>>,
+        accepted: Accepted<Socket>,
         snapshot: &Snapshot,
         seen: Seen,
         rules: watch::Receiver<Arc<Snapshot>>,
         handshake: Duration,
     ) -> Admitted {
         let asked = snapshot.rules.verification.is_some();
-        let chain: Arc<[CertificateDer<'static>]> =
-            match accepted.stream.get_ref().1.peer_certificates() {
-                Some(chain) if asked => chain.iter().map(|c| c.clone().into_owned()).collect(),
-                _ => Arc::default(),
-            };
+        let chain: Arc<[CertificateDer<'static>]> = if asked {
+            accepted.chain.into()
+        } else {
+            Arc::default()
+        };
         let peer = accepted.peer.map(Arc::new);
         let until = spread(accepted.grant.until);
         let supervision = self.supervise(seen.source.ip(), chain, until, rules);
@@ -408,7 +408,7 @@ impl Serving {
     reason = "the rare one is the small one, and neither is kept"
 )]
 enum Passed {
-    Tls(Accepted<Buffered<Socket>>),
+    Tls(Accepted<Socket>),
     Plain {
         io: Buffered<Socket>,
         permit: Permit,

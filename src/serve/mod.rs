@@ -32,12 +32,12 @@ use crate::{
     config::ProxyVersion,
     drain::Drain,
     net::{Buffered, Socket},
-    tls::handshake::SessionFacts,
+    tls::{TlsStream, handshake::SessionFacts},
     wire::{ConnectionId, proxy},
 };
 
 /// A TLS stream from a client or gateway.
-pub type ServerStream = Box<tokio_rustls::server::TlsStream<Buffered<Socket>>>;
+pub type ServerStream = TlsStream<Socket>;
 
 /// A fresh name for a connection.
 #[must_use]

@@ -21,10 +21,11 @@ use super::{
     material::check_roots,
     pending::Pending,
     provider::{provider, versions},
+    records::noter,
 };
 use crate::{
     admit::{Denial, Denied, PeerFacts, Proof},
-    config::{self, BackendTls, TlsOptions, TlsVersion, Tunnel},
+    config::{self, BackendTls, Records, TlsOptions, TlsVersion, Tunnel},
     identity::{CertFacts, DnsPattern},
 };
 
@@ -44,6 +45,19 @@ pub struct ClientTls {
     verifier: Arc<ServerVerifier>,
     /// Where sessions are resumed.
     eras: Option<Arc<Eras>>,
+}
+
+impl ClientTls {
+    /// Records are kept by `tls/records`: only where TLS 1.3 alone is spoken, for a client learns
+    /// the version too late to choose.
+    pub(super) fn own_records(&self) -> bool {
+        self.config.enable_secret_extraction
+    }
+}
+
+/// Whether a client with these options keeps its records itself.
+fn own_records(options: &TlsOptions, default: TlsVersion) -> bool {
+    options.records == Records::Own && options.min_version.unwrap_or(default) == TlsVersion::V1_3
 }
 
 impl std::fmt::Debug for ClientTls {
@@ -172,6 +186,10 @@ impl ClientTls {
             )));
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
+        if own_records(options, TlsVersion::V1_3) {
+            config.enable_secret_extraction = true;
+            config.key_log = noter();
+        }
         Ok(config)
     }
 
@@ -285,6 +303,10 @@ impl ClientTls {
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
+        if own_records(options, TlsVersion::V1_2) {
+            config.enable_secret_extraction = true;
+            config.key_log = noter();
+        }
         Ok(Self::of(config, verifier))
     }
 }

@@ -1,29 +1,29 @@
 //! Handshakes that end with a judged peer. The caller sets the deadline: every wait here is over
 //! when its future is dropped.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::{
-    CommonState, HandshakeKind,
+    CommonState, HandshakeKind, ServerConfig,
     pki_types::{CertificateDer, ServerName},
     server::Acceptor,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector, server::TlsStream as ServerStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use super::{
-    ClientTls, LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, ServerTls, Usage,
+    ClientTls, LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, ServerTls, TlsStream, Usage,
     alert::{Side, explain},
+    first_bytes::FirstBytes,
     pace::{self, Turns},
     pending::{PENDING, Pending},
+    records,
 };
-use crate::admit::{Denial, Denied, Grant, PeerFacts};
+use crate::{
+    admit::{Denial, Denied, Grant, PeerFacts},
+    net::Buffered,
+    wire::hello::offers_tls_1_3,
+};
 
 /// Decides whether a proven peer (or one without certificate) may enter; called in the handshake,
 /// so it must not block.
@@ -63,8 +63,10 @@ impl std::fmt::Display for SessionFacts {
 #[derive(Debug)]
 pub struct Accepted<IO> {
     /// Bytes of the peer.
-    /// Boxed: it is handed on many times, and every hand would keep room for it.
-    pub stream: Box<ServerStream<IO>>,
+    pub stream: TlsStream<IO>,
+    /// The certificates that the peer showed, leaf first: what
+    /// [`Verification::prove_again`](super::Verification::prove_again) asks for.
+    pub chain: Vec<CertificateDer<'static>>,
     /// The proven peer; `None`: it showed no certificate.
     pub peer: Option<PeerFacts>,
     /// Why it was let in.
@@ -83,21 +85,15 @@ impl<IO> Accepted<IO> {
     pub fn ours(&self) -> bool {
         self.alpn.as_deref().is_some_and(is_ours)
     }
-
-    /// The certificates that the peer showed, leaf first: what
-    /// [`Verification::prove_again`](super::Verification::prove_again) asks for.
-    #[must_use]
-    pub fn peer_chain(&self) -> Vec<CertificateDer<'static>> {
-        chain_of(self.stream.get_ref().1)
-    }
 }
 
 /// A connection that we opened.
 #[derive(Debug)]
 pub struct Connected<IO> {
     /// Bytes of the server.
-    /// Boxed: it is handed on many times, and every hand would keep room for it.
-    pub stream: Box<tokio_rustls::client::TlsStream<IO>>,
+    pub stream: TlsStream<IO>,
+    /// The certificates that the server showed, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
     /// The proven server.
     pub peer: PeerFacts,
     /// Why it was let in.
@@ -110,14 +106,6 @@ pub struct Connected<IO> {
     pub mux: bool,
     /// What was agreed.
     pub session: SessionFacts,
-}
-
-impl<IO> Connected<IO> {
-    /// The certificates that the server showed, leaf first.
-    #[must_use]
-    pub fn peer_chain(&self) -> Vec<CertificateDer<'static>> {
-        chain_of(self.stream.get_ref().1)
-    }
 }
 
 fn is_ours(protocol: &[u8]) -> bool {
@@ -136,14 +124,20 @@ fn chain_of(session: &CommonState) -> Vec<CertificateDer<'static>> {
 /// A ClientHello that has come in full. Nothing was computed for it.
 pub struct Greeted<IO> {
     accepted: rustls::server::Accepted,
-    io: IO,
+    io: Buffered<IO>,
+    /// It, and what was read with it.
+    hello: Vec<u8>,
 }
 
 /// Accepts TLS. A peer that is refused gets the fitting alert.
 ///
 /// # Errors
 /// Why there is no connection.
-pub async fn accept<IO>(io: IO, server: &ServerTls, judge: Judge) -> Result<Accepted<IO>, Denied>
+pub async fn accept<IO>(
+    io: Buffered<IO>,
+    server: &ServerTls,
+    judge: Judge,
+) -> Result<Accepted<IO>, Denied>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -156,7 +150,7 @@ where
 ///
 /// # Errors
 /// What came is none.
-pub async fn greet<IO>(io: IO) -> Result<Greeted<IO>, Denied>
+pub async fn greet<IO>(io: Buffered<IO>) -> Result<Greeted<IO>, Denied>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -169,6 +163,7 @@ where
     Ok(Greeted {
         accepted,
         io: io.inner,
+        hello: io.seen,
     })
 }
 
@@ -186,30 +181,41 @@ where
         judge: Judge,
         turns: &Turns,
     ) -> Result<Accepted<IO>, Denied> {
-        let Self { accepted, io } = self;
-        let (config, sni, ends) = {
-            let hello = accepted.client_hello();
-            let sni = hello.server_name().map(str::to_ascii_lowercase);
-            match server.proof_for(&hello) {
-                Some(proof) => (proof, sni, Some(Denial::AcmeChallenge)),
-                None => {
-                    let awaited = server.awaits(sni.as_deref());
-                    let ends = awaited.then_some(Denial::CertificatePending);
-                    (server.config_for(&hello), sni, ends)
-                }
-            }
-        };
-        // nobody gets further by it
-        let ends = ends.map(|why| Denied::new(why, sni.clone().unwrap_or_default()));
+        let Self {
+            accepted,
+            mut io,
+            hello,
+        } = self;
+        let Answer { config, sni, ends } = Answer::to(&accepted, server);
         let pending = Pending::new(judge.clone());
+        let agreed = |common: &CommonState| Agreed::of(common, &pending, server, &judge);
         // all of it in the scope: sessions are looked for before the first wait
-        let handshake = async move {
-            let start = tokio_rustls::StartHandshake::from_parts(accepted, io);
-            start.into_stream(config).into_fallible().await
+        let answered = if config.enable_secret_extraction && offers_tls_1_3(&hello) {
+            drop(accepted);
+            let handshake = records::server(&mut io, config, hello);
+            let handshake = PENDING.scope(pending.clone(), handshake);
+            match pace::paced(handshake, turns).await {
+                Ok(done) => {
+                    let agreed = agreed(done.common());
+                    let stream = done.into_stream(io).map_err(|error| broken(&error))?;
+                    Ok((TlsStream::Own(Box::new(stream)), agreed))
+                }
+                Err(error) => Err((error, io)),
+            }
+        } else {
+            drop(hello);
+            let handshake = async move {
+                let start = tokio_rustls::StartHandshake::from_parts(accepted, io);
+                start.into_stream(config).into_fallible().await
+            };
+            let handshake = PENDING.scope(pending.clone(), handshake);
+            pace::paced(handshake, turns).await.map(|stream| {
+                let agreed = agreed(stream.get_ref().1);
+                (TlsStream::Rustls(Box::new(stream.into())), agreed)
+            })
         };
-        let handshake = PENDING.scope(pending.clone(), handshake);
-        let mut stream = match pace::paced(handshake, turns).await {
-            Ok(stream) => Box::new(stream),
+        let (mut stream, agreed) = match answered {
+            Ok(done) => done,
             Err((error, io)) => {
                 let verdict = pending.take();
                 linger(io).await;
@@ -224,15 +230,16 @@ where
             let _closed = tokio::time::timeout(LINGER, stream.shutdown()).await;
             return Err(end);
         }
-        let session = session_facts(stream.get_ref().1);
-        let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-        let settled = match pending.take() {
-            Some(outcome) if !session.resumed => outcome.map(|(peer, grant)| (Some(peer), grant)),
-            _ => unverified(stream.get_ref().1, server, &judge),
-        };
+        let Agreed {
+            session,
+            alpn,
+            chain,
+            settled,
+        } = agreed;
         match settled {
             Ok((peer, grant)) => Ok(Accepted {
                 stream,
+                chain,
                 peer,
                 grant,
                 alpn,
@@ -245,6 +252,60 @@ where
             }
         }
     }
+}
+
+/// How a ClientHello is answered.
+struct Answer {
+    config: Arc<ServerConfig>,
+    sni: Option<String>,
+    /// Nobody gets further by it.
+    ends: Option<Denied>,
+}
+
+impl Answer {
+    fn to(accepted: &rustls::server::Accepted, server: &ServerTls) -> Self {
+        let hello = accepted.client_hello();
+        let sni = hello.server_name().map(str::to_ascii_lowercase);
+        let (config, ends) = if let Some(proof) = server.proof_for(&hello) {
+            // it resumes nothing, and rustls keeps its records
+            (proof, Some(Denial::AcmeChallenge))
+        } else {
+            let awaited = server.awaits(sni.as_deref());
+            let ends = awaited.then_some(Denial::CertificatePending);
+            (server.config_for(&hello), ends)
+        };
+        let ends = ends.map(|why| Denied::new(why, sni.clone().unwrap_or_default()));
+        Self { config, sni, ends }
+    }
+}
+
+/// What a handshake came to, at the end that accepted it.
+struct Agreed {
+    session: SessionFacts,
+    alpn: Option<Vec<u8>>,
+    chain: Vec<CertificateDer<'static>>,
+    settled: Result<(Option<PeerFacts>, Grant), Denied>,
+}
+
+impl Agreed {
+    fn of(common: &CommonState, pending: &Pending, server: &ServerTls, judge: &Judge) -> Self {
+        let session = session_facts(common);
+        let settled = match pending.take() {
+            Some(outcome) if !session.resumed => outcome.map(|(peer, grant)| (Some(peer), grant)),
+            _ => unverified(common, server, judge),
+        };
+        Self {
+            session,
+            alpn: common.alpn_protocol().map(<[u8]>::to_vec),
+            chain: chain_of(common),
+            settled,
+        }
+    }
+}
+
+/// Our own configuration is at fault, not the peer.
+fn broken(error: &rustls::Error) -> Denied {
+    Denied::new(Denial::HandshakeFailed, error.to_string())
 }
 
 /// The verifier did not run: no certificate was asked for or sent, or a session was resumed. Its
@@ -280,7 +341,7 @@ fn unverified(
 /// # Errors
 /// Why there is no connection.
 pub async fn connect<IO>(
-    io: IO,
+    mut io: Buffered<IO>,
     client: &ClientTls,
     server_name: ServerName<'static>,
     judge: Judge,
@@ -289,43 +350,76 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let pending = Pending::new(judge);
-    let handshake = async {
-        let connector = TlsConnector::from(client.current());
-        let connect = connector.connect(server_name.clone(), io);
-        connect.into_fallible().await
-    };
-    let handshake = PENDING.scope(pending.clone(), handshake);
-    let stream = match pace::paced(handshake, pace::shared()).await {
-        Ok(stream) => Box::new(stream),
-        Err((error, io)) => {
-            let verdict = pending.take();
-            drop(io);
-            return Err(match verdict {
-                Some(Err(denied)) => denied,
-                _ => explain(&error, Side::Client),
-            });
+    // all of it in the scope: sessions are looked for before the first wait
+    let config = client.current();
+    let done = if client.own_records() {
+        let handshake = records::client(&mut io, config, server_name.clone());
+        let handshake = PENDING.scope(pending.clone(), handshake);
+        match pace::paced(handshake, pace::shared()).await {
+            Ok(done) => {
+                let opened = Opened::of(done.common());
+                let stream = done.into_stream(io).map_err(|error| broken(&error))?;
+                Ok((TlsStream::Own(Box::new(stream)), opened))
+            }
+            Err(error) => Err(error),
         }
+    } else {
+        let handshake = async {
+            let connector = TlsConnector::from(config);
+            connector.connect(server_name.clone(), io).await
+        };
+        let handshake = PENDING.scope(pending.clone(), handshake);
+        let done = pace::paced(handshake, pace::shared()).await;
+        done.map(|stream| {
+            let opened = Opened::of(stream.get_ref().1);
+            (TlsStream::Rustls(Box::new(stream.into())), opened)
+        })
     };
-    let common = stream.get_ref().1;
-    let session = session_facts(common);
+    let (stream, opened) = done.map_err(|error| match pending.take() {
+        Some(Err(denied)) => denied,
+        _ => explain(&error, Side::Client),
+    })?;
+    let Opened {
+        session,
+        alpn,
+        chain,
+    } = opened;
     let outcome = match pending.take() {
         Some(outcome) if !session.resumed => outcome,
         // no verifier runs on a resumed session: it is done here
         _ => client
-            .prove(common.peer_certificates().unwrap_or_default(), &server_name)
+            .prove(&chain, &server_name)
             .and_then(|peer| pending.judge(Some(&peer)).map(|grant| (peer, grant))),
     };
     client.settled(&outcome);
     let (peer, grant) = outcome?;
     Ok(Connected {
-        ours: common.alpn_protocol().is_some_and(is_ours),
-        reused: common.alpn_protocol() == Some(REUSED_LINK_ALPN),
-        mux: common.alpn_protocol() == Some(MUX_LINK_ALPN),
+        ours: alpn.as_deref().is_some_and(is_ours),
+        reused: alpn.as_deref() == Some(REUSED_LINK_ALPN),
+        mux: alpn.as_deref() == Some(MUX_LINK_ALPN),
         session,
+        chain,
         stream,
         peer,
         grant,
     })
+}
+
+/// What a handshake came to, at the end that opened it.
+struct Opened {
+    session: SessionFacts,
+    alpn: Option<Vec<u8>>,
+    chain: Vec<CertificateDer<'static>>,
+}
+
+impl Opened {
+    fn of(common: &CommonState) -> Self {
+        Self {
+            session: session_facts(common),
+            alpn: common.alpn_protocol().map(<[u8]>::to_vec),
+            chain: chain_of(common),
+        }
+    }
 }
 
 fn session_facts(session: &CommonState) -> SessionFacts {
@@ -352,7 +446,7 @@ fn session_facts(session: &CommonState) -> SessionFacts {
 }
 
 /// No ClientHello came. A plain HTTP request is told what this port speaks.
-async fn no_hello<IO>(error: &io::Error, io: Option<FirstBytes<IO>>) -> Denied
+async fn no_hello<IO>(error: &io::Error, io: Option<FirstBytes<Buffered<IO>>>) -> Denied
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -375,7 +469,7 @@ where
             Denial::NotTls,
             format!("the first byte is 0x{:02x}", io.seen.first().unwrap_or(&0)),
         );
-    } else if io.len == 0 {
+    } else if io.seen.is_empty() {
         denied.detail = "closed before the first byte".to_owned();
     } else {
         linger(io.inner).await;
@@ -399,76 +493,4 @@ async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) {
     };
     // a peer that does not go is closed on
     let _over = tokio::time::timeout(LINGER, drain).await;
-}
-
-/// Sees the first bytes of a connection go by, and keeps TLS alerts from those who speak no TLS.
-struct FirstBytes<IO> {
-    inner: IO,
-    seen: [u8; 4],
-    len: usize,
-}
-
-impl<IO> FirstBytes<IO> {
-    fn new(inner: IO) -> Self {
-        Self {
-            inner,
-            seen: [0; 4],
-            len: 0,
-        }
-    }
-
-    /// The first byte begins no handshake record.
-    fn is_foreign(&self) -> bool {
-        self.len > 0 && self.seen.first() != Some(&0x16)
-    }
-
-    fn is_http(&self) -> bool {
-        self.len == self.seen.len()
-            && [
-                b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC", b"CONN", b"TRAC",
-                b"PRI ",
-            ]
-            .contains(&&self.seen)
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for FirstBytes<IO> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
-        let fresh = buf.filled().iter().skip(before);
-        let room = this.seen.iter_mut().skip(this.len);
-        for (slot, byte) in room.zip(fresh) {
-            *slot = *byte;
-            this.len += 1;
-        }
-        polled
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for FirstBytes<IO> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.is_foreign() {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        Pin::new(&mut this.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-    }
 }

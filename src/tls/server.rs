@@ -22,12 +22,13 @@ use super::{
     generation::Generation,
     pending::Pending,
     provider::versions,
+    records::noter,
     sessions::Sessions,
     shown::{BySni, Shown},
     staple::{Staple, Staples},
     tickets::Tickets,
 };
-use crate::config::{GatewayListener, Mode, TlsOptions, TlsVersion};
+use crate::config::{GatewayListener, Mode, Records, TlsOptions, TlsVersion};
 
 /// ALPN of PostgreSQL's direct TLS.
 const POSTGRES_ALPN: &[u8] = b"postgresql";
@@ -81,7 +82,10 @@ impl ServerTls {
                 plain: generation.certified.clone(),
                 staple: None,
             })));
-        let (plain, sessions) = with_sessions(plain, &generation.verification, true);
+        let (mut plain, sessions) = with_sessions(plain, &generation.verification, true);
+        if options.records == Records::Own {
+            hand_records_over(&mut plain);
+        }
         let mut ours = plain.clone();
         ours.alpn_protocols = [MUX_LINK_ALPN, REUSED_LINK_ALPN, LINK_ALPN]
             .map(<[u8]>::to_vec)
@@ -181,7 +185,7 @@ impl ServerTls {
             plain: certificate.certified.clone(),
             staple: staple(certificate),
         }));
-        let plain = if let Some(verification) = &material.verification {
+        let mut plain = if let Some(verification) = &material.verification {
             let hints = if verification.pins().next().is_some() {
                 Vec::new()
             } else {
@@ -213,6 +217,9 @@ impl ServerTls {
             own_tickets = Some(tickets);
             config
         };
+        if options.records == Records::Own {
+            hand_records_over(&mut plain);
+        }
         let mut with = plain.clone();
         with.alpn_protocols = protocols;
         let lenient = !strict || with.alpn_protocols.is_empty();
@@ -299,6 +306,12 @@ fn with_sessions(
     config.session_storage = sessions.clone();
     config.send_tls13_tickets = 1;
     (config, sessions)
+}
+
+/// TLS 1.3's records are kept by `tls/records` after the handshake.
+fn hand_records_over(config: &mut ServerConfig) {
+    config.enable_secret_extraction = true;
+    config.key_log = noter();
 }
 
 /// Resumes nothing, and takes no early data.

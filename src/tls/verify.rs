@@ -200,7 +200,7 @@ impl Verification {
     }
 
     /// Proves a connected peer again, from the chain that it showed in its handshake
-    /// ([`Accepted::peer_chain`](super::Accepted::peer_chain)), against what is believed now. A CRL
+    /// ([`Accepted::chain`](super::Accepted::chain)), against what is believed now. A CRL
     /// that went stale refuses new handshakes and cuts nobody.
     ///
     /// # Errors

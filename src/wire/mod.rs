@@ -10,6 +10,7 @@ pub mod digest;
 pub mod forwarded;
 pub mod frames;
 pub mod framing;
+pub mod hello;
 pub mod host;
 pub mod link;
 pub mod mux;

@@ -49,10 +49,10 @@ impl ClientStream {
     }
 
     /// Below TLS.
-    pub(super) fn socket(&mut self) -> &mut Buffered<Socket> {
+    pub(super) fn socket(&mut self) -> &mut Socket {
         match self {
-            Self::Tls(stream) => stream.get_mut().0,
-            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.io_mut(),
+            Self::Plain(socket) => socket.get_mut(),
         }
     }
 }

@@ -15,8 +15,10 @@ use crate::{
     admit::{Denial, Denied, Grant, PeerFacts},
     config::{
         CertificateFiles, Cipher, ClientAuth, ClientCert, GatewayListener, KeyExchange, Limits,
-        ListenAddress, Mode, NetworkList, PathNormalisation, TlsOptions, UnderscoreHeaders,
+        ListenAddress, Mode, NetworkList, PathNormalisation, Records, TlsOptions,
+        UnderscoreHeaders,
     },
+    net::Buffered,
     tls::{
         Accepted, ClientTls, Connected, EdgeMaterial, Judge, LINK_ALPN, LinkRole, NameCheck,
         ServerTls, Staples, accept,
@@ -37,8 +39,8 @@ pub(super) fn name(text: &str) -> ServerName<'static> {
 async fn meet(server: &ServerTls, client: &ClientTls, to: &str, judges: (Judge, Judge)) -> Ends {
     let (near, far) = tokio::io::duplex(64 * 1024);
     tokio::join!(
-        accept(far, server, judges.0),
-        connect(near, client, name(to), judges.1)
+        accept(Buffered::new(far), server, judges.0),
+        connect(Buffered::new(near), client, name(to), judges.1)
     )
 }
 
@@ -115,8 +117,8 @@ async fn link_carries_bytes_between_proven_ends() {
     assert_eq!(accepted.session.group, "X25519MLKEM768");
     assert_eq!(accepted.session.cipher, "TLS13_AES_128_GCM_SHA256");
     assert_eq!(accepted.session, connected.session);
-    assert_eq!(accepted.peer_chain().len(), 2);
-    assert_eq!(accepted.peer_chain()[0].as_ref(), leaf.der);
+    assert_eq!(accepted.chain.len(), 2);
+    assert_eq!(accepted.chain[0].as_ref(), leaf.der);
     connected.stream.write_all(b"ping").await.unwrap();
     connected.stream.flush().await.unwrap();
     let mut got = [0; 4];
@@ -264,7 +266,7 @@ async fn foreign(
         explain(&error, Side::Client)
     };
     let serve = async {
-        let mut accepted = accept(far, server, anybody()).await;
+        let mut accepted = accept(Buffered::new(far), server, anybody()).await;
         if let Ok(accepted) = &mut accepted {
             accepted.stream.shutdown().await.unwrap();
         }
@@ -338,9 +340,9 @@ async fn groups_and_ciphers_are_the_configured_ones() {
     let leaf = link.ca.leaf(client("edge.internal"));
     let own = link.ca.leaf(server("legacy.internal"));
     let narrow = TlsOptions {
-        min_version: None,
         key_exchange: vec![KeyExchange::Secp384r1],
         ciphers: vec![Cipher::ChaCha20Poly1305],
+        ..options()
     };
     let identity = link.folder.identity("acceptor", &own, &[], &[&link.ca]);
     let generation =
@@ -584,7 +586,7 @@ async fn raw(server: &ServerTls, bytes: &[u8]) -> (Denied, Vec<u8>) {
         let _read = near.read_to_end(&mut answer).await;
         answer
     };
-    let (accepted, answer) = tokio::join!(accept(far, server, anybody()), talk);
+    let (accepted, answer) = tokio::join!(accept(Buffered::new(far), server, anybody()), talk);
     (accepted.unwrap_err(), answer)
 }
 
@@ -628,7 +630,9 @@ async fn a_refused_peer_that_stays_holds_nothing_for_long() {
     let (mut near, far) = tokio::io::duplex(64 * 1024);
     near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let begun = std::time::Instant::now();
-    let denied = accept(far, &server, anybody()).await.unwrap_err();
+    let denied = accept(Buffered::new(far), &server, anybody())
+        .await
+        .unwrap_err();
     assert_eq!(denied.reason, Denial::NotTls);
     assert!(begun.elapsed() < std::time::Duration::from_secs(5));
 }
@@ -733,6 +737,15 @@ pub(super) fn edge(
     ServerTls::edge(&material, &listener, &Staples::default(), None).unwrap()
 }
 
+/// One of HTTP whose records are kept so.
+pub(super) fn edge_keeping(link: &Link, records: Records) -> ServerTls {
+    let own = link.ca.leaf(server("legacy.internal"));
+    let mut listener = edge_listener(&link.folder, &[("edge", &own)], Mode::Http, false, None);
+    listener.tls.records = records;
+    let material = EdgeMaterial::load(&listener, None, now()).unwrap();
+    ServerTls::edge(&material, &listener, &Staples::default(), None).unwrap()
+}
+
 #[rstest]
 #[case::h2(Mode::Http, false, &[b"h2".as_slice(), b"http/1.1"], Some(Some("h2")))]
 #[case::h1(Mode::Http, false, &[b"http/1.1".as_slice()], Some(Some("http/1.1")))]
@@ -804,8 +817,8 @@ async fn certificates_are_chosen_by_name_and_the_first_answers_the_rest() {
             })
         };
         let (accepted, connected) = tokio::join!(
-            accept(far, &server, anybody()),
-            connect(near, &any_name, name(asked), look)
+            accept(Buffered::new(far), &server, anybody()),
+            connect(Buffered::new(near), &any_name, name(asked), look)
         );
         assert!(accepted.is_ok() && connected.is_ok(), "{asked}");
         let expected = crate::identity::Sha256::of(&shown.der);

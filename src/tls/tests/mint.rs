@@ -15,7 +15,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     admit::{Denied, Grant, PeerFacts},
-    config::{Cipher, Identity, KeyExchange, Revocation, TlsOptions, TlsVersion},
+    config::{Cipher, Identity, KeyExchange, Records, Revocation, TlsOptions, TlsVersion},
     identity::UnixSeconds,
     tls::{Generation, Judge, LinkRole, MaterialError},
 };
@@ -242,6 +242,7 @@ pub(super) fn options() -> TlsOptions {
             Cipher::Aes256Gcm,
             Cipher::ChaCha20Poly1305,
         ],
+        records: Records::Own,
     }
 }
 

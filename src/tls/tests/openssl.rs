@@ -6,6 +6,7 @@ use super::mint::*;
 use crate::{
     admit::{Denial, Proof},
     config::{Revocation, SecretRef},
+    net::Buffered,
     tls::{LinkRole, ServerTls, Usage, accept, edge::EdgeMaterial},
 };
 
@@ -100,7 +101,7 @@ async fn meet_s_client(
         .stdin(std::process::Stdio::null());
     let client = tokio::task::spawn_blocking(move || command.output().unwrap());
     let (socket, _) = listener.accept().await.unwrap();
-    let accepted = accept(socket, server, anybody()).await;
+    let accepted = accept(Buffered::new(socket), server, anybody()).await;
     let outcome = match accepted {
         Ok(mut accepted) => {
             use tokio::io::AsyncWriteExt;

@@ -5,20 +5,28 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use rustls::{ClientConfig, HandshakeKind};
+use rstest::rstest;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, HandshakeKind, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::WebPkiSupportedAlgorithms,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    handshakes::{Link, callers, edge, name, raw_client, raw_client_speaking},
+    handshakes::{Link, callers, edge, edge_keeping, name, raw_client, raw_client_speaking},
     mint::*,
 };
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     clock,
-    config::{ClientCert, Mode},
+    config::{ClientCert, Mode, Records},
+    net::Buffered,
     tls::{
         Accepted, ClientTls, Connected, Judge, LinkRole, NameCheck, ServerTls, accept,
         alert::{Side, explain},
+        challenge::{ACME_ALPN, Challenges},
         connect,
     },
 };
@@ -39,13 +47,19 @@ async fn meet(
     let (near, far) = tokio::io::duplex(64 * 1024);
     tokio::join!(
         async {
-            let mut accepted = accept(far, server, judges.0).await?;
+            let mut accepted = accept(Buffered::new(far), server, judges.0).await?;
             accepted.stream.write_all(b"x").await.unwrap();
             accepted.stream.flush().await.unwrap();
             Ok(accepted)
         },
         async {
-            let mut connected = connect(near, client, name("legacy.internal"), judges.1).await?;
+            let mut connected = connect(
+                Buffered::new(near),
+                client,
+                name("legacy.internal"),
+                judges.1,
+            )
+            .await?;
             match connected.stream.read_exact(&mut [0]).await {
                 Ok(_) => Ok(connected),
                 Err(error) => Err(explain(&error, Side::Client)),
@@ -67,7 +81,7 @@ async fn come(
     let (near, far) = tokio::io::duplex(64 * 1024);
     tokio::join!(
         async {
-            let mut accepted = accept(far, server, judge).await?;
+            let mut accepted = accept(Buffered::new(far), server, judge).await?;
             accepted.stream.write_all(b"x").await.unwrap();
             accepted.stream.flush().await.unwrap();
             Ok(accepted)
@@ -110,8 +124,8 @@ async fn both_ends_of_a_link_resume_and_know_each_other() {
         assert_eq!(next.0.peer, first.0.peer);
         assert_eq!(next.0.grant.identity, "dns:edge.internal");
         assert_eq!(next.1.peer, first.1.peer);
-        assert_eq!(next.0.peer_chain(), first.0.peer_chain());
-        assert_eq!(next.1.peer_chain(), first.1.peer_chain());
+        assert_eq!(next.0.chain, first.0.chain);
+        assert_eq!(next.1.chain, first.1.chain);
         assert!(next.0.ours() && next.1.ours);
     }
 }
@@ -175,7 +189,7 @@ async fn a_line_of_sessions_ends_an_hour_after_its_full_handshake() {
             expected == HandshakeKind::Resumed,
             "{at}"
         );
-        assert_eq!(accepted.peer_chain()[0].as_ref(), leaf.der);
+        assert_eq!(accepted.chain[0].as_ref(), leaf.der);
     }
     // a clock that was set back makes nothing younger
     clock::set_ahead(HOUR);
@@ -316,7 +330,7 @@ async fn a_ticket_serves_once() {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&caller));
     tokio::select! {
-        _ = accept(far, &server, anybody()) => {}
+        _ = accept(Buffered::new(far), &server, anybody()) => {}
         _ = async {
             drop(connector.connect(name("legacy.internal"), Broken(near)).await);
         } => {}
@@ -414,5 +428,86 @@ async fn tls_1_2_resumes_only_where_nobody_has_to_be_judged() {
             assert_eq!(accepted.unwrap().session.resumed, again && resumed);
             assert_eq!(kind == Ok(HandshakeKind::Resumed), again && resumed);
         }
+    }
+}
+
+/// Takes any certificate, as a CA does that looks for a proof.
+#[derive(Debug)]
+struct AnyServer(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    // webpki reads no certificate with the critical extension of a proof
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+#[rstest]
+#[case::own(Records::Own)]
+#[case::rustls(Records::Rustls)]
+#[tokio::test]
+async fn a_proof_of_a_name_resumes_nothing(#[case] records: Records) {
+    let link = Link::new();
+    let challenges = Arc::new(Challenges::default());
+    let server = edge_keeping(&link, records).with_challenges(challenges.clone());
+    let mut usual = raw_client(&link.ca, None, &[]);
+    let algorithms = usual.crypto_provider().signature_verification_algorithms;
+    let anything = Arc::new(AnyServer(algorithms));
+    usual.dangerous().set_certificate_verifier(anything);
+    let usual = Arc::new(usual);
+    // with the tickets of the others
+    let mut looking = ClientConfig::clone(&usual);
+    looking.alpn_protocols = vec![ACME_ALPN.to_vec()];
+    let looking = Arc::new(looking);
+    let _offered = challenges.offer_tls("legacy.internal", "t.thumb").unwrap();
+    // the ticket that is tried is gone for the others
+    for _ in 0..2 {
+        for resumed in [false, true] {
+            let (accepted, _) = come(&server, &usual, anybody()).await;
+            assert_eq!(accepted.unwrap().session.resumed, resumed);
+        }
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&looking));
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (accepted, looked) = tokio::join!(
+            accept(Buffered::new(far), &server, anybody()),
+            connector.connect(name("legacy.internal"), near)
+        );
+        assert_eq!(accepted.unwrap_err().reason, Denial::AcmeChallenge);
+        let mut looked = looked.unwrap();
+        let kind = looked.get_ref().1.handshake_kind();
+        assert_eq!(kind, Some(HandshakeKind::Full));
+        assert_eq!(looked.get_ref().1.alpn_protocol(), Some(ACME_ALPN));
+        // it ends with its close_notify, and without a ticket
+        assert_eq!(looked.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(looked.get_ref().1.tls13_tickets_received(), 0);
     }
 }

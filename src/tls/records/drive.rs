@@ -1,0 +1,333 @@
+//! The handshake, made by rustls on bytes that we hand it.
+//!
+//! It is shown one record more at a time: what comes behind the handshake's last record is not for
+//! it, and stays closed.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustls::{
+    ClientConfig, CommonState, Error, ExtractedSecrets, InvalidMessage, ServerConfig,
+    client::{ClientConnectionData, UnbufferedClientConnection},
+    pki_types::ServerName,
+    server::{ServerConnectionData, UnbufferedServerConnection},
+    unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus},
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+
+use super::{
+    HEADER, MAX_MESSAGE, MAX_PAYLOAD,
+    error::broken,
+    key::Key,
+    secrets::{NOTES, Notes},
+    session::{Keys, Session, Tickets},
+    stream::RecordStream,
+};
+use crate::net::Buffered;
+
+/// A handshake that is over.
+pub(crate) struct Finished<C> {
+    pub(super) connection: C,
+    /// What came behind it.
+    rest: Vec<u8>,
+    notes: Arc<Mutex<Notes>>,
+}
+
+/// What both ends have in common.
+pub(crate) trait Handshake {
+    type Data;
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn common(&self) -> &CommonState;
+}
+
+impl Handshake for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+impl Handshake for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+/// Answers a ClientHello, of which `hello` was read.
+///
+/// # Errors
+/// As tokio-rustls has them.
+pub(crate) async fn server<IO>(
+    io: &mut Buffered<IO>,
+    config: Arc<ServerConfig>,
+    hello: Vec<u8>,
+) -> io::Result<Finished<UnbufferedServerConnection>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let connection = UnbufferedServerConnection::new(config).map_err(broken)?;
+    noted(connection, io, hello).await
+}
+
+/// Opens a connection to `name`.
+///
+/// # Errors
+/// As tokio-rustls has them.
+pub(crate) async fn client<IO>(
+    io: &mut Buffered<IO>,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> io::Result<Finished<UnbufferedClientConnection>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let connection = UnbufferedClientConnection::new(config, name).map_err(broken)?;
+    noted(connection, io, Vec::new()).await
+}
+
+impl<C: Handshake> Finished<C> {
+    /// What was agreed.
+    pub(crate) fn common(&self) -> &CommonState {
+        self.connection.common()
+    }
+}
+
+impl Finished<UnbufferedServerConnection> {
+    /// The keys.
+    pub(super) fn keys(self) -> Result<Keys, Error> {
+        let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        let (secrets, _kernel) = self.connection.dangerous_into_kernel_connection()?;
+        keys(&secrets, notes.client.as_deref(), notes.server.as_deref())
+    }
+
+    /// Takes the records over.
+    ///
+    /// # Errors
+    /// The configuration does not hand out its secrets.
+    pub(crate) fn into_stream<IO>(mut self, io: Buffered<IO>) -> Result<RecordStream<IO>, Error> {
+        let rest = std::mem::take(&mut self.rest);
+        let session = Session::new(self.keys()?, false, None);
+        Ok(RecordStream::new(io, rest, session))
+    }
+}
+
+impl Finished<UnbufferedClientConnection> {
+    /// The keys, and what keeps tickets.
+    pub(super) fn keys(self) -> Result<(Keys, Tickets), Error> {
+        let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        let (secrets, kernel) = self.connection.dangerous_into_kernel_connection()?;
+        let keys = keys(&secrets, notes.server.as_deref(), notes.client.as_deref())?;
+        Ok((keys, kernel))
+    }
+
+    /// Takes the records over.
+    ///
+    /// # Errors
+    /// The configuration does not hand out its secrets.
+    pub(crate) fn into_stream<IO>(mut self, io: Buffered<IO>) -> Result<RecordStream<IO>, Error> {
+        let rest = std::mem::take(&mut self.rest);
+        let (keys, tickets) = self.keys()?;
+        let session = Session::new(keys, true, Some(tickets));
+        Ok(RecordStream::new(io, rest, session))
+    }
+}
+
+fn keys(
+    secrets: &ExtractedSecrets,
+    read: Option<&Vec<u8>>,
+    write: Option<&Vec<u8>>,
+) -> Result<Keys, Error> {
+    Ok(Keys {
+        read: Key::agreed(&secrets.rx, read.map(Vec::as_slice))?,
+        write: Key::agreed(&secrets.tx, write.map(Vec::as_slice))?,
+    })
+}
+
+enum Step {
+    Again,
+    Read,
+    Done,
+    Failed(Error),
+}
+
+/// Makes the handshake, and notes its secrets.
+async fn noted<C, IO>(
+    mut connection: C,
+    io: &mut Buffered<IO>,
+    hello: Vec<u8>,
+) -> io::Result<Finished<C>>
+where
+    C: Handshake,
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let notes = Arc::default();
+    let driven = drive(&mut connection, io, hello);
+    let rest = NOTES.scope(Arc::clone(&notes), driven).await?;
+    Ok(Finished {
+        connection,
+        rest,
+        notes,
+    })
+}
+
+/// Makes the handshake; what came behind it.
+async fn drive<C, IO>(
+    connection: &mut C,
+    io: &mut Buffered<IO>,
+    mut incoming: Vec<u8>,
+) -> io::Result<Vec<u8>>
+where
+    C: Handshake,
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut outgoing = Vec::new();
+    // octets of `incoming` that rustls may see
+    let mut shown = 0usize;
+    loop {
+        let (step, gone) = step(
+            connection,
+            incoming.get_mut(..shown).unwrap_or_default(),
+            &mut outgoing,
+        );
+        incoming.drain(..gone.min(shown));
+        shown = shown.saturating_sub(gone);
+        match step {
+            Step::Again => {}
+            Step::Read => {
+                flush(io, &mut outgoing).await?;
+                shown = next_record(io, &mut incoming, shown).await?;
+            }
+            Step::Done if connection.common().is_handshaking() => {
+                return Err(broken(Error::HandshakeNotComplete));
+            }
+            Step::Done => {
+                flush(io, &mut outgoing).await?;
+                incoming.drain(..shown);
+                incoming.shrink_to_fit();
+                return Ok(incoming);
+            }
+            Step::Failed(error) => {
+                let bytes = incoming.get_mut(..shown).unwrap_or_default();
+                last_word(connection, bytes, &mut outgoing);
+                // the alert may be lost; the error is not
+                let _told = flush(io, &mut outgoing).await;
+                return Err(broken(error));
+            }
+        }
+    }
+}
+
+/// One step of rustls; how many octets it is done with.
+fn step<C: Handshake>(
+    connection: &mut C,
+    bytes: &mut [u8],
+    outgoing: &mut Vec<u8>,
+) -> (Step, usize) {
+    let UnbufferedStatus { discard, state, .. } = connection.process(bytes);
+    let step = match state {
+        Ok(ConnectionState::EncodeTlsData(data)) => encode(data, outgoing),
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            // written before anything is waited for
+            data.done();
+            Step::Again
+        }
+        Ok(ConnectionState::BlockedHandshake) => Step::Read,
+        Ok(ConnectionState::WriteTraffic(_)) => Step::Done,
+        // no record is shown that could hold data, or an end
+        Ok(_) => Step::Failed(Error::HandshakeNotComplete),
+        Err(error) => Step::Failed(error),
+    };
+    (step, discard)
+}
+
+fn encode<D>(mut data: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Step {
+    let start = outgoing.len();
+    let mut room = 0;
+    // the first attempt says how much room it takes
+    for _ in 0..2 {
+        outgoing.resize(start.saturating_add(room), 0);
+        match data.encode(outgoing.get_mut(start..).unwrap_or_default()) {
+            Ok(written) => {
+                outgoing.truncate(start.saturating_add(written));
+                return Step::Again;
+            }
+            Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
+            Err(EncodeError::AlreadyEncoded) => break,
+        }
+    }
+    Step::Failed(Error::EncryptError)
+}
+
+/// Fetches the alert that goes with a failure. rustls looks at no record meanwhile; the octets are
+/// those that it may still point to.
+fn last_word<C: Handshake>(connection: &mut C, bytes: &mut [u8], outgoing: &mut Vec<u8>) {
+    while connection.common().wants_write() {
+        if !matches!(step(connection, bytes, outgoing).0, Step::Again) {
+            break;
+        }
+    }
+}
+
+async fn flush<IO>(io: &mut Buffered<IO>, outgoing: &mut Vec<u8>) -> io::Result<()>
+where
+    IO: AsyncWrite + Unpin,
+{
+    if !outgoing.is_empty() {
+        io.write_all(outgoing).await?;
+        outgoing.clear();
+    }
+    io.flush().await
+}
+
+/// Reads until a whole record stands behind the first `shown` octets; where it ends. Not an octet
+/// more is taken out of the socket's buffer.
+///
+/// rustls keeps what it was shown of a message that is not whole: one in crumbs is refused before
+/// the crumbs' headers take many times its room.
+async fn next_record<IO>(
+    io: &mut Buffered<IO>,
+    incoming: &mut Vec<u8>,
+    shown: usize,
+) -> io::Result<usize>
+where
+    IO: AsyncRead + Unpin,
+{
+    if shown > MAX_MESSAGE.saturating_add(MAX_PAYLOAD) {
+        return Err(broken(InvalidMessage::HandshakePayloadTooLarge.into()));
+    }
+    loop {
+        let have = incoming.get(shown..).unwrap_or_default();
+        let whole = match have.first_chunk::<HEADER>() {
+            None => HEADER,
+            Some(&[.., high, low]) => {
+                // of one that is too long rustls needs no more to refuse it
+                let len = usize::from(u16::from_be_bytes([high, low])).min(MAX_PAYLOAD);
+                HEADER.saturating_add(len)
+            }
+        };
+        let missing = whole.saturating_sub(have.len());
+        if missing == 0 {
+            return Ok(shown.saturating_add(whole));
+        }
+        if io.buffered().is_empty() && io.fill().await? == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "tls handshake eof",
+            ));
+        }
+        let got = io.buffered();
+        let got = got.get(..missing).unwrap_or(got);
+        incoming.extend_from_slice(got);
+        let n = got.len();
+        io.consume(n);
+    }
+}

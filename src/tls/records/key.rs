@@ -1,0 +1,188 @@
+//! The key of one direction, and its count of records.
+
+use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use rustls::{ConnectionTrafficSecrets, Error};
+use zeroize::Zeroizing;
+
+use super::{
+    Content, HEADER, TAG,
+    secrets::{Cipher, Secret},
+};
+
+/// A key. Its octets are wiped when it is dropped, here and by aws-lc.
+pub(super) struct Key {
+    secret: Secret,
+    key: Zeroizing<[u8; 32]>,
+    iv: [u8; NONCE_LEN],
+    /// The number of the next record. Never wraps: the last number is not used.
+    next: u64,
+    /// Made ready for use, which takes ten times the room; `None`: at rest.
+    ready: Option<LessSafeKey>,
+}
+
+impl Key {
+    /// The key of a secret, for the record with this number.
+    pub(super) fn new(secret: Secret, next: u64) -> Result<Self, Error> {
+        let mut key = Zeroizing::new([0; 32]);
+        let mut iv = [0; NONCE_LEN];
+        let len = secret.cipher.aead().key_len();
+        secret.expand(b"key", key.get_mut(..len).unwrap_or_default())?;
+        secret.expand(b"iv", &mut iv)?;
+        Ok(Self {
+            secret,
+            key,
+            iv,
+            next,
+            ready: None,
+        })
+    }
+
+    /// The key that rustls made of `secret`, and the number of its next record.
+    pub(super) fn agreed(
+        (next, theirs): &(u64, ConnectionTrafficSecrets),
+        secret: Option<&[u8]>,
+    ) -> Result<Self, Error> {
+        let unfit = || Error::General("the secrets of the handshake were not told".to_owned());
+        let (cipher, theirs) = Cipher::of(theirs).ok_or_else(unfit)?;
+        let secret = secret.and_then(|octets| Secret::new(cipher, octets));
+        let key = Self::new(secret.ok_or_else(unfit)?, *next)?;
+        // another handshake's secret would show here, and not as garbage to the peer
+        if key.key.get(..theirs.len()) != Some(theirs) {
+            return Err(unfit());
+        }
+        Ok(key)
+    }
+
+    /// The key after this one.
+    pub(super) fn successor(&self) -> Result<Self, Error> {
+        Self::new(self.secret.next()?, 0)
+    }
+
+    /// Gives back what use takes, until the next use.
+    pub(super) fn rest(&mut self) {
+        self.ready = None;
+    }
+
+    fn ready(&mut self) -> Option<&LessSafeKey> {
+        if self.ready.is_none() {
+            let aead = self.secret.cipher.aead();
+            let key = UnboundKey::new(aead, self.key.get(..aead.key_len())?).ok()?;
+            self.ready = Some(LessSafeKey::new(key));
+        }
+        self.ready.as_ref()
+    }
+
+    /// Records so far.
+    pub(super) fn count(&self) -> u64 {
+        self.next
+    }
+
+    /// RFC 8446 section 5.3.
+    fn nonce(&mut self) -> Option<Nonce> {
+        let number = self.next;
+        self.next = number.checked_add(1)?;
+        let mut nonce = self.iv;
+        for (octet, of_number) in nonce.iter_mut().skip(4).zip(number.to_be_bytes()) {
+            *octet ^= of_number;
+        }
+        Some(Nonce::assume_unique_for_key(nonce))
+    }
+
+    /// Opens what stands behind a record's header, where it is; the inner plaintext.
+    pub(super) fn open<'a>(&mut self, payload: &'a mut [u8]) -> Result<&'a mut [u8], Error> {
+        let aad = header(payload.len()).ok_or(Error::PeerSentOversizedRecord)?;
+        let nonce = self.nonce().ok_or(Error::DecryptError)?;
+        let aead = self.ready().ok_or(Error::DecryptError)?;
+        aead.open_in_place(nonce, Aad::from(aad), payload)
+            .map_err(|_forged| Error::DecryptError)
+    }
+
+    /// The same into another place, which is as long as the inner plaintext.
+    pub(super) fn open_into(&mut self, payload: &[u8], inner: &mut [u8]) -> Result<(), Error> {
+        let aad = header(payload.len()).ok_or(Error::PeerSentOversizedRecord)?;
+        let (text, tag) = payload
+            .split_at_checked(inner.len())
+            .ok_or(Error::DecryptError)?;
+        let nonce = self.nonce().ok_or(Error::DecryptError)?;
+        let aead = self.ready().ok_or(Error::DecryptError)?;
+        aead.open_separate_gather(nonce, Aad::from(aad), text, tag, inner)
+            .map_err(|_forged| Error::DecryptError)
+    }
+
+    /// Seals `content` into `record`, which has exactly the room: header, content, type and tag.
+    pub(super) fn seal_into(
+        &mut self,
+        content: &[u8],
+        kind: Content,
+        record: &mut [u8],
+    ) -> Result<(), Error> {
+        let (text, rest, nonce, aad) = self.prepared(content.len(), record)?;
+        let aead = self.ready().ok_or(Error::EncryptError)?;
+        aead.seal_out_of_place_scatter(nonce, aad, content, text, &[kind as u8], rest)
+            .map_err(|_opaque| Error::EncryptError)
+    }
+
+    /// The same where the content stands in its place in the record already.
+    pub(super) fn seal(&mut self, kind: Content, record: &mut [u8]) -> Result<(), Error> {
+        let len = record.len().saturating_sub(super::OVERHEAD);
+        let (text, rest, nonce, aad) = self.prepared(len, record)?;
+        let aead = self.ready().ok_or(Error::EncryptError)?;
+        aead.seal_in_place_scatter(nonce, aad, text, &[kind as u8], rest)
+            .map_err(|_opaque| Error::EncryptError)
+    }
+
+    /// Writes the header; the content's place, that of type and tag, and what the cipher wants.
+    #[expect(
+        clippy::type_complexity,
+        reason = "four things, used twice, a few lines on"
+    )]
+    fn prepared<'a>(
+        &mut self,
+        len: usize,
+        record: &'a mut [u8],
+    ) -> Result<(&'a mut [u8], &'a mut [u8], Nonce, Aad<[u8; HEADER]>), Error> {
+        let (head, payload) = record
+            .split_first_chunk_mut::<HEADER>()
+            .ok_or(Error::EncryptError)?;
+        *head = header(payload.len()).ok_or(Error::EncryptError)?;
+        let aad = Aad::from(*head);
+        let (text, rest) = payload
+            .split_at_mut_checked(len)
+            .ok_or(Error::EncryptError)?;
+        if rest.len() != TAG + 1 {
+            return Err(Error::EncryptError);
+        }
+        let nonce = self.nonce().ok_or(Error::EncryptError)?;
+        Ok((text, rest, nonce, aad))
+    }
+
+    /// For tests: a record with any inner plaintext.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn seal_inner(&mut self, inner: &[u8]) -> Result<Vec<u8>, Error> {
+        let head = header(inner.len().saturating_add(TAG)).ok_or(Error::EncryptError)?;
+        let nonce = self.nonce().ok_or(Error::EncryptError)?;
+        let aead = self.ready().ok_or(Error::EncryptError)?;
+        let mut sealed = inner.to_vec();
+        aead.seal_in_place_append_tag(nonce, Aad::from(head), &mut sealed)
+            .map_err(|_opaque| Error::EncryptError)?;
+        Ok([head.to_vec(), sealed].concat())
+    }
+
+    /// For tests: it is not ready for use.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.ready.is_none()
+    }
+
+    /// For tests: as if so many records had been.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, next: u64) {
+        self.next = next;
+    }
+}
+
+/// The header of every encrypted record; it is authenticated with it.
+fn header(payload: usize) -> Option<[u8; HEADER]> {
+    let [high, low] = u16::try_from(payload).ok()?.to_be_bytes();
+    Some([Content::Data as u8, 3, 3, high, low])
+}

@@ -1,0 +1,155 @@
+//! Traffic secrets: where keys come from (RFC 8446 sections 7.2 and 7.3).
+//!
+//! rustls would keep computing them too, in an object that takes ten times the room and holds the
+//! peer's certificates once more. It tells a secret to the configuration's key log, and to nothing
+//! else; ours notes it for the handshake that is being polled.
+
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::{
+    aead::{AES_128_GCM, AES_256_GCM, Algorithm, CHACHA20_POLY1305},
+    hkdf::{self, HKDF_SHA256, HKDF_SHA384, KeyType, Prk},
+};
+use rustls::{ConnectionTrafficSecrets, Error, KeyLog};
+use zeroize::Zeroizing;
+
+/// Octets of the longest secret, that of SHA-384.
+const LONGEST: usize = 48;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cipher {
+    Aes128Gcm,
+    Aes256Gcm,
+    ChaCha20Poly1305,
+}
+
+impl Cipher {
+    /// That of keys from rustls, and the key.
+    pub(super) fn of(secrets: &ConnectionTrafficSecrets) -> Option<(Self, &[u8])> {
+        Some(match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, .. } => (Self::Aes128Gcm, key.as_ref()),
+            ConnectionTrafficSecrets::Aes256Gcm { key, .. } => (Self::Aes256Gcm, key.as_ref()),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, .. } => {
+                (Self::ChaCha20Poly1305, key.as_ref())
+            }
+            _ => return None,
+        })
+    }
+
+    pub(super) fn aead(self) -> &'static Algorithm {
+        match self {
+            Self::Aes128Gcm => &AES_128_GCM,
+            Self::Aes256Gcm => &AES_256_GCM,
+            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        }
+    }
+
+    fn hkdf(self) -> hkdf::Algorithm {
+        match self {
+            Self::Aes128Gcm | Self::ChaCha20Poly1305 => HKDF_SHA256,
+            Self::Aes256Gcm => HKDF_SHA384,
+        }
+    }
+
+    /// Octets of its secrets.
+    fn secret_len(self) -> usize {
+        match self {
+            Self::Aes128Gcm | Self::ChaCha20Poly1305 => 32,
+            Self::Aes256Gcm => LONGEST,
+        }
+    }
+}
+
+/// application_traffic_secret_N of one direction. Wiped when it is dropped.
+pub(super) struct Secret {
+    pub(super) cipher: Cipher,
+    octets: Zeroizing<[u8; LONGEST]>,
+}
+
+impl Secret {
+    pub(super) fn new(cipher: Cipher, octets: &[u8]) -> Option<Self> {
+        if octets.len() != cipher.secret_len() {
+            return None;
+        }
+        let mut kept = Zeroizing::new([0; LONGEST]);
+        kept.get_mut(..octets.len())?.copy_from_slice(octets);
+        Some(Self {
+            cipher,
+            octets: kept,
+        })
+    }
+
+    /// HKDF-Expand-Label without context.
+    pub(super) fn expand(&self, label: &[u8], to: &mut [u8]) -> Result<(), Error> {
+        let failed = || Error::General("no key could be derived".to_owned());
+        let secret = self.octets.get(..self.cipher.secret_len());
+        let prk = Prk::new_less_safe(self.cipher.hkdf(), secret.ok_or_else(failed)?);
+        let len = u16::try_from(to.len()).map_err(|_long| failed())?;
+        let label_len = u8::try_from(label.len().saturating_add(6)).map_err(|_long| failed())?;
+        let info = [&len.to_be_bytes()[..], &[label_len], b"tls13 ", label, &[0]];
+        prk.expand(&info, Len(to.len()))
+            .and_then(|okm| okm.fill(to))
+            .map_err(|_opaque| failed())
+    }
+
+    /// application_traffic_secret_N+1.
+    pub(super) fn next(&self) -> Result<Self, Error> {
+        let mut octets = Zeroizing::new([0; LONGEST]);
+        let place = octets.get_mut(..self.cipher.secret_len());
+        self.expand(b"traffic upd", place.unwrap_or_default())?;
+        Ok(Self {
+            cipher: self.cipher,
+            octets,
+        })
+    }
+}
+
+struct Len(usize);
+
+impl KeyType for Len {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// What a handshake's secrets are told to.
+#[derive(Default)]
+pub(super) struct Notes {
+    pub(super) client: Option<Zeroizing<Vec<u8>>>,
+    pub(super) server: Option<Zeroizing<Vec<u8>>>,
+}
+
+tokio::task_local! {
+    /// Those of the handshake that is being polled.
+    pub(super) static NOTES: Arc<Mutex<Notes>>;
+}
+
+/// Notes the two secrets of data. Nothing of them leaves the process.
+#[derive(Debug)]
+struct Noter;
+
+/// What a configuration's `key_log` has to be.
+pub(crate) fn noter() -> Arc<dyn KeyLog> {
+    Arc::new(Noter)
+}
+
+impl KeyLog for Noter {
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        // whose records rustls keeps has no notes
+        let _outside = NOTES.try_with(|notes| {
+            let Ok(mut notes) = notes.lock() else {
+                return;
+            };
+            let secret = Some(Zeroizing::new(secret.to_vec()));
+            match label {
+                "CLIENT_TRAFFIC_SECRET_0" => notes.client = secret,
+                "SERVER_TRAFFIC_SECRET_0" => notes.server = secret,
+                _ => {}
+            }
+        });
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        matches!(label, "CLIENT_TRAFFIC_SECRET_0" | "SERVER_TRAFFIC_SECRET_0")
+    }
+}

@@ -1,0 +1,434 @@
+//! A connection's bytes, as tokio reads and writes them.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use rustls::{AlertDescription, Error};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    HEADER, MAX_CONTENT, OVERHEAD, TAG,
+    buffers::{Input, Output},
+    error::{alert_for, broken, truncated},
+    session::{ALERT_RECORD, KEY_UPDATE_RECORD, Opened, Session, record_len},
+};
+use crate::net::Buffered;
+
+/// Where records begin that are put together from several slices: a copy that lands a few octets
+/// above its source modulo a page is slow (see `net/pool.rs`).
+const APART: usize = 64;
+
+/// A TLS 1.3 connection after its handshake.
+pub struct RecordStream<IO> {
+    io: IO,
+    pub(super) session: Session,
+    pub(super) input: Option<Input>,
+    /// The beginning of a record whose rest has not come.
+    pub(super) tail: Box<[u8]>,
+    pub(super) output: Option<Output>,
+    reading: Reading,
+    /// close_notify or an alert is sealed: nothing may follow.
+    ended: bool,
+}
+
+enum Reading {
+    Open,
+    /// The peer said that it sends no more.
+    Closed,
+    Failed(Box<Error>),
+}
+
+impl<IO> std::fmt::Debug for RecordStream<IO> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordStream")
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<IO> RecordStream<IO> {
+    /// `rest` has been read and is not opened; behind it comes what `io` has buffered.
+    pub(super) fn new(io: Buffered<IO>, mut rest: Vec<u8>, session: Session) -> Self {
+        let io = io.into_inner(&mut rest);
+        Self {
+            io,
+            session,
+            // whole records may be among it: they are opened before the socket is asked
+            input: (!rest.is_empty()).then(|| Input::resume(&rest)),
+            tail: Box::default(),
+            output: None,
+            reading: Reading::Open,
+            ended: false,
+        }
+    }
+
+    /// The socket.
+    pub fn io(&self) -> &IO {
+        &self.io
+    }
+
+    /// The socket; what is read from it is missing here.
+    pub fn io_mut(&mut self) -> &mut IO {
+        &mut self.io
+    }
+
+    /// Gives the reader what is opened.
+    fn deliver(&mut self, buf: &mut ReadBuf<'_>) {
+        let Some(input) = &mut self.input else {
+            return;
+        };
+        let plain = input.plain();
+        let n = plain.len().min(buf.remaining());
+        buf.put_slice(plain.get(..n).unwrap_or_default());
+        input.take(n);
+        if input.is_empty() {
+            self.input = None;
+        }
+    }
+
+    /// Opens the next record, if it is there.
+    fn open(&mut self, buf: &mut ReadBuf<'_>) -> Result<bool, Error> {
+        let Some(input) = &mut self.input else {
+            return Ok(false);
+        };
+        let closed = input.closed();
+        let len = match record_len(closed)? {
+            Some(len) if len <= closed.len() => len,
+            _ => return Ok(false),
+        };
+        let payload = input.payload_mut(HEADER, len);
+        let inner = payload.len().saturating_sub(TAG);
+        let direct = (1..=buf.remaining()).contains(&inner);
+        let opened = if direct {
+            self.session
+                .open_into(payload, buf.initialize_unfilled_to(inner))
+        } else {
+            self.session.open(payload)
+        };
+        let content = match opened? {
+            Opened::Data(n) if direct => {
+                buf.advance(n);
+                0
+            }
+            Opened::Data(n) => n,
+            Opened::Nothing => 0,
+            Opened::Closed => {
+                self.reading = Reading::Closed;
+                self.input = None;
+                return Ok(true);
+            }
+        };
+        input.advance(len, HEADER, content);
+        if input.is_empty() {
+            self.input = None;
+        }
+        Ok(true)
+    }
+
+    fn alert(&mut self, description: AlertDescription) -> Result<(), Error> {
+        self.ended = true;
+        let output = self.output.get_or_insert_with(|| Output::new(0));
+        // without room the socket has taken nothing for long
+        let Some(record) = output.record(ALERT_RECORD) else {
+            return Ok(());
+        };
+        let sealed = self.session.seal_alert(description, record);
+        if sealed.is_err() {
+            output.undo(ALERT_RECORD);
+        }
+        sealed
+    }
+
+    /// Seals what fits, at least an octet. `output` is empty.
+    fn seal(&mut self, bufs: &[IoSlice<'_>]) -> Result<usize, Error> {
+        let mut slices = Slices::new(bufs);
+        let apart = if slices.is_one() { 0 } else { APART };
+        let output = self.output.insert(Output::new(apart));
+        if self.session.update_due()
+            && let Some(record) = output.record(KEY_UPDATE_RECORD)
+        {
+            self.session.seal_update(record)?;
+        }
+        let mut taken = 0usize;
+        loop {
+            let room = output.room().saturating_sub(OVERHEAD);
+            let n = slices.left().min(MAX_CONTENT).min(room);
+            let len = n.saturating_add(OVERHEAD);
+            if n == 0 {
+                return Ok(taken);
+            }
+            let Some(record) = output.record(len) else {
+                return Ok(taken);
+            };
+            if let Some(data) = slices.whole(n) {
+                self.session.seal_from(data, record)?;
+            } else {
+                let place = record.get_mut(HEADER..HEADER.saturating_add(n));
+                slices.copy(place.unwrap_or_default());
+                self.session.seal(record)?;
+            }
+            taken = taken.saturating_add(n);
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
+    /// Reads more; what is borrowed goes back if nothing is there.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut input = self
+            .input
+            .take()
+            .unwrap_or_else(|| Input::resume(&std::mem::take(&mut self.tail)));
+        let mut space = ReadBuf::new(input.room());
+        let read = Pin::new(&mut self.io).poll_read(cx, &mut space);
+        let n = space.filled().len();
+        if n > 0 {
+            input.filled(n);
+            self.input = Some(input);
+        } else if !input.closed().is_empty() {
+            self.tail = input.closed().into();
+        }
+        if read.is_pending() && self.output.is_none() {
+            self.session.rest();
+        }
+        ready!(read)?;
+        if n == 0 {
+            return Poll::Ready(Err(truncated()));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is sealed.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(output) = &mut self.output {
+            let waiting = output.waiting();
+            if waiting.is_empty() {
+                self.output = None;
+                break;
+            }
+            match ready!(Pin::new(&mut self.io).poll_write(cx, waiting))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => output.sent(n),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the connection up, and tells the peer why.
+    fn fail(&mut self, cx: &mut Context<'_>, error: Error) {
+        (self.input, self.tail) = (None, Box::default());
+        if !self.ended
+            && let Some(description) = alert_for(&error)
+            && self.alert(description).is_ok()
+        {
+            // what it does not take now, a shutdown may still bring
+            let _tried = self.poll_drain(cx);
+        }
+        self.ended = true;
+        self.reading = Reading::Failed(Box::new(error));
+    }
+
+    fn poll_seal(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_drain(cx))?;
+        if self.ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        let n = match self.seal(bufs) {
+            Ok(n) => n,
+            Err(error) => {
+                // half a record must not go out, and nothing may go out behind its gap
+                (self.output, self.ended) = (None, true);
+                return Poll::Ready(Err(broken(error)));
+            }
+        };
+        // what is sealed is taken, whether the socket takes it now or later
+        match self.poll_drain(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(n)),
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for RecordStream<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        loop {
+            this.deliver(buf);
+            if buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let some = buf.filled().len() > before;
+            match &this.reading {
+                Reading::Open => {}
+                _ if some => return Poll::Ready(Ok(())),
+                Reading::Closed => return Poll::Ready(Ok(())),
+                Reading::Failed(error) => {
+                    return Poll::Ready(Err(broken(Error::clone(error))));
+                }
+            }
+            match this.open(buf) {
+                Ok(true) => {}
+                Ok(false) if some => return Poll::Ready(Ok(())),
+                Ok(false) => ready!(this.poll_fill(cx))?,
+                Err(error) => this.fail(cx, error),
+            }
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for RecordStream<IO> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        while this
+            .input
+            .as_ref()
+            .is_none_or(|input| input.plain().is_empty())
+        {
+            match &this.reading {
+                Reading::Open => {}
+                Reading::Closed => break,
+                Reading::Failed(error) => {
+                    return Poll::Ready(Err(broken(Error::clone(error))));
+                }
+            }
+            // without room elsewhere a record is opened where it is
+            match this.open(&mut ReadBuf::new(&mut [])) {
+                Ok(true) => {}
+                Ok(false) => ready!(this.poll_fill(cx))?,
+                Err(error) => this.fail(cx, error),
+            }
+        }
+        Poll::Ready(Ok(this
+            .input
+            .as_ref()
+            .map(Input::plain)
+            .unwrap_or_default()))
+    }
+
+    fn consume(self: Pin<&mut Self>, amt: usize) {
+        let this = self.get_mut();
+        if let Some(input) = &mut this.input {
+            input.take(amt);
+            if input.is_empty() {
+                this.input = None;
+            }
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RecordStream<IO> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_seal(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_seal(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    /// Says close_notify, and half-closes the socket. What the peer sends can still be read.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        if !this.ended {
+            this.alert(AlertDescription::CloseNotify).map_err(broken)?;
+            ready!(this.poll_drain(cx))?;
+        }
+        match ready!(Pin::new(&mut this.io).poll_shutdown(cx)) {
+            // the other side has gone already
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            done => Poll::Ready(done),
+        }
+    }
+}
+
+/// Several slices, read from front to back.
+struct Slices<'a> {
+    bufs: &'a [IoSlice<'a>],
+    /// Octets of the first that are taken.
+    skip: usize,
+    left: usize,
+}
+
+impl<'a> Slices<'a> {
+    fn new(bufs: &'a [IoSlice<'a>]) -> Self {
+        let left = bufs
+            .iter()
+            .fold(0usize, |sum, buf| sum.saturating_add(buf.len()));
+        Self {
+            bufs,
+            skip: 0,
+            left,
+        }
+    }
+
+    fn is_one(&self) -> bool {
+        self.bufs.len() <= 1
+    }
+
+    fn left(&self) -> usize {
+        self.left
+    }
+
+    fn first(&self) -> &'a [u8] {
+        let first: &'a [u8] = self.bufs.first().map(|buf| &**buf).unwrap_or_default();
+        first.get(self.skip..).unwrap_or_default()
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.left = self.left.saturating_sub(n);
+        self.skip = self.skip.saturating_add(n);
+        while let Some((first, rest)) = self.bufs.split_first()
+            && self.skip >= first.len()
+        {
+            self.skip = self.skip.saturating_sub(first.len());
+            self.bufs = rest;
+        }
+    }
+
+    /// The next `n` octets, where they lie in one slice.
+    fn whole(&mut self, n: usize) -> Option<&'a [u8]> {
+        let data = self.first().get(..n)?;
+        self.advance(n);
+        Some(data)
+    }
+
+    fn copy(&mut self, mut to: &mut [u8]) {
+        while !to.is_empty() && self.left > 0 {
+            let from = self.first();
+            let n = from.len().min(to.len());
+            let (place, rest) = to.split_at_mut(n);
+            place.copy_from_slice(from.get(..n).unwrap_or_default());
+            self.advance(n);
+            to = rest;
+        }
+    }
+}
