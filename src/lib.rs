@@ -32,7 +32,7 @@
 //! | what a reload keeps on failure | `app/reload.rs` |
 //! | shutdown steps | `drain.rs` |
 //! | exit codes | `cli/report.rs` |
-//! | metric names | `telemetry/metrics.rs` |
+//! | metric names | `telemetry/metrics/registry.rs` |
 //! | which acceptor is tried next | `gateway/backend.rs` |
 //! | how often requests are sent again | `gateway/retries.rs` |
 //! | what an ACME CA says, and what it is told | `wire/acme/`, `app/renew/acme/` |
