@@ -138,6 +138,31 @@ impl Process {
         false
     }
 
+    /// While the process stops: whoever is left is judged by what is on disk now. Nothing is bound,
+    /// and what can't be loaded changes nothing.
+    pub fn judge_who_is_left(&self) {
+        let file = self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()));
+        let Some(file) = file else { return };
+        let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
+        match config::load(&file).and_then(|config| self.load(config, svid.as_deref())) {
+            Ok(loaded) => {
+                let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+                for listener in &loaded.listeners {
+                    if let Some(held) = live.get(&listener.name) {
+                        held.serving.publish(Arc::clone(&listener.snapshot));
+                    }
+                }
+                drop(live);
+                self.follow_moved(&loaded);
+                tracing::info!("a file changed: whoever is left is judged by it");
+            }
+            Err(problems) => tracing::error!(
+                problem = %problems,
+                "what changed does not load: whoever is left stays judged as before"
+            ),
+        }
+    }
+
     /// The configuration in force with the files that it names; without them nothing changes.
     fn load_files_again(&self, svid: Option<&HeldSvid>) {
         let config = self.with(|in_force| in_force.map(|f| f.loaded.config.clone()));

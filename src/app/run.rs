@@ -93,7 +93,7 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
         () = second(&mut signals) => return Ok(()),
     }
     // before anything is read: a change meanwhile is noticed
-    let watch = Watch::new(config.files());
+    let mut watch = Watch::new(config.files());
     let svid = tokio::select! {
         biased;
         first = Box::pin(renew::spiffe::first(&config)) => first.map_err(StartError::System)?,
@@ -116,17 +116,22 @@ async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
     renew::spiffe::start(&process);
     let notifier = Notifier::default();
     notifier.ready(&status(&process));
-    follow(&process, &mut signals, &notifier, watch).await;
+    follow(&process, &mut signals, &notifier, &mut watch).await;
     notifier.stopping();
     let drain_timeout = process.with(|f| f.map(|f| drain_timeout(&f.loaded.config)));
     let drain_timeout = drain_timeout.unwrap_or(DRAIN_TIMEOUT);
     tracing::info!(live = drain.live(), timeout = ?drain_timeout, "draining");
-    let cut = tokio::select! {
-        biased;
-        cut = drain.drain(drain_timeout) => cut,
-        () = second(&mut signals) => {
-            tracing::warn!("told twice: not waiting");
-            return Ok(());
+    let mut drained = Box::pin(drain.drain(drain_timeout));
+    let cut = loop {
+        tokio::select! {
+            biased;
+            cut = &mut drained => break cut,
+            () = second(&mut signals) => {
+                tracing::warn!("told twice: not waiting");
+                return Ok(());
+            }
+            // who is shut out meanwhile is not let stay to the end
+            () = watch.changed() => process.judge_who_is_left(),
         }
     };
     tracing::info!(cut, "stopped");
@@ -138,7 +143,7 @@ async fn follow(
     process: &Arc<Process>,
     signals: &mut Signals,
     notifier: &Notifier,
-    mut watch: Watch,
+    watch: &mut Watch,
 ) {
     let beat = Notifier::watchdog_interval();
     loop {
@@ -163,7 +168,7 @@ async fn follow(
             let files = process.with(|f| f.map(|f| f.loaded.config.files()).unwrap_or_default());
             // the old one knows what was there before the reload
             if !watch.is_of(&files) {
-                watch = Watch::new(files);
+                *watch = Watch::new(files);
             }
         }
         notifier.ready(&status(process));

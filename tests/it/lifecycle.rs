@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portcullis::pki::{CrlOptions, IssueRequest, Role};
+use portcullis::pki::{CrlOptions, IssueRequest, Reason, Role};
 use rustix::process::Signal;
 
 use crate::world::{
@@ -244,6 +244,30 @@ fn a_drain_lets_transfers_end_and_takes_nobody_new() {
         let line = stopped.line("stopped", |line| line["message"] == "stopped");
         assert_eq!(line["cut"], 0, "{role}");
     }
+}
+
+#[test]
+fn who_is_shut_out_does_not_stay_to_the_end_of_a_drain() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let patient = "limits = { drain_timeout = \"2m\" }";
+    let (mut acceptor, link) = world.plain_acceptor(&backend.address.to_string(), patient);
+    let (_gateway, edge) = world.plain_gateway("tcp", link, "", "");
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    assert!(answers(&mut stream));
+    acceptor.signal(Signal::TERM);
+    acceptor.line("draining", |line| line["message"] == "draining");
+    assert!(answers(&mut stream));
+    world
+        .authority
+        .revoke("gateway/edge-1", Reason::KeyCompromise)
+        .unwrap();
+    assert!(stream.read(&mut [0]).is_err());
+    let ended = acceptor.ended_within(Duration::from_secs(20));
+    assert!(ended.is_some_and(|status| status.success()));
+    let line = acceptor.refusal("rules_changed");
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.contains("certificate_revoked"), "{line}");
 }
 
 #[test]
