@@ -313,7 +313,11 @@ impl BackendRuntime {
                     ..
                 }))) => {
                     backend.metrics().handshake(resumed);
-                    drop(backend.adopt(&acceptor, stream, chain, until));
+                    let way = backend.adopt(&acceptor, stream, chain, until);
+                    // nobody is left who could use it
+                    if backend.links.lock().closed {
+                        way.link.leave();
+                    }
                 }
                 // clients have their links, and find out themselves when they need another
                 Ok(Ok(None)) | Err(_) => {}

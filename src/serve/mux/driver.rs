@@ -301,7 +301,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.heard = Instant::now();
             self.asked = None;
         }
-        Ok(progress)
+        // frames without octets take no read
+        Ok(progress || frames > 0)
     }
 
     /// Something has come whole.

@@ -18,7 +18,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::{
-    HEADER, MAX_MESSAGE, MAX_PAYLOAD,
+    HEADER, MAX_CONTENT, MAX_MESSAGE,
     error::broken,
     key::Key,
     secrets::{NOTES, Notes},
@@ -288,6 +288,9 @@ where
     io.flush().await
 }
 
+/// rustls refuses a record that announces as much by its header alone.
+const REFUSED: usize = MAX_CONTENT + 2048;
+
 /// Reads until a whole record stands behind the first `shown` octets; where it ends. Not an octet
 /// more is taken out of the socket's buffer.
 ///
@@ -301,7 +304,7 @@ async fn next_record<IO>(
 where
     IO: AsyncRead + Unpin,
 {
-    if shown > MAX_MESSAGE.saturating_add(MAX_PAYLOAD) {
+    if shown > MAX_MESSAGE.saturating_add(REFUSED) {
         return Err(broken(InvalidMessage::HandshakePayloadTooLarge.into()));
     }
     loop {
@@ -309,8 +312,8 @@ where
         let whole = match have.first_chunk::<HEADER>() {
             None => HEADER,
             Some(&[.., high, low]) => {
-                // of one that is too long rustls needs no more to refuse it
-                let len = usize::from(u16::from_be_bytes([high, low])).min(MAX_PAYLOAD);
+                // rustls refuses one of this length by its header, and wants a shorter one whole
+                let len = usize::from(u16::from_be_bytes([high, low])).min(REFUSED);
                 HEADER.saturating_add(len)
             }
         };

@@ -129,13 +129,14 @@ impl Session {
 
     /// Content, its type, and zeros that hide its length.
     fn opened(&mut self, inner: &[u8]) -> Result<Opened, Error> {
+        // RFC 8446 section 5.4
+        if inner.len() > MAX_CONTENT + 1 {
+            return Err(Error::PeerSentOversizedRecord);
+        }
         let content = inner.iter().rposition(|octet| *octet != 0);
         let (content, kind) = content
             .and_then(|at| Some((inner.get(..at)?, *inner.get(at)?)))
             .ok_or(PeerMisbehaved::IllegalTlsInnerPlaintext)?;
-        if content.len() > MAX_CONTENT {
-            return Err(Error::PeerSentOversizedRecord);
-        }
         let kind = ContentType::from(kind);
         if !self.message.is_empty() && kind != ContentType::Handshake {
             return Err(PeerMisbehaved::MessageInterleavedWithHandshakeMessage.into());
@@ -267,6 +268,8 @@ impl Session {
             .checked_sub(1)
             .ok_or(PeerMisbehaved::TooManyKeyUpdateRequests)?;
         self.read = self.read.successor()?;
+        // what takes tickets holds the first secrets, which an update is to put away
+        self.tickets = None;
         // several requests are answered once
         self.update_owed |= request == 1;
         Ok(())
@@ -283,6 +286,7 @@ impl Session {
         let message = [HandshakeType::KeyUpdate.into(), 0, 0, 1, 0];
         self.write.seal_into(&message, Content::Handshake, record)?;
         self.write = self.write.successor()?;
+        self.tickets = None;
         self.update_owed = false;
         Ok(())
     }

@@ -154,7 +154,8 @@ impl<IO> RecordStream<IO> {
         }
         let mut taken = 0usize;
         loop {
-            let room = output.room().saturating_sub(OVERHEAD);
+            // an alert always finds room behind it
+            let room = output.room().saturating_sub(OVERHEAD + ALERT_RECORD);
             let n = slices.left().min(MAX_CONTENT).min(room);
             let len = n.saturating_add(OVERHEAD);
             if n == 0 {

@@ -103,6 +103,7 @@ use Sent::{Forged, Inner, Is, Raw};
 #[case::longer_than_any(vec![Raw(vec![23, 3, 3, 0x41, 1])], Error::PeerSentOversizedRecord, AlertDescription::RecordOverflow)]
 #[case::largest_length(vec![Raw(vec![23, 3, 3, 0xff, 0xff])], Error::PeerSentOversizedRecord, AlertDescription::RecordOverflow)]
 #[case::more_content(vec![Is(23, vec![1; MAX_CONTENT + 1])], Error::PeerSentOversizedRecord, AlertDescription::RecordOverflow)]
+#[case::more_padding(vec![Inner([&[1u8, 23][..], &[0; MAX_CONTENT]].concat())], Error::PeerSentOversizedRecord, AlertDescription::RecordOverflow)]
 #[case::zeros(vec![Inner(vec![0; 40])], PeerMisbehaved::IllegalTlsInnerPlaintext.into(), AlertDescription::UnexpectedMessage)]
 #[case::nothing(vec![Inner(vec![])], PeerMisbehaved::IllegalTlsInnerPlaintext.into(), AlertDescription::UnexpectedMessage)]
 #[case::plain_ccs(vec![Raw(vec![20, 3, 3, 0, 1, 1])], PeerMisbehaved::IllegalMiddleboxChangeCipherSpec.into(), AlertDescription::UnexpectedMessage)]
@@ -269,10 +270,9 @@ async fn what_hides_lengths_is_taken_away() {
     for _ in 0..32 {
         bytes.extend(hostile.data(b""));
     }
-    // the most that there is: content, type, and padding up to 2^14 + 256 - 16
+    // the most that there may be: content and type, without room for padding
     let mut most = vec![0xab; MAX_CONTENT];
     most.push(23);
-    most.resize(MAX_PAYLOAD - TAG, 0);
     bytes.extend(hostile.inner(&most));
     bytes.extend(hostile.record(21, &[1, 90]));
     bytes.extend(hostile.record(21, &[1, 0]));
