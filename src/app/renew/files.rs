@@ -35,11 +35,11 @@ fn together(key: &Path) -> PathBuf {
     key.with_file_name(name)
 }
 
-/// Loads the pair in one file as it would be loaded in its place.
-fn load_pair(own: &Own, pair: &Path) -> Result<CertFacts, String> {
+/// Loads a pair, both in one file maybe, as it would be loaded in its place.
+fn load_pair(own: &Own, (certificate, key): (&Path, &Path)) -> Result<CertFacts, String> {
     let mut identity = own.identity.clone();
-    identity.certificate = pair.to_owned();
-    identity.key = pair.to_owned();
+    identity.certificate = certificate.to_owned();
+    identity.key = key.to_owned();
     load(own, &identity, None).map(|generation| generation.leaf.clone())
 }
 
@@ -82,7 +82,7 @@ pub(super) fn install_for(
     let leaf = judged(expected, chain)?;
     let identity = &own.identity;
     let at = (identity.certificate.as_path(), identity.key.as_path());
-    put(at, key, chain, |pair| load_pair(own, pair))?;
+    put(at, key, chain, |pair| load_pair(own, (pair, pair)))?;
     Ok(leaf)
 }
 
@@ -117,13 +117,16 @@ pub(super) fn install_edge(
 ) -> Result<CertFacts, String> {
     let leaf = judged(expected, chain)?;
     let at = (files.certificate.as_path(), files.key.as_path());
-    put(at, key, chain, |pair| load_edge(options, pair))?;
+    put(at, key, chain, |pair| load_edge(options, (pair, pair)))?;
     Ok(leaf)
 }
 
-/// Loads the pair in one file as a listener would.
-fn load_edge(options: &TlsOptions, pair: &Path) -> Result<CertFacts, String> {
-    let parts = [(pair, pair, None)];
+/// Loads a pair, both in one file maybe, as a listener would.
+fn load_edge(
+    options: &TlsOptions,
+    (certificate, key): (&Path, &Path),
+) -> Result<CertFacts, String> {
+    let parts = [(certificate, key, None)];
     let loaded = EdgeMaterial::load_parts(parts, None, options, None, clock::now());
     let loaded = loaded.map_err(|all| {
         let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
@@ -136,33 +139,32 @@ fn load_edge(options: &TlsOptions, pair: &Path) -> Result<CertFacts, String> {
 }
 
 /// Completes what a crash has left half done of a certificate that clients are shown.
-pub(super) fn recover_edge(files: &CertificateFiles, options: &TlsOptions) {
-    let pair = together(&files.key);
-    if !pair.exists() {
-        return;
-    }
-    if let Err(error) = load_edge(options, &pair) {
-        tracing::warn!(file = %pair.display(), %error, "a renewal that was left behind is of no use");
-        remove(&pair);
-    } else if let Err(error) = place((&files.certificate, &files.key), &pair) {
-        tracing::error!(%error, "a renewal that was cut off can't be completed");
-    }
+pub(super) fn recover_edge(
+    files: &CertificateFiles,
+    options: &TlsOptions,
+) -> Result<Option<CertFacts>, String> {
+    complete((&files.certificate, &files.key), |at| {
+        load_edge(options, at)
+    })
 }
 
 /// Writes both, if they are good together.
-fn put(
+fn put<T>(
     at: (&Path, &Path),
     key: &str,
     chain: &str,
-    load: impl FnOnce(&Path) -> Result<CertFacts, String>,
+    load: impl FnOnce(&Path) -> Result<T, String>,
 ) -> Result<(), String> {
     let pair = together(at.1);
+    // a pair that is placed by half is not given up for one that is of no use
+    let new = pair.with_extension("new");
     let text = Zeroizing::new(format!("{}\n{}", key.trim_end(), chain));
-    write(&pair, text.as_bytes(), PRIVATE)?;
-    if let Err(error) = load(&pair) {
-        remove(&pair);
+    write(&new, text.as_bytes(), PRIVATE)?;
+    if let Err(error) = load(&new) {
+        remove(&new);
         return Err(error);
     }
+    fs::rename(&new, &pair).map_err(|error| failed("write", &pair, &error))?;
     // what can't be placed now, on a full disk say, stays: the key may be in place already, and
     // without its certificate no start would succeed
     place(at, &pair)
@@ -185,34 +187,41 @@ fn place((certificate, own_key): (&Path, &Path), pair: &Path) -> Result<(), Stri
     Ok(())
 }
 
-/// Completes what a crash has left half done; called before anything is loaded.
-pub(super) fn recover(own: &Own) {
+/// Completes what a crash or a full disk has left half done; called before anything is loaded or
+/// ordered. Returns what is in place now.
+pub(super) fn recover(own: &Own) -> Result<Option<CertFacts>, String> {
     let identity = &own.identity;
-    let pair = together(&identity.key);
+    complete((&identity.certificate, &identity.key), |at| {
+        load_pair(own, at)
+    })
+}
+
+fn complete(
+    at: (&Path, &Path),
+    load: impl Fn((&Path, &Path)) -> Result<CertFacts, String>,
+) -> Result<Option<CertFacts>, String> {
+    let pair = together(at.1);
     if !pair.exists() {
-        return;
+        return Ok(None);
     }
-    let renewed = match load_pair(own, &pair) {
+    let renewed = match load((&pair, &pair)) {
         Ok(renewed) => renewed,
         Err(error) => {
             tracing::warn!(file = %pair.display(), %error, "a renewal that was left behind is of no use");
             remove(&pair);
-            return;
+            return Ok(None);
         }
     };
     // an operator may have put another pair there since
-    let newer = load(own, &own.identity, None)
-        .is_ok_and(|there| there.leaf.not_before >= renewed.not_before);
+    let newer = load(at).is_ok_and(|there| there.not_before >= renewed.not_before);
     if newer {
         remove(&pair);
-        return;
+        return Ok(None);
     }
-    match place((&identity.certificate, &identity.key), &pair) {
-        Ok(()) => {
-            tracing::info!(serial = %renewed.serial, "a renewal that was cut off is complete")
-        }
-        Err(error) => tracing::error!(%error, "a renewal that was cut off can't be completed"),
-    }
+    place(at, &pair)
+        .map_err(|error| format!("a renewal that was cut off can't be completed: {error}"))?;
+    tracing::info!(serial = %renewed.serial, "a renewal that was cut off is complete");
+    Ok(Some(renewed))
 }
 
 /// Where trust and CRLs of the authority go.
@@ -292,5 +301,29 @@ fn remove(path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(file = %path.display(), %error, "can't be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAIN: &str = "-----BEGIN CERTIFICATE-----\nnew\n";
+
+    #[test]
+    fn a_pair_that_waits_is_not_lost_to_one_of_no_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+        let at = (certificate.as_path(), key.as_path());
+        let pair = together(&key);
+        write(&pair, b"placed by half", PRIVATE).unwrap();
+        let refused = put(at, "KEY", CHAIN, |_| Err::<(), _>("no".to_owned()));
+        assert_eq!(refused.unwrap_err(), "no");
+        assert_eq!(fs::read_to_string(&pair).unwrap(), "placed by half");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        put(at, "KEY", CHAIN, |_| Ok(())).unwrap();
+        assert_eq!(fs::read_to_string(&key).unwrap(), "KEY\n");
+        assert_eq!(fs::read_to_string(&certificate).unwrap(), CHAIN);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

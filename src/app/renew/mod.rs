@@ -100,7 +100,9 @@ pub fn prepare(config: &Config) {
         RenewalSource::Server { .. } | RenewalSource::Acme(_) => None,
         RenewalSource::Store(store) => Some(store),
     };
-    files::recover(&own);
+    if let Err(error) = files::recover(&own) {
+        tracing::error!(%error, "the renewal stays as it is");
+    }
     let Some(store) = store else {
         return;
     };

@@ -1,14 +1,14 @@
 //! `acme_http`: where the CA's challenge http-01 is answered (RFC 8555 section 8.3). It listens only
 //! while an order is under way, says one thing only, and lets nobody in.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::{
     config::ListenAddress,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Of one connection, from accept to end.
-const WITHIN: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(3);
 /// Connections at once: a CA looks from a handful of places.
 const MOST: usize = 64;
 
@@ -52,18 +52,34 @@ impl Answering {
     }
 }
 
+/// The newest connections: whoever holds idle ones open does not keep the CA out.
+#[derive(Default)]
+struct Few {
+    all: JoinSet<()>,
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl Few {
+    fn add(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        while self.all.try_join_next().is_some() {}
+        self.by_age.retain(|running| !running.is_finished());
+        if self.by_age.len() >= MOST
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            oldest.abort();
+        }
+        self.by_age.push_back(self.all.spawn(connection));
+    }
+}
+
 async fn accept(listener: Listener, challenges: Arc<Challenges>) {
     let mut backoff = AcceptBackoff::default();
-    let mut connections = JoinSet::new();
+    let mut connections = Few::default();
     loop {
         match listener.accept().await {
             Ok((socket, source)) => {
                 backoff.reset();
-                while connections.try_join_next().is_some() {}
-                // whoever comes on top is closed on: the CA asks again
-                if connections.len() < MOST {
-                    connections.spawn(serve(socket, source, Arc::clone(&challenges)));
-                }
+                connections.add(serve(socket, source, Arc::clone(&challenges)));
             }
             Err(error) => {
                 if let Some(pause) = backoff.after(&error) {
@@ -105,7 +121,28 @@ fn answer<B>(request: &Request<B>, challenges: &Challenges) -> Response<Full<Byt
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot::{self, error::TryRecvError};
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_makes_room_for_the_newest() {
+        let mut few = Few::default();
+        let mut waiting = Vec::new();
+        for _ in 0..=MOST {
+            let (held, gone) = oneshot::channel::<()>();
+            waiting.push(gone);
+            few.add(async move {
+                let _held = held;
+                std::future::pending().await
+            });
+        }
+        let mut waiting = waiting.into_iter();
+        assert!(waiting.next().unwrap().await.is_err());
+        for mut gone in waiting {
+            assert_eq!(gone.try_recv(), Err(TryRecvError::Empty));
+        }
+    }
 
     #[test]
     fn it_says_one_thing_only() {

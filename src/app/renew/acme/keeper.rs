@@ -24,6 +24,8 @@ use crate::{
 
 /// How long what was put on disk may take to be in force.
 const SETTLES: Duration = Duration::from_secs(60);
+const NOT_TAKEN: &str = "the new certificate is on disk, and no reload takes it: see the log for why \
+                         reloads fail";
 
 /// Keeps them as long as the process lives; after a reload there may be others.
 pub fn start(process: &Arc<Process>) {
@@ -81,8 +83,8 @@ struct Memory {
     /// Of which the rest speaks.
     of: Option<Sha256>,
     chance: Chance,
-    /// Until the new one is in force.
-    placed: Option<Instant>,
+    /// The new one, and since when it is on disk, until it is in force.
+    placed: Option<(Instant, CertFacts)>,
 }
 
 #[derive(Default)]
@@ -125,6 +127,9 @@ impl Keeper {
             ..Memory::default()
         });
         if memory.of != of {
+            if memory.placed.is_some() {
+                tell(process, ordering, |report| report.failure.clear());
+            }
             *memory = Memory {
                 of,
                 chance: random(),
@@ -139,9 +144,19 @@ impl Keeper {
             _ => now,
         };
         tell(process, ordering, |report| report.due = Some(due));
-        let settles = memory.placed.is_some_and(|at| at.elapsed() < SETTLES);
+        if let Some((at, new)) = &memory.placed {
+            let settles = at.elapsed() < SETTLES;
+            let is_good = ordering.is_good(new, memory.chance);
+            if is_good && !settles {
+                stuck(process, ordering, NOT_TAKEN.to_owned());
+            }
+            // another would not be taken either
+            if is_good || settles {
+                return Duration::from_secs(1);
+            }
+        }
         let mut tries = ordering.tries();
-        if now < due || settles || !tries.is_over(now) {
+        if now < due || !tries.is_over(now) {
             if now >= due && !tries.is_over(now) {
                 tell(process, ordering, |report| {
                     report.failure.clone_from(&tries.failure);
@@ -151,21 +166,38 @@ impl Keeper {
             let left = u64::try_from(due.0.saturating_sub(now.0)).unwrap_or_default();
             return TICK.min(Duration::from_secs(left.max(1)));
         }
+        let end = held.as_ref().map_or(UnixSeconds(i64::MAX), |(_, end)| *end);
+        // a try that nobody would know of after it is none to make
+        if let Err(error) = tries.begin(end, memory.chance) {
+            stuck(process, ordering, error);
+            return TICK;
+        }
         let issued = ordering.issue(&Inherited::default()).await;
         count(process, ordering, issued.is_ok().then(clock::now));
         match issued {
             Ok(new) => {
                 tries.forget();
-                memory.placed = Some(Instant::now());
                 came(process, wanted, &new);
+                memory.placed = Some((Instant::now(), new));
             }
             Err(refusal) => {
-                let end = held.as_ref().map_or(UnixSeconds(i64::MAX), |(_, end)| *end);
                 tries.failed(refusal, end, memory.chance);
                 failed(process, wanted, &tries);
             }
         }
         TICK
+    }
+}
+
+/// Reports why no order is made, and logs it once.
+fn stuck(process: &Process, ordering: &Ordering, why: String) {
+    let mut known = false;
+    tell(process, ordering, |report| {
+        known = report.failure == why;
+        report.failure.clone_from(&why);
+    });
+    if !known {
+        tracing::error!(key = %ordering.key().display(), error = %why, "no certificate is ordered");
     }
 }
 

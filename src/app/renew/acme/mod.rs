@@ -30,7 +30,7 @@ use super::{
     blocking,
     files::{self, Own},
     own,
-    schedule::Chance,
+    schedule::{self, Chance},
 };
 use crate::{
     clock,
@@ -134,6 +134,9 @@ impl Ordering {
 
     /// One order, whose key and certificate are on disk when it is done.
     async fn issue(&self, inherited: &Inherited) -> Result<CertFacts, Refusal> {
+        if let Some(there) = self.recovered().await? {
+            return Ok(there);
+        }
         let answering = Answering::begin(&self.at, inherited, &self.challenges)?;
         let ordered = async {
             tokio::select! {
@@ -156,6 +159,22 @@ impl Ordering {
             }
         });
         Ok(installed.await?)
+    }
+
+    /// What an order before this one has left half placed, if it is as good as a new one.
+    async fn recovered(&self) -> Result<Option<CertFacts>, String> {
+        let whose = self.whose.clone();
+        let there = blocking(move || match &whose {
+            Whose::Ours(own) => files::recover(own),
+            Whose::Shown(at, options) => files::recover_edge(at, options),
+        });
+        Ok(there.await?.filter(|there| self.is_good(there, 0)))
+    }
+
+    /// Whether it is for our names and not due.
+    fn is_good(&self, new: &CertFacts, chance: Chance) -> bool {
+        files::names(new) == self.expected()
+            && clock::now() < schedule::due(new.not_before, new.not_after, chance)
     }
 
     async fn order(&self) -> Result<order::Issued, Refusal> {
@@ -204,8 +223,10 @@ pub fn is_awaited(common: &Common) -> bool {
 /// There is none, and none came in time.
 pub async fn first(config: &Config, inherited: &Inherited) -> Result<(), String> {
     for ordering in Ordering::shown(config, &Arc::default())? {
-        if let Whose::Shown(files, options) = &ordering.whose {
-            files::recover_edge(files, options);
+        if let Whose::Shown(files, options) = &ordering.whose
+            && let Err(error) = files::recover_edge(files, options)
+        {
+            tracing::error!(%error, "the renewal stays as it is");
         }
         // it is watched before anything is in it
         account::folder(&ordering.state)?;
@@ -250,6 +271,11 @@ pub async fn first(config: &Config, inherited: &Inherited) -> Result<(), String>
                 tries.failure
             ));
         }
+        // nothing is in force that could end
+        let (never, chance) = (UnixSeconds(i64::MAX), random());
+        tries
+            .begin(never, chance)
+            .map_err(|error| format!("{url}: {error}"))?;
         match ordering.issue(&inherited.lent()).await {
             Ok(new) => {
                 tries.forget();
@@ -261,8 +287,7 @@ pub async fn first(config: &Config, inherited: &Inherited) -> Result<(), String>
                 );
                 return Ok(());
             }
-            // nothing is in force that could end
-            Err(refusal) => tries.failed(refusal, UnixSeconds(i64::MAX), random()),
+            Err(refusal) => tries.failed(refusal, never, chance),
         }
     }
 }

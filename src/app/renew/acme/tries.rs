@@ -72,10 +72,19 @@ impl Tries {
         now >= self.again || self.again.0.saturating_sub(now.0) > LONGEST
     }
 
-    /// Once more in vain, for a certificate that ends then.
+    /// Before the CA is asked, for a certificate that ends then: notes the try as one in vain, so
+    /// that it counts whatever becomes of the process or the disk.
+    pub(super) fn begin(&mut self, end: UnixSeconds, chance: Chance) -> Result<(), String> {
+        self.failures = self.failures.saturating_add(1);
+        self.again = schedule::again(clock::now(), end, self.failures, chance);
+        "an order was cut off".clone_into(&mut self.failure);
+        self.write()
+            .map_err(|error| format!("can't note the try, so the CA is not asked: {error}"))
+    }
+
+    /// What was begun was in vain.
     pub(super) fn failed(&mut self, refusal: Refusal, end: UnixSeconds, chance: Chance) {
         let now = clock::now();
-        self.failures = self.failures.saturating_add(1);
         let counted = match refusal.code {
             Some(_) => self.failures.saturating_add(REFUSED),
             None => self.failures,
@@ -88,18 +97,27 @@ impl Tries {
         let asked = UnixSeconds(now.0.saturating_add(asked));
         self.again = schedule::again(now, end, counted, chance).max(asked);
         self.failure = refusal.said;
+        // what was noted when it began stands
+        if let Err(error) = self.write() {
+            tracing::warn!(%error, "a restart will not know why the CA refused");
+        }
+    }
+
+    fn write(&self) -> Result<(), String> {
         let kept = Kept {
             failures: self.failures,
             again: self.again.0,
             failure: self.failure.clone(),
         };
-        let written = folder(&self.state).and_then(|folder| {
-            let text = serde_json::to_vec(&kept).map_err(|error| error.to_string())?;
-            write_file(&folder.join(&self.name), &text, PRIVATE).map_err(|error| error.to_string())
-        });
-        if let Err(error) = written {
-            tracing::warn!(%error, "a restart will not know that the CA refused");
-        }
+        let file = folder(&self.state)?.join(&self.name);
+        let text = serde_json::to_vec(&kept).map_err(|error| error.to_string())?;
+        write_file(&file, &text, PRIVATE).map_err(|error| {
+            format!(
+                "can't write {}: {error}: set [runtime] state_dir to a folder that the process may \
+                 write to",
+                file.display()
+            )
+        })
     }
 
     /// It succeeded.
@@ -118,10 +136,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_refusal_outlives_the_process_and_its_wait_is_kept() {
-        let state = tempfile::tempdir().unwrap();
-        let acme = Acme {
+    fn acme() -> Acme {
+        Acme {
             url: "https://ca.example/d".to_owned(),
             domains: vec!["a.example".to_owned()],
             contact: Vec::new(),
@@ -129,7 +145,35 @@ mod tests {
             external_account: None,
             challenge: crate::config::Challenge::Http01,
             http: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_try_is_noted_before_it_is_made_or_not_made() {
+        let state = tempfile::tempdir().unwrap();
+        let acme = acme();
+        let open = |state: &Path| Tries::open(state, Path::new("key.pem"), &acme);
+        let end = UnixSeconds(clock::now().0 + 90 * 86_400);
+        // the process ends in the middle of it, twice
+        for failures in 1..=2 {
+            open(state.path()).begin(end, u16::MAX / 2).unwrap();
+            let kept = open(state.path());
+            assert_eq!(kept.failures, failures);
+            assert_eq!(kept.failure, "an order was cut off");
+            assert!(!kept.is_over(clock::now()));
+        }
+        // a file where the folder would be: nobody can write there, not even root
+        let file = state.path().join("file");
+        write_file(&file, b"", PRIVATE).unwrap();
+        let refused = open(&file).begin(end, 0).unwrap_err();
+        assert!(refused.starts_with("can't note the try"), "{refused}");
+        assert!(refused.contains("state_dir"), "{refused}");
+    }
+
+    #[test]
+    fn a_refusal_outlives_the_process_and_its_wait_is_kept() {
+        let state = tempfile::tempdir().unwrap();
+        let acme = acme();
         let open = || Tries::open(state.path(), Path::new("key.pem"), &acme);
         let now = clock::now();
         assert!(open().is_over(now));
@@ -139,14 +183,19 @@ mod tests {
             wait,
         };
         let end = UnixSeconds(now.0 + 90 * 86_400);
-        open().failed(refusal(None, None), end, u16::MAX / 2);
+        let fail = |refusal, chance| {
+            let mut tries = open();
+            tries.begin(end, chance).unwrap();
+            tries.failed(refusal, end, chance);
+        };
+        fail(refusal(None, None), u16::MAX / 2);
         let pause = |tries: &Tries| tries.again.0 - now.0;
         assert!((9..=13).contains(&pause(&open())), "{}", pause(&open()));
         open().forget();
-        open().failed(refusal(Some("caa"), None), end, u16::MAX / 2);
+        fail(refusal(Some("caa"), None), u16::MAX / 2);
         assert!((75..=90).contains(&pause(&open())), "{}", pause(&open()));
         let wait = Some(Duration::from_secs(7_200));
-        open().failed(refusal(Some("rateLimited"), wait), end, 0);
+        fail(refusal(Some("rateLimited"), wait), 0);
         let kept = open();
         assert!((7_200..=7_205).contains(&pause(&kept)), "{}", pause(&kept));
         assert_eq!((kept.failures, kept.failure.as_str()), (2, "no"));
