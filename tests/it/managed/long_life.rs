@@ -271,7 +271,7 @@ fn what_ended_beside_it_keeps_nothing_new_from_coming_into_force() {
     let source = format!("source = \"pki\"\ndir = {dir:?}\nrefresh = \"200ms\"\n");
     let text = host.common(&world, "gateway", &source)
         + &world.gateway_text("tcp", world.address(), world.address(), "", "");
-    let config = world.write("gateway.toml", &text);
+    let config = world.write("gateway.toml", &remembering(&text, "gateway"));
     let gateway = clock.start("gateway", &config);
     let first = serial(&gateway);
     clock.advance(31 * DAY);
@@ -322,9 +322,14 @@ fn authority(world: &World, machine: &Machine, clock: &Clock) -> Node {
             "[pki]\ndir = {dir:?}\n[[listener]]\naddress = \"0.0.0.0:9444\"\n\
              trusted_ips = [\"{GATEWAY_TO_PKI}\", \"{ACCEPTOR_TO_PKI}\"]\n"
         );
-    let config = world.write("pki.toml", &text);
+    let config = world.write("pki.toml", &remembering(&text, "pki"));
     let process = machine.start(clock, &["pki"], "serve", &config);
     node(process, world.authority.crl())
+}
+
+/// Each host remembers the numbers of its lists itself: they are not renewed at the same moment.
+fn remembering(text: &str, host: &str) -> String {
+    format!("{text}\n[runtime]\nstate_dir = \"state-of-{host}\"\n")
 }
 
 fn backends(machine: &Machine) -> [Backend; 2] {
@@ -346,7 +351,7 @@ fn acceptor(world: &World, machine: &Machine, clock: &Clock) -> Node {
              gateways = [\"spiffe://example.internal/gateway/edge-1\"]\n"
         );
     }
-    let config = world.write("acceptor.toml", &text);
+    let config = world.write("acceptor.toml", &remembering(&text, "acceptor"));
     node(machine.start(clock, &[], "acceptor", &config), host.crl)
 }
 
@@ -363,7 +368,7 @@ fn gateway(world: &World, machine: &Machine, clock: &Clock) -> Node {
              server_name = \"legacy.internal\"\n"
         );
     }
-    let config = world.write("gateway.toml", &text);
+    let config = world.write("gateway.toml", &remembering(&text, "gateway"));
     node(machine.start(clock, &[], "gateway", &config), host.crl)
 }
 
