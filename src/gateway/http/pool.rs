@@ -15,7 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
             Executor, Upstream,
             body::RequestBody,
             client::{Kind, SendFailed},
-            send::Ways,
+            send::{self, Ways},
         },
         spread,
     },
@@ -43,6 +43,8 @@ use crate::{
 
 /// How often is looked whether enough connections are ready.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a connection that took no request may take to say what it broke of: it has ended.
+const MOMENT: Duration = Duration::from_millis(100);
 /// Between attempts to make one ready, while none can be.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -81,6 +83,8 @@ struct LinkSender {
     retires: Option<UnixSeconds>,
     chain: Arc<[CertificateDer<'static>]>,
     acceptor: Arc<AcceptorState>,
+    /// What it broke of, once it has ended.
+    ended: Arc<SetOnce<Option<Denied>>>,
 }
 
 /// A link connection taken for one request.
@@ -312,16 +316,19 @@ impl Shared {
         let io = TokioIo::new(Stalls::new(stream, self.write_timeout));
         let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
         let cut = cut(over, self.drain.forced());
+        let ended = Arc::new(SetOnce::new());
+        let end = Arc::clone(&ended);
         let kind = match self.backend.config.protocol {
             BackendProtocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await.map_err(broken)?;
                 self.drain.spawn(async move {
                     let cut = pin!(cut);
-                    tokio::select! {
+                    let why = tokio::select! {
                         biased;
-                        () = Aside::new(cut) => {}
-                        _ = connection.with_upgrades() => {}
-                    }
+                        () = Aside::new(cut) => None,
+                        done = connection.with_upgrades() => done.err(),
+                    };
+                    let _first = end.set(why.map(|error| send::broken(&error)));
                 });
                 Kind::Http1(sender)
             }
@@ -330,17 +337,19 @@ impl Shared {
                 let (sender, connection) = http2::handshake(executor, io).await.map_err(broken)?;
                 self.drain.spawn(async move {
                     let cut = pin!(cut);
-                    tokio::select! {
+                    let why = tokio::select! {
                         biased;
-                        () = Aside::new(cut) => {}
-                        _ = connection => {}
-                    }
+                        () = Aside::new(cut) => None,
+                        done = connection => done.err(),
+                    };
+                    let _first = end.set(why.map(|error| send::broken(&error)));
                 });
                 Kind::Http2(sender)
             }
         };
         Ok(LinkSender {
             kind,
+            ended,
             opened: Instant::now(),
             until,
             retires: spread(until),
@@ -405,6 +414,14 @@ impl Upstream for Sender {
 
     fn is_http2(&self) -> bool {
         matches!(self.link.kind, Kind::Http2(_))
+    }
+
+    fn broke(&self) -> impl Future<Output = Option<Denied>> + Send + 'static {
+        let ended = Arc::clone(&self.link.ended);
+        async move {
+            let why = tokio::time::timeout(MOMENT, ended.wait()).await;
+            why.ok().and_then(Clone::clone)
+        }
     }
 
     async fn send(

@@ -93,6 +93,11 @@ pub(crate) trait Upstream: Send + Unpin + 'static {
     /// It speaks HTTP/2, whose windows may be shut while its socket takes bytes.
     fn is_http2(&self) -> bool;
 
+    /// What the connection has broken of, if it has; waits a moment for that.
+    fn broke(&self) -> impl Future<Output = Option<Denied>> + Send + 'static {
+        async { None }
+    }
+
     /// Sends a request.
     fn send(
         &mut self,

@@ -69,12 +69,12 @@ pub(crate) async fn send<W: Ways>(
     let answered = respond_in_time(patience, &mut sender, request, received).await;
     let again = match answered {
         Ok(response) => return Ok((sender, response)),
-        Err(Failure::Unsent(request)) if sender.is_reused() && ways.may_retry() => *request,
+        Err(Failure::Unsent(request, _)) if sender.is_reused() && ways.may_retry() => *request,
         Err(Failure::Denied(denied)) => match copy {
             Some(copy) if denied.reason == Denial::UpstreamBroken && ways.may_retry() => copy,
             _ => return Err(denied),
         },
-        Err(failure) => return Err(failure.denied()),
+        Err(failure) => return Err(failure.denied(sender.broke()).await),
     };
     // boxed: the rare case keeps no room in every request
     Box::pin(resend(ways, patience, again, received)).await
@@ -90,7 +90,7 @@ async fn resend<W: Ways>(
     let mut fresh = ways.open().await?;
     match respond_in_time(patience, &mut fresh, request, received).await {
         Ok(response) => Ok((fresh, response)),
-        Err(failure) => Err(failure.denied()),
+        Err(failure) => Err(failure.denied(fresh.broke()).await),
     }
 }
 
@@ -108,16 +108,19 @@ fn copy(request: &Request<RequestBody>, received: &Arc<Received>) -> Option<Requ
 }
 
 enum Failure {
-    Unsent(Box<Request<RequestBody>>),
+    /// And what is known of the reason.
+    Unsent(Box<Request<RequestBody>>, Denied),
     Denied(Denied),
 }
 
 impl Failure {
-    fn denied(self) -> Denied {
+    /// What the connection broke of, where that came before the request could be sent.
+    async fn denied(self, broke: impl Future<Output = Option<Denied>>) -> Denied {
         match self {
-            Self::Unsent(_) => {
+            Self::Unsent(_, known) if known.reason != Denial::UpstreamBroken => known,
+            Self::Unsent(..) => Box::pin(broke).await.unwrap_or_else(|| {
                 Denied::new(Denial::UpstreamBroken, "closed before the request was sent")
-            }
+            }),
             Self::Denied(denied) => denied,
         }
     }
@@ -162,7 +165,7 @@ async fn respond_in_time(
     match answered {
         Some(Ok(response)) => Ok(response),
         Some(Err(failed)) => Err(match failed.unsent {
-            Some(request) => Failure::Unsent(request),
+            Some(request) => Failure::Unsent(request, broken(&failed.error)),
             None => Failure::Denied(broken(&failed.error)),
         }),
         None => {
@@ -176,7 +179,7 @@ async fn respond_in_time(
 }
 
 /// The client's own fault is told from the backend's.
-fn broken(error: &hyper::Error) -> Denied {
+pub(crate) fn broken(error: &hyper::Error) -> Denied {
     use std::error::Error as _;
     let mut cause = error.source();
     while let Some(inner) = cause {
