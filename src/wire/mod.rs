@@ -12,6 +12,7 @@ pub mod frames;
 pub mod framing;
 pub mod hello;
 pub mod host;
+pub mod http1;
 pub mod link;
 pub mod mux;
 pub mod path;
