@@ -30,6 +30,7 @@
 //! | order of checks on a socket | `serve/accept.rs` |
 //! | bytes from one side to the other | `net/relay/` |
 //! | what a reload keeps on failure | `app/reload.rs` |
+//! | what holds for connections of a listener that moved or was taken out | `app/leaving.rs` |
 //! | shutdown steps | `drain.rs` |
 //! | exit codes | `cli/report.rs` |
 //! | metric names | `telemetry/metrics/registry.rs` |

@@ -8,6 +8,7 @@ pub mod exposure;
 mod fixed;
 pub mod forget;
 mod jumps;
+mod leaving;
 pub mod load;
 pub mod notify;
 pub mod reload;

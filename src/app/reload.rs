@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     crl_numbers::CrlNumbers,
     fixed::{self, Fixed},
+    leaving::Leaving,
     load::{Loaded, LoadedListener, load},
     renew::{Report, SharedReport},
     staplers::Staplers,
@@ -53,8 +54,8 @@ pub struct Process {
     pub drain: Drain,
     pub(super) inherited: Inherited,
     live: Mutex<HashMap<Arc<str>, Live>>,
-    /// Listeners at addresses that they had before, whose connections live on.
-    moved: Mutex<Vec<(Arc<str>, Weak<Serving>)>>,
+    /// Listeners that accept no more, whose connections live on.
+    leaving: Leaving,
     in_force: Mutex<Option<InForce>>,
     /// What was taken at the start.
     fixed: OnceLock<Fixed>,
@@ -87,7 +88,7 @@ impl Process {
             drain,
             inherited,
             live: Mutex::default(),
-            moved: Mutex::default(),
+            leaving: Leaving::default(),
             in_force: Mutex::default(),
             fixed: OnceLock::new(),
             staplers: Staplers::default(),
@@ -104,7 +105,8 @@ impl Process {
     /// # Errors
     /// The listeners that can't be bound.
     pub fn start(&self, loaded: Loaded) -> Result<(), Vec<BindError>> {
-        self.take(loaded)
+        let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take(loaded, svid.as_deref())
     }
 
     /// Loads the configuration again; whether it is in force now. One that can't be read leaves the
@@ -121,7 +123,7 @@ impl Process {
             }
             Ok(config) => match self.load(config, svid.as_deref()) {
                 Err(problems) => vec![problems.to_string()],
-                Ok(loaded) => match self.take(loaded) {
+                Ok(loaded) => match self.take(loaded, svid.as_deref()) {
                     Ok(()) => return true,
                     Err(errors) => errors.iter().map(ToString::to_string).collect(),
                 },
@@ -146,14 +148,15 @@ impl Process {
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
         match config::load(&file).and_then(|config| self.load(config, svid.as_deref())) {
             Ok(loaded) => {
-                let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
                 for listener in &loaded.listeners {
                     if let Some(held) = live.get(&listener.name) {
                         held.serving.publish(Arc::clone(&listener.snapshot));
                     }
                 }
+                self.take_out(&mut live, &loaded);
                 drop(live);
-                self.follow_moved(&loaded);
+                self.judge_leaving(&loaded, svid.as_deref());
                 tracing::info!("a file changed: whoever is left is judged by it");
             }
             Err(problems) => tracing::error!(
@@ -170,7 +173,7 @@ impl Process {
         let taken = match self.load(config, svid) {
             Err(problems) => Err(problems.to_string()),
             Ok(loaded) => self
-                .take(loaded)
+                .take(loaded, svid)
                 .map_err(|errors| errors.iter().map(ToString::to_string).collect()),
         };
         if let Err(problem) = taken {
@@ -194,7 +197,7 @@ impl Process {
         let loaded = self
             .load(config, Some(svid))
             .map_err(|problems| problems.to_string())?;
-        self.take(loaded)
+        self.take(loaded, Some(svid))
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())?;
         *held = Some(Arc::clone(svid));
         Ok(true)
@@ -230,13 +233,18 @@ impl Process {
     pub fn look_again(&self) {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.values().for_each(|held| held.serving.look_again());
-        let moved = self.moved();
-        let left = moved.iter().filter_map(|(_, serving)| serving.upgrade());
-        left.for_each(|serving| serving.look_again());
+        drop(live);
+        self.leaving.look_again();
     }
 
-    fn moved(&self) -> MutexGuard<'_, Vec<(Arc<str>, Weak<Serving>)>> {
-        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Every file that decides on a live connection: what has to be watched.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.with(|f| f.map(|f| f.loaded.config.files()).unwrap_or_default());
+        files.extend(self.leaving.files());
+        files.sort();
+        files.dedup();
+        files
     }
 
     /// Where the listeners really listen.
@@ -256,7 +264,7 @@ impl Process {
     }
 
     /// Binds what is new first: when that fails nothing has changed.
-    fn take(&self, loaded: Loaded) -> Result<(), Vec<BindError>> {
+    fn take(&self, loaded: Loaded, svid: Option<&HeldSvid>) -> Result<(), Vec<BindError>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bound = Vec::new();
         let mut failed = Vec::new();
@@ -284,25 +292,16 @@ impl Process {
                 held.serving.publish(Arc::clone(&listener.snapshot));
             }
         }
-        self.follow_moved(&loaded);
         for (listener, socket) in bound {
             let begun = self.begin(listener, socket);
             if let Some(moved) = live.insert(Arc::clone(&listener.name), begun) {
-                // the same listener at another address: live connections follow the new rules
-                moved.serving.publish(Arc::clone(&listener.snapshot));
-                moved.serving.stop();
-                self.hold(&listener.name, moved.serving);
+                // the same listener at another address
+                self.leaving.add(&listener.name, moved.serving, &self.drain);
             }
         }
-        live.retain(|name, held| {
-            let stays = loaded.listeners.iter().any(|l| l.name == *name);
-            if !stays {
-                let serving = Arc::clone(&held.serving);
-                self.drain.spawn(async move { serving.retire().await });
-            }
-            stays
-        });
+        self.take_out(&mut live, &loaded);
         drop(live);
+        self.judge_leaving(&loaded, svid);
         self.publish(loaded);
         Ok(())
     }
@@ -325,25 +324,22 @@ impl Process {
         }
     }
 
-    /// Keeps a moved listener's rules alive while connections of its old address live.
-    fn hold(&self, name: &Arc<str>, serving: Arc<Serving>) {
-        let mut moved = self.moved();
-        moved.push((Arc::clone(name), Arc::downgrade(&serving)));
-        self.drain.spawn(async move { serving.until_idle().await });
+    /// What is configured no more accepts no more.
+    fn take_out(&self, live: &mut HashMap<Arc<str>, Live>, loaded: &Loaded) {
+        let gone = |name: &Arc<str>| loaded.listeners.iter().all(|l| l.name != *name);
+        for (name, held) in live.extract_if(|name, _| gone(name)) {
+            self.leaving.add(&name, held.serving, &self.drain);
+        }
     }
 
-    /// New rules hold for connections of an old address too, and so does the end of all rules.
-    fn follow_moved(&self, loaded: &Loaded) {
-        self.moved().retain(|(name, serving)| {
-            let Some(serving) = serving.upgrade() else {
-                return false;
-            };
-            let listener = loaded.listeners.iter().find(|l| l.name == *name);
-            match listener {
-                Some(listener) => serving.publish(Arc::clone(&listener.snapshot)),
-                None => self.drain.spawn(async move { serving.retire().await }),
-            }
-            listener.is_some()
+    /// Connections whose listener accepts no more hear of what is in force from now on.
+    fn judge_leaving(&self, loaded: &Loaded, svid: Option<&HeldSvid>) {
+        self.with(|in_force| {
+            let last = in_force.map(|f| &f.loaded.config);
+            self.leaving.judge(last, loaded, &self.drain, |config| {
+                let given = (svid, &self.challenges);
+                load(config, given, &self.metrics, &self.drain, Some(loaded))
+            });
         });
     }
 

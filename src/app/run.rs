@@ -165,7 +165,7 @@ async fn follow(
         notifier.reloading();
         if process.reload() {
             tracing::info!("reloaded");
-            let files = process.with(|f| f.map(|f| f.loaded.config.files()).unwrap_or_default());
+            let files = process.files();
             // the old one knows what was there before the reload
             if !watch.is_of(&files) {
                 *watch = Watch::new(files);

@@ -102,8 +102,8 @@ impl Serving {
         }
     }
 
-    /// Ends a listener that is configured no more: nobody speaks for its connections from now on,
-    /// so they have `drain_timeout` to end by themselves.
+    /// Ends a listener that is configured no more: its connections have `drain_timeout` to end by
+    /// themselves.
     pub async fn retire(&self) {
         self.stop();
         let limit = self.snapshot.borrow().rules.limits.drain_timeout;
@@ -113,6 +113,15 @@ impl Serving {
         {
             self.retired.cancel();
         }
+    }
+
+    /// Nobody can judge this listener's connections any more: they end.
+    pub fn withdraw(&self, why: &'static str) {
+        let held = Arc::clone(&self.snapshot.borrow());
+        self.snapshot.send_replace(Arc::new(Snapshot {
+            rules: held.rules.withdrawn(why),
+            role: Arc::clone(&held.role),
+        }));
     }
 
     /// Accepts until stopped.

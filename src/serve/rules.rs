@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use super::Role;
 use crate::{
     admit::{
-        ConnectionFacts, Denied, Grant, PeerFacts, PeerRules, SourceRanges, SourceRules,
+        ConnectionFacts, Denial, Denied, Grant, PeerFacts, PeerRules, SourceRanges, SourceRules,
         decide_peer, decide_source,
     },
     config::Limits,
@@ -36,6 +36,8 @@ pub struct ListenerRules {
     pub starttls_postgres: bool,
     /// Refusals and connections are written to the access log.
     pub access: bool,
+    /// Why nobody may be here any more.
+    pub withdrawn: Option<&'static str>,
 }
 
 impl ListenerRules {
@@ -52,6 +54,22 @@ impl ListenerRules {
         decide_peer(&ConnectionFacts { source, peer, now }, &self.peers)
     }
 
+    /// The same for nobody.
+    pub(super) fn withdrawn(&self, why: &'static str) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            source: self.source.clone(),
+            proxy_from: self.proxy_from.clone(),
+            tls: self.tls.clone(),
+            verification: self.verification.clone(),
+            peers: self.peers.clone(),
+            limits: self.limits.clone(),
+            starttls_postgres: self.starttls_postgres,
+            access: self.access,
+            withdrawn: Some(why),
+        }
+    }
+
     /// Judges a live connection again, from its source and chain, by these rules.
     ///
     /// # Errors
@@ -62,6 +80,9 @@ impl ListenerRules {
         chain: &[CertificateDer<'static>],
         now: UnixSeconds,
     ) -> Result<Grant, Denied> {
+        if let Some(why) = self.withdrawn {
+            return Err(Denied::new(Denial::RulesChanged, why));
+        }
         decide_source(source, &self.source)?;
         let Some(verification) = self.verification.as_ref().filter(|_| !chain.is_empty()) else {
             return self.judge(source, None, now);

@@ -20,6 +20,7 @@ mod docs;
 mod fleet;
 mod http;
 mod layers;
+mod leaving;
 mod lifecycle;
 mod managed;
 mod mux;

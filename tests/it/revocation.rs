@@ -380,37 +380,6 @@ fn a_gateway_ends_every_link_to_an_acceptor_that_a_change_shuts_out(
 }
 
 #[test]
-fn a_listener_that_moved_ends_its_old_connections_too() {
-    let world = World::new();
-    let backend = Backend::echo(world.address());
-    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
-    let (_gateway, edge) = world.plain_gateway("tcp", link, "", "");
-    let mut stream = world.client().connect(edge, "site.test").unwrap();
-    assert!(answers(&mut stream));
-    // twice, so that the first address is not the one before
-    let mut text = std::fs::read_to_string(&acceptor.config).unwrap();
-    let mut at = link;
-    for _ in 0..2 {
-        let next = world.address();
-        text = text.replace(&at.to_string(), &next.to_string());
-        world.write("acceptor.toml", &text);
-        acceptor.line("the move", |line| {
-            line["message"] == "listening" && line["address"] == next.to_string()
-        });
-        at = next;
-    }
-    assert!(answers(&mut stream), "{}", acceptor.text());
-    world
-        .authority
-        .revoke("gateway/edge-1", Reason::KeyCompromise)
-        .unwrap();
-    acceptor.line("its end", |line| {
-        line["decision"] == "ended" && line["reason"] == "rules_changed"
-    });
-    assert!(!answers(&mut stream));
-}
-
-#[test]
 fn a_configuration_that_can_not_be_read_keeps_no_revocation_out() {
     let world = World::new();
     let backend = Backend::echo(world.address());

@@ -135,6 +135,7 @@ fn rules(
         limits: listener.limits.clone(),
         starttls_postgres: false,
         access: common.log.access,
+        withdrawn: None,
     })
 }
 

@@ -119,5 +119,6 @@ fn rules(
         limits: listener.limits.clone(),
         starttls_postgres: false,
         access: common.log.access,
+        withdrawn: None,
     })
 }

@@ -179,6 +179,7 @@ fn edge_rules(
         limits: listener.limits.clone(),
         starttls_postgres: listener.starttls_postgres,
         access: common.log.access,
+        withdrawn: None,
     })
 }
 
@@ -246,6 +247,7 @@ fn redirect_rules(
         limits: listener.limits.clone(),
         starttls_postgres: false,
         access: common.log.access,
+        withdrawn: None,
     })
 }
 
