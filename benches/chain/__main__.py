@@ -9,6 +9,7 @@ import signal
 import sys
 
 import cores
+import floor
 import hotspots
 import measure
 import memory
@@ -50,6 +51,8 @@ def arguments():
     command("memory", "what an idle connection costs, from 10 to 20000", OURS)
     command("soak", "memory over a long time with connections and reloads",
             "portcullis-http,portcullis-reuse", seconds=600)
+    command("floor", "what the kernel alone costs two hops", runs=3).add_argument(
+        "--fresh", action="store_true", help="begin the file of results again")
     command("all", "all of them (more than an hour), then the report", "all", runs=3)
     p = command("report", "write the pages and plots of docs/performance from results")
     p.add_argument("--from", dest="source", metavar="DIR",
@@ -77,7 +80,7 @@ def main():
             return verify.run(rig, measure.entrants(args.systems))
         if args.command == "all":
             names = args.systems
-            for command in ("chain", "profile", "syscalls", "cores", "memory", "soak"):
+            for command in ("chain", "floor", "profile", "syscalls", "cores", "memory", "soak"):
                 own = {"chain": names, "syscalls": names, "soak": "portcullis-http,portcullis-reuse"}
                 args.command, args.systems, args.seconds = command, own.get(command, OURS), 600
                 args.scenarios = "s1,s2t,s3" if command == "cores" else "all"
@@ -89,6 +92,10 @@ def main():
 
 def one(args, rig):
     results = measure.Results(args.command, args.fresh)
+    if args.command == "floor":
+        floor.run(rig, results, args.runs)
+        print(results.path)
+        return
     chosen = measure.entrants(args.systems)
     if args.command == "chain":
         measure.chain(rig, results, chosen, args.scenarios, args.runs)

@@ -210,6 +210,14 @@ def memory_table(data):
                       table(("system", *(f"{c:,}" for c in counts)), rows)])
 
 
+def floor_table(data):
+    rows = []
+    for key, runs in data["results"].items():
+        for figure in (f for f in runs[0] if f.startswith("CPU ")):
+            rows.append((f"{key} {SHORT[key]}", figure, spread(values(runs, figure)), str(len(runs))))
+    return "\n".join([conditions(data), "", table(("work", "figure, both relays", "least", "runs"), rows)])
+
+
 def slope(points):
     """Least squares, of (x, y)."""
     mx, my = (sum(p[i] for p in points) / len(points) for i in (0, 1))
@@ -265,7 +273,7 @@ def modes(data):
 
 BLOCKS = {"standing": ("chain", standing), "chain": ("chain", chain_tables), "profile": ("profile", profile_tables),
           "syscalls": ("syscalls", syscall_table), "cores": ("cores", core_table),
-          "memory": ("memory", memory_table), "soak": ("soak", soak_table), "capacity": ("chain", capacity)}
+          "floor": ("floor", floor_table), "memory": ("memory", memory_table), "soak": ("soak", soak_table), "capacity": ("chain", capacity)}
 
 
 def filled(text, results):

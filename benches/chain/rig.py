@@ -24,8 +24,8 @@ class Rig:
 
     def __enter__(self):
         try:
-            self.tlsload = self._build("tlsload", "-lssl", "-lcrypto")
-            backend = self._build("backend")
+            self.tlsload = self.build("tlsload", "-lssl", "-lcrypto")
+            backend = self.build("backend")
             self.pki = Pki(self.dir / "pki")
             self.tool_env = {"OPENSSL_CONF": str(self.pki.openssl_conf)}
             self.web = ("127.0.0.1", procs.free_port())
@@ -44,7 +44,7 @@ class Rig:
             procs.stop(popen)
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def _build(self, name, *libraries):
+    def build(self, name, *libraries):
         out = self.dir / name
         subprocess.run(["gcc", "-O2", "-Wall", "-o", out, HERE / "tools" / f"{name}.c", *libraries],
                        check=True)
