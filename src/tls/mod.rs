@@ -31,6 +31,7 @@ pub mod staple;
 mod stream;
 pub mod svid;
 pub mod tickets;
+pub mod unverified;
 pub mod verify;
 
 pub use client::{ClientTls, NameCheck};

@@ -29,6 +29,14 @@ pub fn provider(options: &TlsOptions) -> Arc<CryptoProvider> {
     })
 }
 
+/// All that there is, to look at a server that may be anybody's.
+pub(super) fn everything() -> (
+    Arc<CryptoProvider>,
+    &'static [&'static SupportedProtocolVersion],
+) {
+    (Arc::new(aws_lc_rs::default_provider()), &FROM_1_2)
+}
+
 /// Versions from `min_version` (or `default`) up.
 #[must_use]
 pub(super) fn versions(

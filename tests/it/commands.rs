@@ -151,6 +151,45 @@ fn every_problem_of_a_file_is_told_at_once_with_its_place() {
 }
 
 #[test]
+fn what_a_server_shows_is_shown() {
+    let world = World::new();
+    let nowhere = world.address();
+    let (_open, open) = world.plain_gateway("tcp", nowhere, "", "");
+    // it asks for a certificate, of which there is none
+    let closed = world.address();
+    let asking = format!(
+        "client_ca = {:?}\nclient_crl = {:?}\ndanger_any_client = true",
+        world.authority.trust(),
+        world.authority.crl()
+    );
+    let text_of = world.common_as(&world.leaf(Role::Gateway, "edge-1"), "closed", "")
+        + &world.gateway_text("tcp", closed, nowhere, &asking, "");
+    let _closed = world.start_as("gateway", "closed", &text_of);
+    let leaf = world.leaf(Role::Server, "site");
+    for address in [open, closed] {
+        let (code, said) = portcullis(&["pki", "show", &address.to_string()]);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("nothing of it was verified"), "{said}");
+        let (code, filed) = portcullis(&["pki", "show", text(&leaf.certificate)]);
+        assert_eq!(code, 0, "{filed}");
+        assert!(
+            filed.matches("subject").count() == 2 && said.starts_with(&filed),
+            "{said}"
+        );
+    }
+    let nobody = world.address().to_string();
+    let (code, said) = portcullis(&["pki", "show", &nobody]);
+    assert!(code == 1 && said.contains("refused"), "{said}");
+    let plain = Backend::greeting(world.address(), "220 hello\r\n");
+    let (code, said) = portcullis(&["pki", "show", &plain.address.to_string()]);
+    assert!(code == 1 && said.contains("no TLS handshake"), "{said}");
+    for wrong in ["127.0.0.1:0", "nobody", "a b:443"] {
+        let (code, said) = portcullis(&["pki", "show", wrong]);
+        assert!(code == 2 && said.contains("no HOST:PORT"), "{said}");
+    }
+}
+
+#[test]
 fn what_is_to_come_says_so() {
     for command in [
         &["prove", "gateway.toml"][..],

@@ -56,7 +56,7 @@ enum PkiCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show certificates: an issued NAME or ROLE/NAME, a PEM file, or - for standard input
+    /// Show certificates: an issued NAME or ROLE/NAME, a PEM file, - for standard input, or what a server at HOST:PORT shows
     Show {
         /// NAME, FILE, HOST:PORT or -
         target: String,

@@ -4,15 +4,18 @@
 use std::{
     fmt::Write as _,
     io::Read as _,
+    net::SocketAddr,
     path::{Path, PathBuf, absolute},
 };
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use super::Failure;
+use super::{super::report::err, Failure};
 use crate::{
-    identity::{CertFacts, UnixSeconds},
+    config::{DialAddress, ServerName},
+    identity::{CertFacts, DnsName, UnixSeconds},
     pki::{Authority, CaRecord, CrlOptions, Issued, Record, Revoked, Role},
+    tls::unverified,
 };
 
 /// Largest PEM that `show -` reads.
@@ -180,36 +183,77 @@ pub(super) fn show(dir: &Path, target: &str, now: UnixSeconds) -> Result<String,
         named(std::fs::read(target))?
     } else if let Some(file) = issued_file(dir, target)? {
         named(std::fs::read(file))?
-    } else if target
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-    {
-        return Err(Failure::Wrong(
-            "pki show HOST:PORT: not supported yet".to_owned(),
-        ));
+    } else if let Some((address, name)) = server(target) {
+        return seen(target, &address, &name, now);
     } else {
         return Err(Failure::Wrong(format!(
-            "{target:?} is no file, and nothing of that name was issued in {}",
+            "{target:?} is no file and no HOST:PORT, and nothing of that name was issued in {}",
             dir.display()
         )));
     };
-    let mut text = String::new();
-    for der in CertificateDer::pem_slice_iter(&bytes) {
-        let facts = der
-            .map_err(|e| e.to_string())
-            .and_then(|der| CertFacts::read(&der).map_err(|e| e.to_string()))
-            .map_err(|e| Failure::Wrong(format!("{target}: {e}")))?;
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text += &describe(&facts, now);
-    }
+    let chain = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| Failure::Wrong(format!("{target}: {e}")))?;
+    let text = describe_all(target, &chain, now)?;
     if text.is_empty() {
         return Err(Failure::Wrong(format!(
             "{target} holds no certificate in PEM form"
         )));
     }
     Ok(text)
+}
+
+fn describe_all(
+    target: &str,
+    chain: &[CertificateDer<'_>],
+    now: UnixSeconds,
+) -> Result<String, Failure> {
+    let described = chain.iter().map(|der| {
+        CertFacts::read(der)
+            .map(|facts| describe(&facts, now))
+            .map_err(|e| Failure::Wrong(format!("{target}: {e}")))
+    });
+    Ok(described.collect::<Result<Vec<_>, _>>()?.join("\n"))
+}
+
+/// HOST:PORT, and the name that is asked for there.
+fn server(target: &str) -> Option<(DialAddress, ServerName)> {
+    if let Ok(address) = target.parse::<SocketAddr>() {
+        let name = ServerName::Ip(address.ip().to_canonical());
+        return (address.port() != 0).then_some((DialAddress::Ip(address), name));
+    }
+    let (host, port) = target.rsplit_once(':')?;
+    let host = DnsName::parse(host)?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let address = DialAddress::Host(host.as_str().to_owned(), port);
+    Some((address, ServerName::Dns(host)))
+}
+
+/// What a server shows of itself.
+fn seen(
+    target: &str,
+    address: &DialAddress,
+    name: &ServerName,
+    now: UnixSeconds,
+) -> Result<String, Failure> {
+    let failed = |why: String| Failure::Failed(format!("{target}: {why}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    let looked = runtime.block_on(unverified::look(address, name));
+    // a resolver that hangs in its thread is not waited for
+    runtime.shutdown_background();
+    let seen = looked.map_err(failed)?;
+    err(&format!(
+        "note: this is what {target} shows; nothing of it was verified\n"
+    ));
+    if let Some(ended) = &seen.ended {
+        err(&format!(
+            "note: {ended}, after these certificates had come: a server that asks for ours ends so\n"
+        ));
+    }
+    describe_all(target, &seen.chain, now)
 }
 
 /// The file of an issued NAME or ROLE/NAME.
