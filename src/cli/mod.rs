@@ -11,6 +11,7 @@ mod status;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{app, config::Config};
 use report::{Failure, fail, out};
@@ -101,6 +102,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),
     };
+    if let Err(error) = outlive_full_files() {
+        report::err(&format!(
+            "warning: {error}: a limit on file sizes would end us\n"
+        ));
+    }
     let done = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Gateway(run) => role(&run, "gateway", |config| {
@@ -129,6 +135,17 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
     }
+}
+
+/// A write beyond the limit of file sizes (setrlimit(2)) is then an error like any other, and not
+/// the end of the process: whoever takes the signal over once has it for good.
+fn outlive_full_files() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _context = runtime.enter();
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    signal(kind).map(drop)
 }
 
 fn role(run: &Run, name: &str, fits: impl Fn(&Config) -> bool) -> Result<(), Failure> {

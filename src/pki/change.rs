@@ -85,7 +85,7 @@ impl Change {
     }
 
     /// Makes it so. The lock is held.
-    pub(super) fn commit(self) -> Result<(), PkiError> {
+    pub(super) fn commit(mut self) -> Result<(), PkiError> {
         let state = self.folder.join("state");
         let relative = |path: &Path| {
             path.strip_prefix(&self.folder)
@@ -105,45 +105,60 @@ impl Change {
                 .map(|path| relative(path))
                 .collect::<Result<_, _>>()?,
             audit_at: store::length(&state.join(AUDIT))?,
-            audit: self.audit,
+            audit: std::mem::take(&mut self.audit),
         };
+        if let Err(error) = self.stage(&journal) {
+            // a full disk gets its room back, and no key is left lying about; what can't be
+            // thrown away now is by who takes the lock next
+            drop(discard(&self.folder));
+            return Err(error);
+        }
+        store::rename(&state.join(STAGING), &state.join(JOURNAL))?;
+        finish(&self.folder, &journal).map_err(|error| PkiError::Unfinished(Box::new(error)))
+    }
+
+    /// Writes everything beside where it is to go.
+    fn stage(&self, journal: &Journal) -> Result<(), PkiError> {
+        let staging = self.folder.join("state").join(STAGING);
         let text =
-            serde_json::to_vec(&journal).map_err(|e| PkiError::crypto("write the journal", e))?;
-        store::write(&state.join(STAGING), &text, store::PRIVATE)?;
+            serde_json::to_vec(journal).map_err(|e| PkiError::crypto("write the journal", e))?;
+        store::write(&staging, &text, store::PRIVATE)?;
         let mut folders = BTreeSet::new();
         for (path, bytes, mode) in &self.writes {
             store::create(&staged(path), bytes, *mode)?;
             folders.extend(path.parent());
         }
-        folders.into_iter().try_for_each(store::sync_folder)?;
-        store::rename(&state.join(STAGING), &state.join(JOURNAL))?;
-        store::sync_folder(&state)?;
-        finish(&self.folder, &journal)
+        folders.into_iter().try_for_each(store::sync_folder)
     }
 }
 
 /// Ends what a killed command began. The lock is held.
 pub(super) fn recover(folder: &Path) -> Result<(), PkiError> {
-    let state = folder.join("state");
-    let read = |name: &str| -> Result<Option<Journal>, PkiError> {
-        let path = state.join(name);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let journal = serde_json::from_slice(&store::read(&path)?)
-            .map_err(|e| PkiError::invalid(format!("{}: {e}", path.display())))?;
-        Ok(Some(journal))
-    };
-    if let Some(journal) = read(JOURNAL)? {
+    if let Some(journal) = read(folder, JOURNAL)? {
         finish(folder, &journal)?;
     }
-    if let Some(staging) = read(STAGING)? {
-        for path in &staging.files {
-            store::remove(&staged(&folder.join(path)))?;
-        }
-        store::remove(&state.join(STAGING))?;
+    discard(folder)
+}
+
+/// Throws away what was written for a change that never was.
+fn discard(folder: &Path) -> Result<(), PkiError> {
+    let Some(staging) = read(folder, STAGING)? else {
+        return Ok(());
+    };
+    for path in &staging.files {
+        store::remove(&staged(&folder.join(path)))?;
     }
-    Ok(())
+    store::remove(&folder.join("state").join(STAGING))
+}
+
+fn read(folder: &Path, name: &str) -> Result<Option<Journal>, PkiError> {
+    let path = folder.join("state").join(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let journal = serde_json::from_slice(&store::read(&path)?)
+        .map_err(|e| PkiError::invalid(format!("{}: {e}", path.display())))?;
+    Ok(Some(journal))
 }
 
 /// Whether [`recover`] has work to do.
@@ -155,6 +170,7 @@ pub(super) fn interrupted(folder: &Path) -> bool {
 /// Carries out a journal; what is done already is left alone.
 fn finish(folder: &Path, journal: &Journal) -> Result<(), PkiError> {
     let state = folder.join("state");
+    store::sync_folder(&state)?;
     let mut folders = BTreeSet::new();
     for path in &journal.files {
         let target = folder.join(path);

@@ -21,6 +21,9 @@ pub enum PkiError {
         /// Why.
         source: io::Error,
     },
+    /// It is done, but not all of it is in its place yet.
+    #[error("{0}: it is done all the same, and the next command on this store completes it")]
+    Unfinished(Box<Self>),
     /// A key or certificate could not be made or read.
     #[error("{what}: {reason}")]
     Crypto {
@@ -38,7 +41,7 @@ impl PkiError {
         match self {
             Self::Invalid(_) => 2,
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => 2,
-            Self::Refused(_) | Self::File { .. } | Self::Crypto { .. } => 1,
+            Self::Refused(_) | Self::File { .. } | Self::Unfinished(_) | Self::Crypto { .. } => 1,
         }
     }
 

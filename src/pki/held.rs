@@ -92,7 +92,9 @@ fn of_desk(error: &PkiError) -> RenewalRefused {
         PkiError::Invalid(_) | PkiError::Refused(_) => {
             refused(RenewalDenial::Forbidden, error.to_string())
         }
-        PkiError::File { .. } | PkiError::Crypto { .. } => of_store(error),
+        PkiError::File { .. } | PkiError::Unfinished(_) | PkiError::Crypto { .. } => {
+            of_store(error)
+        }
     }
 }
 
@@ -108,19 +110,6 @@ pub struct Renewed {
 }
 
 impl Authority {
-    /// Whether the certificate hangs on a CA that is being rotated out: it is then renewed
-    /// whatever its dates.
-    ///
-    /// # Errors
-    /// The state can't be read.
-    pub fn is_leaving(&self, leaf: &CertFacts) -> Result<bool, PkiError> {
-        let state = State::load(&self.state_folder())?;
-        let fingerprint = Some(leaf.fingerprint);
-        let mut records = state.certificates.iter();
-        let record = records.find(|record| record.sha256() == fingerprint);
-        Ok(record.is_some_and(|record| state.is_leaving(record)))
-    }
-
     /// Whether the key of the issuing CA in force is there and can be used. What a killed command
     /// has left half done is completed first.
     ///

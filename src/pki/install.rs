@@ -115,11 +115,19 @@ pub fn install(from: &Path, to: &Path, owner: Option<Owner>) -> Result<Vec<PathB
             (true, _) => store::PRIVATE,
         };
         let ids = owner.map(Owner::ids);
-        store::write_owned(&target, &bytes, mode, ids)
+        let file = store::Staged::write(&target, &bytes, mode, ids)
             .map_err(|e| PkiError::file("write", &target, e))?;
-        written.push(target);
+        written.push((target, file));
     }
-    Ok(written)
+    // what can fail has not: certificate and key change places together but for a moment, which a
+    // process that watches them sits out
+    written
+        .into_iter()
+        .map(|(target, file)| match file.place() {
+            Ok(()) => Ok(target),
+            Err(e) => Err(PkiError::file("write", target, e)),
+        })
+        .collect()
 }
 
 fn holds_key(bytes: &[u8]) -> bool {

@@ -11,7 +11,7 @@ use super::{
     authority::{after, backdated, date, new_serial},
     ca::{CaKind, Signer, subject},
     change::Change,
-    profile::{Profile, San, spiffe_id},
+    profile::{Profile, San, check_name, spiffe_id},
     state::{Record, State},
     store::{Lock, PRIVATE, PUBLIC, make_folder},
 };
@@ -94,6 +94,7 @@ impl Authority {
     /// The profile, the constraints or the name forbid it, a key of that name is there already
     /// (without `force`), or the CA's key can't be used.
     pub fn issue(&self, request: &IssueRequest) -> Result<Issued, PkiError> {
+        check_name(&request.name)?;
         let profile = Profile::load(&self.folder().join("profiles"), request.role)?;
         let mut desk = Desk::open(self)?;
         let draft = Draft {

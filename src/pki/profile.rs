@@ -313,10 +313,17 @@ pub(super) fn spiffe_id(
         .map_err(|e| wrong(e.reason))
 }
 
-/// Whether a name could be one in any trust domain.
+/// Whether a new name could be one in any trust domain.
 pub(super) fn check_name(name: &str) -> Result<(), PkiError> {
     let any = TrustDomain::parse("name").map_err(|e| PkiError::invalid(e.to_string()))?;
-    spiffe_id(&any, Role::Gateway, name).map(|_id| ())
+    spiffe_id(&any, Role::Gateway, name)?;
+    if name.starts_with('.') {
+        return Err(PkiError::invalid(format!(
+            "{name:?} can't be a name: its folder would be hidden; expected one that does not begin \
+             with a dot"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

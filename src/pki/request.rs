@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, DistinguishedName, DnType, PublicKeyData};
 use x509_parser::{
     certification_request::X509CertificationRequest,
+    cri_attributes::ParsedCriAttribute,
     extensions::{GeneralName, ParsedExtension},
+    objects::{oid_registry, oid2sn},
+    oid_registry::{OID_PKCS9_EXTENSION_REQUEST, Oid},
     prelude::FromDer,
 };
 
@@ -145,8 +148,10 @@ impl Authority {
     /// it is not allowed to its role: which.
     pub fn sign(&self, asked: &SignRequest) -> Result<Issued, PkiError> {
         let request = Request::read(&asked.request)?;
+        request.check_ids()?;
         let mut desk = Desk::open(self)?;
         let (role, name) = request.who(asked.role, asked.name.as_deref(), desk.domain.as_str())?;
+        check_name(&name)?;
         let profile = Profile::load(&self.folder().join("profiles"), role)?;
         let draft = Draft {
             role,
@@ -229,13 +234,46 @@ impl Request {
             uris: Vec::new(),
             left_out: Vec::new(),
         };
-        for extension in request.requested_extensions().into_iter().flatten() {
-            read.extension(extension)?;
+        let mut seen = Vec::new();
+        for attribute in info.iter_attributes() {
+            if attribute.oid != OID_PKCS9_EXTENSION_REQUEST {
+                continue;
+            }
+            let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute()
+            else {
+                return Err(wrong(&"the extensions that it asks for are malformed"));
+            };
+            for extension in &requested.extensions {
+                // whoever looks at it may see the one and sign the other
+                if seen.contains(&&extension.oid) {
+                    return Err(PkiError::Refused(format!(
+                        "the request asks twice for the extension {}",
+                        named(&extension.oid)
+                    )));
+                }
+                seen.push(&extension.oid);
+                read.extension(&extension.oid, extension.parsed_extension())?;
+            }
         }
         Ok(read)
     }
 
-    fn extension(&mut self, extension: &ParsedExtension<'_>) -> Result<(), PkiError> {
+    /// Text that only looks like a SPIFFE ID is nobody's name.
+    fn check_ids(&self) -> Result<(), PkiError> {
+        let mut ids = self.uris.iter().map(|uri| SpiffeId::parse(uri));
+        ids.try_for_each(|id| id.map(drop)).map_err(|e| {
+            PkiError::Refused(format!(
+                "the request names {:?}, which is not a SPIFFE ID: {}",
+                e.text, e.reason
+            ))
+        })
+    }
+
+    fn extension(
+        &mut self,
+        oid: &Oid<'_>,
+        extension: &ParsedExtension<'_>,
+    ) -> Result<(), PkiError> {
         if let ParsedExtension::SubjectAlternativeName(names) = extension {
             return names
                 .general_names
@@ -252,12 +290,17 @@ impl Request {
         } else if let ParsedExtension::ExtendedKeyUsage(_) = extension {
             "asks for an extended key usage"
         } else if let ParsedExtension::ParseError { .. } = extension {
-            return Err(PkiError::invalid(
-                "an extension of the request is malformed",
-            ));
+            return Err(PkiError::invalid(format!(
+                "the request's extension {} is malformed",
+                named(oid)
+            )));
         } else {
-            "asks for another extension"
+            return self.leave_out(&format!("asks for the extension {}", named(oid)));
         };
+        self.leave_out(what)
+    }
+
+    fn leave_out(&mut self, what: &str) -> Result<(), PkiError> {
         self.left_out.push(format!(
             "the request {what}: its role's profile alone says that"
         ));
@@ -330,10 +373,23 @@ impl Request {
                     "the request has no common name that could be a name here: say which with --name",
                 )),
             },
-            (None, None, _) => Err(PkiError::invalid(
-                "the request names no role (its common name is not ROLE/NAME): say which with --role",
-            )),
+            (None, None, _) => Err(match self.uris.first() {
+                Some(uri) => PkiError::Refused(format!(
+                    "the request names {uri:?}; expected spiffe://{domain}/ROLE/NAME"
+                )),
+                None => PkiError::invalid(
+                    "the request names no role (its common name is not ROLE/NAME): say which with --role",
+                ),
+            }),
         }
+    }
+}
+
+/// `subjectKeyIdentifier (2.5.29.14)`, or the number alone.
+fn named(oid: &Oid<'_>) -> String {
+    match oid2sn(oid, oid_registry()) {
+        Ok(name) => format!("{name} ({oid})"),
+        Err(_unknown) => oid.to_string(),
     }
 }
 

@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{Authority, RenewalDenial, RenewalRefused, Renewed, store};
+use super::{Authority, Leaving, RenewalDenial, RenewalRefused, Renewed, store};
 use crate::{
     admit::PeerFacts,
     config::Limits,
@@ -41,6 +41,7 @@ pub struct AuthorityRole {
     metrics: Arc<Metrics>,
     counts: Arc<ListenerMetrics>,
     turns: Arc<Semaphore>,
+    leaving: Arc<Leaving>,
 }
 
 impl AuthorityRole {
@@ -61,6 +62,7 @@ impl AuthorityRole {
             metrics: Arc::clone(metrics),
             counts: metrics.listener(listener),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
+            leaving: Arc::default(),
         }
     }
 }
@@ -286,8 +288,10 @@ impl AuthorityRole {
     /// Whether the asker should renew at once, whatever its dates.
     async fn status(&self, peer: &PeerFacts) -> Response<Full<Bytes>> {
         let authority = self.authority.clone();
-        let leaf = peer.leaf.clone();
-        let asked = tokio::task::spawn_blocking(move || authority.is_leaving(&leaf)).await;
+        let fingerprint = peer.leaf.fingerprint;
+        let leaving = Arc::clone(&self.leaving);
+        let asked = tokio::task::spawn_blocking(move || leaving.has(&authority, &fingerprint));
+        let asked = asked.await;
         match asked {
             Ok(Ok(renew)) => typed(
                 StatusCode::OK,

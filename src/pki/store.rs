@@ -38,19 +38,37 @@ pub fn write_owned(
     mode: u32,
     owner: Option<(u32, u32)>,
 ) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a file name",
-        ));
-    };
-    step();
-    let (temporary, mut file) = create_beside(folder, name)?;
-    let written = (|| {
+    Staged::write(path, bytes, mode, owner)?.place()
+}
+
+/// A file that is whole and waits beside its place; it goes where it gets none.
+#[must_use]
+pub(super) struct Staged {
+    temporary: PathBuf,
+    target: PathBuf,
+    placed: bool,
+}
+
+impl Staged {
+    pub(super) fn write(
+        target: &Path,
+        bytes: &[u8],
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    ) -> io::Result<Self> {
+        let Some(name) = target.file_name() else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a file name",
+            ));
+        };
+        step();
+        let (temporary, mut file) = create_beside(folder_of(target), name)?;
+        let staged = Self {
+            temporary,
+            target: target.to_owned(),
+            placed: false,
+        };
         step();
         file.write_all(bytes)?;
         if let Some((uid, gid)) = owner {
@@ -63,15 +81,33 @@ pub fn write_owned(
         // the umask may have taken bits away; it is never asked
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
-        step();
-        fs::rename(&temporary, path)
-    })();
-    if let Err(error) = written {
-        // best effort: the name is random, a leftover harms nobody
-        drop(fs::remove_file(&temporary));
-        return Err(error);
+        Ok(staged)
     }
-    File::open(folder)?.sync_all()
+
+    /// Gives it its name.
+    pub(super) fn place(mut self) -> io::Result<()> {
+        step();
+        fs::rename(&self.temporary, &self.target)?;
+        self.placed = true;
+        File::open(folder_of(&self.target))?.sync_all()
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // a test's kill unwinds, and a kill cleans nothing up
+        if !self.placed && !std::thread::panicking() {
+            // best effort: the name is random, a leftover harms nobody
+            drop(fs::remove_file(&self.temporary));
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 fn create_beside(folder: &Path, name: &std::ffi::OsStr) -> io::Result<(PathBuf, File)> {

@@ -230,6 +230,63 @@ fn an_init_killed_anywhere_can_be_run_again_or_is_done() {
     }
 }
 
+#[test]
+fn a_request_or_installation_killed_anywhere_can_be_run_again() {
+    let home = home();
+    let authority = Authority::init(&home.path().join("pki"), InitOptions::default()).unwrap();
+    let mut request = IssueRequest::new(Role::Gateway, "edge-1");
+    let from = authority.issue(&request).unwrap().folder;
+    let old = home.path().join("old");
+    install::install(&from, &old, None).unwrap();
+    request.force = true;
+    authority.issue(&request).unwrap();
+    let read = |folder: &Path, name: &str| fs::read(folder.join(name)).unwrap();
+    let names = ["cert.pem", "key.pem", "trust.pem", "crl.pem"];
+    let mut halves = 0;
+    for acts in 0.. {
+        let to = home.path().join(acts.to_string());
+        copy(&old, &to);
+        let done = acts_until_killed(acts, || install::install(&from, &to, None).unwrap());
+        // each file is the old one or the new one
+        let fresh = names.map(|name| {
+            let (now, before) = (read(&to, name), read(&old, name));
+            assert!(now == before || now == read(&from, name), "{name}");
+            now != before
+        });
+        halves += usize::from(fresh[0] != fresh[1]);
+        install::install(&from, &to, None).unwrap();
+        for name in ["cert.pem", "key.pem"] {
+            assert_eq!(read(&to, name), read(&from, name), "{name}");
+        }
+        if done.is_some() {
+            break;
+        }
+    }
+    // between the two renames, and nowhere else
+    assert_eq!(halves, 1);
+
+    for acts in 0.. {
+        let out = home.path().join(format!("host-{acts}"));
+        let asked = KeyRequest {
+            role: Role::Gateway,
+            name: "edge-2".to_owned(),
+            sans: Vec::new(),
+            algorithm: Algorithm::default(),
+            out: out.clone(),
+            owner: None,
+        };
+        let done = acts_until_killed(acts, || asked.make().unwrap());
+        let key = out.join("key.pem");
+        let kept = key.exists().then(|| fs::read(&key).unwrap());
+        let made = asked.make().unwrap();
+        assert!(kept.is_none_or(|kept| kept == fs::read(&key).unwrap()));
+        request::Request::read(&fs::read(made.request).unwrap()).unwrap();
+        if done.is_some() {
+            break;
+        }
+    }
+}
+
 fn pem_count(path: &Path, label: &str) -> usize {
     let text = fs::read_to_string(path).unwrap();
     text.matches(&format!("BEGIN {label}")).count()

@@ -105,6 +105,24 @@ fn names_that_are_not_allowed_are_refused_by_name() {
     assert!(refused(SignRequest::new(named("edge-1", &[]))).contains("--role"));
     assert!(refused(SignRequest::new(named("acceptor/a", &[]))).contains("--san"));
     assert!(authority.records().unwrap().is_empty());
+    // twice the same extension: two readers may each see another one
+    let twice = csr(|params| {
+        params.subject_alt_names = vec![SanType::DnsName("a.internal".try_into().unwrap())];
+        // SEQUENCE { [2] "b" }
+        let other =
+            CustomExtension::from_oid_content(&[2, 5, 29, 17], vec![0x30, 3, 0x82, 1, b'b']);
+        params.custom_extensions = vec![other];
+    });
+    let said = refused(SignRequest {
+        role: Some(Role::Gateway),
+        name: Some("edge-1".to_owned()),
+        ..SignRequest::new(twice)
+    });
+    assert!(
+        said.contains("twice") && said.contains("2.5.29.17"),
+        "{said}"
+    );
+    assert!(authority.records().unwrap().is_empty());
     // its own SPIFFE ID may stand in it
     let own = named("x", &["uri:spiffe://example.internal/gateway/edge-1"]);
     let issued = authority.sign(&SignRequest::new(own)).unwrap();

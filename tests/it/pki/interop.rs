@@ -227,6 +227,118 @@ fn gos_certificates_of_every_kind_work_on_both_ends() {
     }
 }
 
+/// The keystore's certificate and key of `name`, as PEM files beside it.
+fn out_of_keystore(store: &Path, name: &str) {
+    let all = openssl(&[
+        "pkcs12",
+        "-in",
+        text(store),
+        "-passin",
+        "pass:changeit",
+        "-nodes",
+    ]);
+    let own = format!("friendlyName: {name}\n");
+    for bag in all.split("Bag Attributes").filter(|bag| bag.contains(&own)) {
+        let (_, pem) = bag.split_once("-----BEGIN ").unwrap();
+        let kind = if pem.starts_with("CERT") {
+            "pem"
+        } else {
+            "key"
+        };
+        let file = store.with_file_name(format!("{name}.{kind}"));
+        write_file(&file, format!("-----BEGIN {pem}").as_bytes(), 0o600).unwrap();
+    }
+}
+
+/// A CA, a gateway's and an acceptor's certificate, by Java.
+fn by_keytool(folder: &Path, key: &[&str]) {
+    let store = folder.join("all.p12");
+    let root = [
+        "-ext",
+        "bc:critical=ca:true",
+        "-ext",
+        "ku:critical=keyCertSign,cRLSign",
+    ];
+    let leaf = ["-signer", "root", "-ext", "ku:critical=digitalSignature"];
+    let edge = ["-ext", "eku=clientAuth", "-ext", "san=dns:edge.corp.test"];
+    let legacy = ["-ext", "eku=serverAuth", "-ext", "san=dns:legacy.corp.test"];
+    for (name, extensions) in [
+        ("root", root.to_vec()),
+        ("edge", [leaf, edge].concat()),
+        ("legacy", [leaf, legacy].concat()),
+    ] {
+        let subject = format!("CN={name}, O=corp");
+        let mut arguments = vec!["-genkeypair", "-alias", name, "-dname", &subject];
+        arguments.extend(["-storetype", "PKCS12", "-validity", "9"]);
+        keytool(&store, &[&arguments[..], key, &extensions].concat());
+        out_of_keystore(&store, name);
+    }
+}
+
+fn keytool(store: &Path, arguments: &[&str]) {
+    let always = ["-keystore", text(store), "-storepass", "changeit"];
+    // little is done, and often: a compiler would not pay
+    let quick = ["-J-XX:TieredStopAtLevel=1", "-J-XX:+UseSerialGC"];
+    let (ok, said) = run("keytool", &[arguments, &always, &quick].concat());
+    assert!(ok, "keytool {arguments:?}: {said}");
+}
+
+#[test]
+fn javas_certificates_of_every_kind_work_on_both_ends() {
+    let java = |kind: &str, key: &[&str]| {
+        let world = World::new();
+        let folder = world.path("java");
+        std::fs::create_dir(&folder).unwrap();
+        by_keytool(&folder, key);
+        let (gateway, acceptor) = (leaf(&folder, "edge"), leaf(&folder, "legacy"));
+        let heard = through(&world, &folder.join("root.pem"), &gateway, &acceptor);
+        assert_eq!(heard, "greetings", "{kind}");
+    };
+    std::thread::scope(|all| {
+        for (kind, key) in [
+            ("rsa-2048", &["-keyalg", "RSA", "-keysize", "2048"]),
+            ("p-256", &["-keyalg", "EC", "-groupname", "secp256r1"]),
+            ("p-384", &["-keyalg", "EC", "-groupname", "secp384r1"]),
+            ("ed25519", &["-keyalg", "EdDSA", "-groupname", "Ed25519"]),
+        ] {
+            let _joined_at_the_end = all.spawn(move || java(kind, key));
+        }
+    });
+}
+
+#[test]
+fn a_key_that_java_keeps_gets_a_certificate_of_ours() {
+    let world = World::new();
+    let (store, csr) = (world.path("own.p12"), world.path("own.csr"));
+    let key = [
+        "-genkeypair",
+        "-alias",
+        "own",
+        "-keyalg",
+        "EC",
+        "-dname",
+        "CN=gateway/java",
+    ];
+    keytool(&store, &key);
+    keytool(&store, &["-certreq", "-alias", "own", "-file", text(&csr)]);
+    let dir = text(world.authority.folder());
+    let (ok, said) = super::portcullis(&["pki", "sign", text(&csr), "--dir", dir]);
+    assert!(ok && said.contains("gateway/java"), "{said}");
+    // and Java takes it, by the root that it was given
+    let (trust, chain) = (world.authority.trust(), world.path("chain.pem"));
+    let folder = world.authority.certificate_folder(Role::Gateway, "java");
+    std::fs::copy(folder.join("cert.pem"), &chain).unwrap();
+    let import = ["-importcert", "-noprompt", "-alias"];
+    keytool(
+        &store,
+        &[&import[..], &["root", "-file", text(&trust)]].concat(),
+    );
+    keytool(
+        &store,
+        &[&import[..], &["own", "-file", text(&chain)]].concat(),
+    );
+}
+
 /// A leaf, then the CAs between it and the root, in its file.
 fn with_chain(folder: &Path, name: &str, between: &[&str]) -> Leaf {
     let mut leaf = leaf(folder, name);
