@@ -190,8 +190,13 @@ fn raise(file: &Path, lists: &[&Crl]) -> io::Result<()> {
     let mut remembered = read(file).map_err(io::Error::other)?;
     let mut raised = false;
     for crl in lists {
-        let newest = Newest::of(crl);
-        match remembered.lists.get(&crl.line_id()) {
+        let mut newest = Newest::of(crl);
+        let kept = remembered.lists.get(&crl.line_id());
+        if newest.number.is_none() {
+            // one without a number does not make the next one free to go back
+            newest.number = kept.and_then(|kept| kept.number.clone());
+        }
+        match kept {
             Some(kept) if *kept == newest || kept.is_newer_than(crl) => {}
             _ => {
                 remembered.lists.insert(crl.line_id(), newest);

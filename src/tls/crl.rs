@@ -157,7 +157,7 @@ pub(super) fn parse(file: &Path, der: &[u8]) -> Result<Crl, MaterialError> {
     };
     // the engine's reader is the strict one: it refuses delta, indirect and partitioned lists
     let list = OwnedCertRevocationList::from_der(der)
-        .map_err(|e| unusable(format!("a CRL can't be used: {}", crl_error(&e))))?;
+        .map_err(|e| unusable(format!("a CRL can't be used: {}", crl_error(&e, der))))?;
     let (_, parsed) = CertificateRevocationList::from_der(der)
         .map_err(|e| unusable(format!("a CRL is malformed: {e}")))?;
     let mut key = None;
@@ -215,21 +215,26 @@ pub(super) fn parse(file: &Path, der: &[u8]) -> Result<Crl, MaterialError> {
     })
 }
 
-fn crl_error(error: &webpki::Error) -> String {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the engine's list is open; its own words are kept"
-    )]
-    match error {
-        webpki::Error::UnsupportedDeltaCrl => "delta CRLs are not supported".to_owned(),
-        webpki::Error::UnsupportedIndirectCrl => "indirect CRLs are not supported".to_owned(),
-        webpki::Error::UnsupportedRevocationReasonsPartitioning => {
+fn crl_error(error: &webpki::Error, der: &[u8]) -> String {
+    let parsed = CertificateRevocationList::from_der(der).ok();
+    match (error, parsed) {
+        (webpki::Error::UnsupportedDeltaCrl, _) => "delta CRLs are not supported".to_owned(),
+        (webpki::Error::UnsupportedIndirectCrl, _) => "indirect CRLs are not supported".to_owned(),
+        (webpki::Error::UnsupportedRevocationReasonsPartitioning, _) => {
             "CRLs for some reasons only are not supported".to_owned()
         }
-        webpki::Error::UnsupportedCrlVersion => {
-            "it is no version 2 CRL (it has no CRL number?)".to_owned()
+        (webpki::Error::UnsupportedCrlVersion, _) => "it is no version 2 CRL".to_owned(),
+        // the engine calls a list without a version malformed
+        (_, Some((_, list))) if list.version().is_none() => "it is a version 1 CRL".to_owned(),
+        (webpki::Error::UnsupportedCriticalExtension, Some((_, list))) => {
+            let critical = list.extensions().iter().filter(|e| e.critical);
+            let all: Vec<_> = critical.map(|e| e.oid.to_id_string()).collect();
+            format!(
+                "not all of its critical extensions are known: {}",
+                all.join(", ")
+            )
         }
-        other => format!("{other:?}"),
+        (other, _) => format!("{other:?}"),
     }
 }
 

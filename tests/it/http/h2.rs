@@ -63,13 +63,21 @@ impl Chain {
         &self,
         client: &Client,
     ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
-        let config = client.clone().alpn("h2").config();
-        let socket = tokio::net::TcpStream::connect(self.edge).await.unwrap();
-        tokio_rustls::TlsConnector::from(Arc::new(config))
-            .connect(ServerName::try_from("site.test").unwrap(), socket)
-            .await
-            .unwrap()
+        stream_to(self.edge, client).await
     }
+}
+
+/// TLS to `site.test` at this address.
+pub(super) async fn stream_to(
+    edge: SocketAddr,
+    client: &Client,
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let config = client.clone().alpn("h2").config();
+    let socket = tokio::net::TcpStream::connect(edge).await.unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("site.test").unwrap(), socket)
+        .await
+        .unwrap()
 }
 
 /// An HTTP/2 connection over what is there already.

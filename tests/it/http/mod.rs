@@ -21,6 +21,7 @@ mod raw;
 mod require;
 mod resting;
 mod semantics;
+mod shut_out;
 mod signed;
 mod streaming;
 mod tunnel;

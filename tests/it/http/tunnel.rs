@@ -141,3 +141,31 @@ fn no_tunnel_opens_elsewhere() {
     assert_eq!(connect(&mut chain.raw(), "inner.test", ""), 400, "no port");
     assert_eq!(backend.connections(), 0);
 }
+
+#[rstest::rstest]
+#[case("tcp")]
+#[case("http")]
+fn tunnels_of_a_revoked_gateway_end(#[case] mode: &str) {
+    let (chain, _backend, _seen) = tunnelling(mode);
+    let mut raw = chain.raw();
+    assert_eq!(connect(&mut raw, "inner.test:443", ""), 200);
+    let mut came = [0; 5];
+    raw.reader().read_exact(&mut came).unwrap();
+    let reason = portcullis::pki::Reason::KeyCompromise;
+    let begun = std::time::Instant::now();
+    let authority = &chain.world.authority;
+    authority.revoke("gateway/edge-1", reason).unwrap();
+    assert!(raw.reader().read_exact(&mut came).is_err());
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+    let line = chain.acceptor.line("its end", |line| {
+        line["message"] == "access" && line["reason"] == "rules_changed"
+    });
+    assert!(
+        line["detail"]
+            .as_str()
+            .unwrap()
+            .contains("certificate_revoked"),
+        "{line}"
+    );
+}

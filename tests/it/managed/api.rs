@@ -280,3 +280,48 @@ fn lists_that_are_due_are_written_anew() {
     world.authority.write_crls(days).unwrap();
     assert_eq!(world.authority.keep_crls().unwrap(), None);
 }
+
+#[test]
+fn a_holder_that_is_revoked_is_not_listened_to_any_more() {
+    let world = World::new();
+    let served = Served::start(&world, "");
+    let name = world.ip().to_string();
+    let connect = |holder: &str| {
+        let leaf = world.issue(Role::Gateway, holder, &[]);
+        let client = world.client().certificate(&leaf).alpn("http/1.1");
+        let mut stream = client.connect(served.address, &name).unwrap();
+        assert_eq!(status(&mut stream), 200);
+        stream
+    };
+    let (mut victim, mut bystander) = (connect("stolen"), connect("kept"));
+    let begun = std::time::Instant::now();
+    world
+        .authority
+        .revoke("stolen", Reason::KeyCompromise)
+        .unwrap();
+    drop(victim.read(&mut [0]));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+    let line = served.process.line("its end", |line| {
+        line["message"] == "access" && line["reason"] == "rules_changed"
+    });
+    assert!(
+        line["identity"]
+            .as_str()
+            .unwrap()
+            .ends_with("gateway/stolen"),
+        "{line}"
+    );
+    assert_eq!(status(&mut bystander), 200);
+}
+
+/// What a kept connection answers.
+fn status(stream: &mut crate::world::TlsStream) -> u16 {
+    write!(stream, "GET /v1/status HTTP/1.1\r\nHost: pki\r\n\r\n").unwrap();
+    let (mut heard, mut byte) = (String::new(), [0]);
+    while !heard.ends_with('}') {
+        stream.read_exact(&mut byte).unwrap();
+        heard.push(char::from(byte[0]));
+    }
+    stream.read_exact(&mut byte).unwrap();
+    heard.split(' ').nth(1).unwrap().parse().unwrap()
+}

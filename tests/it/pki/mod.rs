@@ -5,6 +5,7 @@ mod export;
 mod hostile;
 mod interop;
 mod lifecycle;
+mod lists;
 mod rotation;
 
 use std::{
