@@ -74,12 +74,12 @@ denials! {
     CertificateInvalid, "certificate_invalid", 403, Peer, Info, "the peer's chain breaks a rule of X.509", "the detail names the rule";
     CertificateExpired, "certificate_expired", 403, Peer, Info, "a certificate of the peer's chain has expired", "renew it: portcullis pki renew";
     CertificateNotYetValid, "certificate_not_yet_valid", 403, Peer, Info, "a certificate of the peer's chain is not valid yet", "check the clocks of both hosts";
-    CertificateRevoked, "certificate_revoked", 403, Peer, Warn, "a certificate of the peer's chain is revoked", "issue a new one if the peer is still yours";
+    CertificateRevoked, "certificate_revoked", 403, Peer, Warn, "a certificate of the peer's chain is revoked", "if the peer is still yours, issue another: portcullis pki issue";
     CertificateDenied, "certificate_denied", 403, Peer, Warn, "the peer's certificate is in the denied list", "see identity.denied";
     RevocationUnknown, "revocation_unknown", 403, Local, Error, "no CRL covers an issuer of the peer's chain", "add that issuer's CRL to crl, or set crl_scope = \"leaf\"";
     CrlExpired, "crl_expired", 403, Local, Error, "the CRL of an issuer has expired", "publish a fresh CRL: portcullis pki crl";
     CertificateWrongUsage, "certificate_wrong_usage", 403, Peer, Info, "the peer's certificate is not made for this end of a connection (extended key usage)", "a gateway needs clientAuth, an acceptor serverAuth";
-    CertificateWrongRole, "certificate_wrong_role", 403, Peer, Info, "the SPIFFE ID of our trust domain names another role", "issue a certificate for the right role";
+    CertificateWrongRole, "certificate_wrong_role", 403, Peer, Info, "the SPIFFE ID of our trust domain names another role", "issue a certificate for the right role: portcullis pki issue";
     CertificateAmbiguous, "certificate_ambiguous", 403, Peer, Info, "the peer's certificate carries more than one SPIFFE ID", "a leaf must carry at most one";
     NameNotAllowed, "name_not_allowed", 403, Peer, Info, "no rule names this peer", "add its name to gateways, clients or acceptor_ids";
     IssuerNotForName, "issuer_not_for_name", 403, Peer, Warn, "the root of the peer's chain may not speak for its names", "see names of the trust_bundle";

@@ -48,6 +48,7 @@ macro_rules! emit_at {
             decision = r.decision,
             reason = r.reason.map(Denial::code),
             detail = text(&r.detail),
+            next = r.next(),
             suppressed = Some($suppressed).filter(|n| *n != 0),
             "access"
         );
@@ -93,6 +94,12 @@ pub struct Access {
 }
 
 impl Access {
+    /// What to do about a refusal, where something is to be done.
+    fn next(&self) -> Option<&'static str> {
+        let hint = self.reason.filter(|_| self.decision == "refused")?.hint();
+        Some(hint).filter(|hint| !hint.starts_with("nothing"))
+    }
+
     /// Writes the line, unless it is one of a flood of equal refusals.
     pub fn emit(&self) {
         let mut suppressed = 0;

@@ -70,6 +70,9 @@ impl Verification {
             E::UnsupportedCriticalExtension => {
                 invalid("a critical extension in its chain is not understood")
             }
+            E::InvalidCertValidity => {
+                invalid("its chain holds a certificate that ends before it begins")
+            }
             E::UnsupportedCertVersion => {
                 invalid("its chain holds a certificate older than X.509 v3")
             }

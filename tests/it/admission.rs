@@ -527,6 +527,10 @@ fn an_issuer_without_a_crl_refuses_unless_only_leaves_are_asked_for() {
                 line["detail"].as_str().unwrap().contains("no CRL of"),
                 "{line}"
             );
+            assert!(
+                line["next"].as_str().unwrap().contains("crl_scope"),
+                "{line}"
+            );
             assert_eq!(
                 gate.alert(&world, Some(&world.leaf(Role::Gateway, "edge-1"))),
                 "48 tlsv1 alert unknown ca"

@@ -198,10 +198,17 @@ fn check_dates(peer: &PeerFacts, now: UnixSeconds) -> Result<(), Denied> {
 }
 
 fn check_denied_list(leaf: &CertFacts, denied: &DeniedList) -> Result<(), Denied> {
-    if denied.fingerprints.contains(&leaf.fingerprint) || denied.serials.contains(&leaf.serial) {
-        return Err(Denied::new(Denial::CertificateDenied, leaf.describe()));
-    }
-    Ok(())
+    let entry = if denied.fingerprints.contains(&leaf.fingerprint) {
+        format!("sha256:{}", leaf.fingerprint)
+    } else if denied.serials.contains(&leaf.serial) {
+        format!("serial:{}", leaf.serial)
+    } else {
+        return Ok(());
+    };
+    Err(Denied::new(
+        Denial::CertificateDenied,
+        format!("{} is denied by {entry}", leaf.describe()),
+    ))
 }
 
 /// At most one SPIFFE ID, and in our own domain the right role, whatever else matches.

@@ -307,6 +307,10 @@ fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Cipher, KeyExchange, Records},
+        pki::{Authority, InitOptions, IssueRequest, Role},
+    };
 
     const CHAIN: &str = "-----BEGIN CERTIFICATE-----\nnew\n";
 
@@ -325,5 +329,59 @@ mod tests {
         assert_eq!(fs::read_to_string(&key).unwrap(), "KEY\n");
         assert_eq!(fs::read_to_string(&certificate).unwrap(), CHAIN);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    /// Key and chain of a server's certificate that began so many seconds ago.
+    fn issued(authority: &Authority, ago: i64) -> (String, String) {
+        let mut request = IssueRequest::new(Role::Server, "site").san("site.test");
+        request.not_before = Some(crate::identity::UnixSeconds(clock::now().0 - ago));
+        request.force = true;
+        let issued = authority.issue(&request).unwrap();
+        let [key, chain] =
+            [issued.key, issued.certificate].map(|file| fs::read_to_string(file).unwrap());
+        (key, chain)
+    }
+
+    #[test]
+    fn what_was_left_behind_is_completed_unless_something_newer_has_come() {
+        let home = tempfile::tempdir().unwrap();
+        let authority = Authority::init(&home.path().join("pki"), InitOptions::default()).unwrap();
+        let (old, new) = (issued(&authority, 7200), issued(&authority, 60));
+        let files = CertificateFiles {
+            certificate: home.path().join("c.pem"),
+            key: home.path().join("k.pem"),
+            key_passphrase: None,
+            acme: None,
+        };
+        let options = TlsOptions {
+            min_version: None,
+            key_exchange: vec![KeyExchange::X25519],
+            ciphers: vec![Cipher::Aes128Gcm],
+            records: Records::Own,
+        };
+        let pair = together(&files.key);
+        let stand = |there: &(String, String), waits: &(String, String)| {
+            write(&files.key, there.0.as_bytes(), PRIVATE).unwrap();
+            write(&files.certificate, there.1.as_bytes(), PUBLIC).unwrap();
+            write(&pair, (waits.0.clone() + &waits.1).as_bytes(), PRIVATE).unwrap();
+        };
+        let there = || {
+            let read = |file| fs::read_to_string(file).unwrap();
+            assert!(!pair.exists());
+            (read(&files.key), read(&files.certificate))
+        };
+        let nothing = ("x".to_owned(), "y".to_owned());
+        // over an older one, over none that is of use, and over half of itself
+        for before in [&old, &nothing, &(new.0.clone(), old.1.clone())] {
+            stand(before, &new);
+            assert!(recover_edge(&files, &options).unwrap().is_some());
+            assert!(there() == new);
+        }
+        // an operator's own, newer one stays, and so does what is there where garbage waits
+        for waits in [&old, &nothing] {
+            stand(&new, waits);
+            assert!(recover_edge(&files, &options).unwrap().is_none());
+            assert!(there() == new);
+        }
     }
 }

@@ -70,6 +70,20 @@ async fn a_handshake_in_crumbs_is_not_kept_without_end() {
     assert!(refused && sent < 200_000, "{sent}");
 }
 
+/// A record of the handshake that announces more than any may have is refused before it is there.
+#[tokio::test]
+async fn a_handshake_record_is_not_waited_for_beyond_its_limit() {
+    let (mut near, far) = tokio::io::duplex(1 << 16);
+    let mut far = Buffered::new(far);
+    near.write_all(&[22, 3, 1, 0xff, 0xff]).await.unwrap();
+    near.write_all(&vec![0; (1 << 14) + 2048]).await.unwrap();
+    // `near` stays open: more might come
+    let refused = server(&mut far, ends().server, Vec::new());
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), refused).await;
+    assert!(refused.expect("no wait").is_err());
+    drop(near);
+}
+
 /// What one end of an idle connection takes beside what is on the heap of rustls and aws-lc.
 #[test]
 fn an_idle_connection_is_small() {
