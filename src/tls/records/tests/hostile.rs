@@ -188,6 +188,29 @@ async fn a_server_takes_no_ticket_and_a_client_no_broken_one() {
     assert_eq!(reads(&mut stream).await.1, expected);
 }
 
+/// Whoever changes its key: the first secrets, by which tickets are taken, are put away.
+#[rstest]
+#[case(true)]
+#[case(false)]
+#[tokio::test]
+async fn no_ticket_is_taken_after_a_change_of_keys(#[case] theirs: bool) {
+    let (mut stream, mut hostile) = against(Ours::Client).await;
+    let mut bytes = Vec::new();
+    if theirs {
+        bytes.extend(hostile.update(0));
+    } else {
+        stream.session.skip_to(Some(KEY_RECORDS), None);
+        stream.write_all(b"data").await.unwrap();
+    }
+    // a broken one, which would end the connection of who takes it
+    bytes.extend(hostile.record(22, &[4, 0, 0, 1, 0]));
+    bytes.extend(hostile.data(b"hello"));
+    hostile.send(&bytes).await;
+    let mut got = [0; 5];
+    stream.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"hello");
+}
+
 /// lifetime, age_add, nonce, ticket, no extensions.
 fn ticket() -> Vec<u8> {
     let mut body = vec![0, 0, 14, 16, 1, 2, 3, 4, 2, 0, 1, 0, 200];
