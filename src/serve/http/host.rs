@@ -26,6 +26,12 @@ pub(crate) struct AskedHost {
     pub(crate) misdirected: bool,
 }
 
+/// A value with octets of its own: one from a request holds on to the buffer that the whole head
+/// was read into.
+fn own(value: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(value.as_bytes()).ok()
+}
+
 impl AskedHost {
     /// The name, where it is one.
     pub(crate) fn name(&self) -> Option<&str> {
@@ -74,7 +80,7 @@ impl<C: Client> Connection<C> {
             host: &text,
         });
         let asked = Arc::new(AskedHost {
-            line: line.cloned(),
+            line: line.and_then(own),
             judged_by,
             misdirected: authority
                 .as_ref()
@@ -85,5 +91,22 @@ impl<C: Client> Connection<C> {
         });
         *kept = Some(Arc::clone(&asked));
         Ok(asked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_head_does_not_keep_its_buffer() {
+        let head = Bytes::from(b"GET / HTTP/1.1\r\nHost: site.test\r\n\r\n".to_vec());
+        let value = HeaderValue::from_maybe_shared(head.slice(22..31)).unwrap();
+        let kept = own(&value);
+        drop(value);
+        assert!(head.is_unique());
+        assert_eq!(kept.unwrap(), "site.test");
     }
 }
