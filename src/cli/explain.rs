@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::Args;
@@ -67,7 +68,7 @@ pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
     let metrics = crate::telemetry::metrics::Metrics::new();
     let loaded = app::load(
         config,
-        (None, &std::sync::Arc::default()),
+        (None, &Arc::default()),
         &metrics,
         &crate::drain::Drain::new(),
         None,
@@ -92,7 +93,7 @@ pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
                 out(&said);
                 out(&required(&loaded.config, &listener.name));
                 if let Some(gateway) = &gateway {
-                    out(&route(gateway, &listener.name, ask, peer.as_ref()));
+                    out(&route(gateway, &listener.name, ask, peer.as_deref()));
                 }
             }
         }
@@ -100,7 +101,7 @@ pub(super) fn run(ask: &Explain) -> Result<(), Failure> {
     Ok(())
 }
 
-type Judged = Result<(String, Option<PeerFacts>), Denied>;
+type Judged = Result<(String, Option<Arc<PeerFacts>>), Denied>;
 
 fn judge(
     rules: &ListenerRules,
@@ -133,7 +134,7 @@ fn judge(
         }
         (None, _) => None,
     };
-    Ok(rules.judge(from, peer.as_ref(), now).map(|grant| {
+    Ok(rules.judge(from, peer.as_deref(), now).map(|grant| {
         said.push_str(&format!(
             "  peer {}: admitted by {}\n",
             grant.identity, grant.rule

@@ -92,7 +92,7 @@ impl Dialler {
         }
         Ok(Dialled {
             stream,
-            chain: connected.chain.into(),
+            chain: connected.chain,
             until: connected.grant.until,
             reused: connected.reused,
             resumed: connected.session.resumed,
@@ -116,7 +116,7 @@ impl Dialler {
         mux::read_welcome(&mut stream).await?;
         Ok(Some(Dialled {
             stream,
-            chain: connected.chain.into(),
+            chain: connected.chain,
             until: connected.grant.until,
             reused: false,
             resumed: connected.session.resumed,

@@ -347,12 +347,12 @@ impl Serving {
         handshake: Duration,
     ) -> Admitted {
         let asked = snapshot.rules.verification.is_some();
-        let chain: Arc<[CertificateDer<'static>]> = if asked {
-            accepted.chain.into()
+        let chain = if asked {
+            accepted.chain
         } else {
             Arc::default()
         };
-        let peer = accepted.peer.map(Arc::new);
+        let peer = accepted.peer;
         let until = spread(accepted.grant.until);
         let supervision = self.supervise(seen.source.ip(), chain, until, rules);
         Admitted {

@@ -152,7 +152,7 @@ impl ClientTls {
         &self,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-    ) -> Result<PeerFacts, Denied> {
+    ) -> Result<Arc<PeerFacts>, Denied> {
         let [end_entity, intermediates @ ..] = chain else {
             return Err(Denied::new(
                 Denial::CertificateMissing,
@@ -163,7 +163,7 @@ impl ClientTls {
     }
 
     /// What became of a server: sessions with one that is refused are not resumed.
-    pub(super) fn settled<T>(&self, outcome: &Result<(PeerFacts, T), Denied>) {
+    pub(super) fn settled<T>(&self, outcome: &Result<(Arc<PeerFacts>, T), Denied>) {
         match (&self.eras, outcome) {
             (Some(eras), Ok((peer, _))) => eras.proven(peer.chain_not_after),
             (Some(eras), Err(_)) => eras.end(),
@@ -334,7 +334,7 @@ impl ServerVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-    ) -> Result<PeerFacts, Denied> {
+    ) -> Result<Arc<PeerFacts>, Denied> {
         let now = crate::clock::now();
         let peer = if self.stale_lists_pass {
             let chain = [std::slice::from_ref(end_entity), intermediates].concat();

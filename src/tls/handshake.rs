@@ -3,17 +3,14 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use rustls::{
-    CommonState, HandshakeKind, ServerConfig,
-    pki_types::{CertificateDer, ServerName},
-    server::Acceptor,
-};
+use rustls::{CommonState, HandshakeKind, ServerConfig, pki_types::ServerName, server::Acceptor};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use super::{
     ClientTls, LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, ServerTls, TlsStream, Usage,
     alert::{Side, explain},
+    chains::{self, Chain},
     first_bytes::FirstBytes,
     pace::{self, Turns},
     pending::{PENDING, Pending},
@@ -66,9 +63,9 @@ pub struct Accepted<IO> {
     pub stream: TlsStream<IO>,
     /// The certificates that the peer showed, leaf first: what
     /// [`Verification::prove_again`](super::Verification::prove_again) asks for.
-    pub chain: Vec<CertificateDer<'static>>,
+    pub chain: Chain,
     /// The proven peer; `None`: it showed no certificate.
-    pub peer: Option<PeerFacts>,
+    pub peer: Option<Arc<PeerFacts>>,
     /// Why it was let in.
     pub grant: Grant,
     /// The agreed application protocol.
@@ -93,9 +90,9 @@ pub struct Connected<IO> {
     /// Bytes of the server.
     pub stream: TlsStream<IO>,
     /// The certificates that the server showed, leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
+    pub chain: Chain,
     /// The proven server.
-    pub peer: PeerFacts,
+    pub peer: Arc<PeerFacts>,
     /// Why it was let in.
     pub grant: Grant,
     /// The other end is our acceptor: `portcullis/1`, `/2` or `/3` is agreed.
@@ -112,13 +109,8 @@ fn is_ours(protocol: &[u8]) -> bool {
     [LINK_ALPN, REUSED_LINK_ALPN, MUX_LINK_ALPN].contains(&protocol)
 }
 
-fn chain_of(session: &CommonState) -> Vec<CertificateDer<'static>> {
-    session
-        .peer_certificates()
-        .unwrap_or_default()
-        .iter()
-        .map(|der| der.clone().into_owned())
-        .collect()
+fn chain_of(session: &CommonState) -> Chain {
+    chains::shared(session.peer_certificates().unwrap_or_default())
 }
 
 /// A ClientHello that has come in full. Nothing was computed for it.
@@ -283,8 +275,8 @@ impl Answer {
 struct Agreed {
     session: SessionFacts,
     alpn: Option<Vec<u8>>,
-    chain: Vec<CertificateDer<'static>>,
-    settled: Result<(Option<PeerFacts>, Grant), Denied>,
+    chain: Chain,
+    settled: Result<(Option<Arc<PeerFacts>>, Grant), Denied>,
 }
 
 impl Agreed {
@@ -315,7 +307,7 @@ fn unverified(
     session: &CommonState,
     server: &ServerTls,
     judge: &Judge,
-) -> Result<(Option<PeerFacts>, Grant), Denied> {
+) -> Result<(Option<Arc<PeerFacts>>, Grant), Denied> {
     match (session.peer_certificates(), &server.verification) {
         (None | Some([]), _) if server.required => Err(Denied::new(
             Denial::CertificateMissing,
@@ -409,7 +401,7 @@ where
 struct Opened {
     session: SessionFacts,
     alpn: Option<Vec<u8>>,
-    chain: Vec<CertificateDer<'static>>,
+    chain: Chain,
 }
 
 impl Opened {

@@ -3,7 +3,10 @@
 //! and never changes; only time does. So a proof is good from the moment it was made until the
 //! first date of its chain, or of a CRL, is reached, and for these very bytes.
 
-use std::{collections::HashMap, sync::RwLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
 
 use rustls::pki_types::CertificateDer;
 
@@ -42,7 +45,7 @@ impl Key {
 }
 
 struct Proof {
-    peer: PeerFacts,
+    peer: Arc<PeerFacts>,
     since: UnixSeconds,
     until: UnixSeconds,
 }
@@ -59,15 +62,21 @@ impl std::fmt::Debug for Known {
 
 impl Known {
     /// What was proven of this chain, if it still holds.
-    pub(super) fn get(&self, key: &Key, now: UnixSeconds) -> Option<PeerFacts> {
+    pub(super) fn get(&self, key: &Key, now: UnixSeconds) -> Option<Arc<PeerFacts>> {
         let known = self.0.read().ok()?;
         let proof = known.get(key)?;
         // a clock that was set back proves nothing
-        (proof.since <= now && now <= proof.until).then(|| proof.peer.clone())
+        (proof.since <= now && now <= proof.until).then(|| Arc::clone(&proof.peer))
     }
 
     /// Keeps a proof that was made now and holds until `until`, that second included.
-    pub(super) fn keep(&self, key: Key, peer: &PeerFacts, now: UnixSeconds, until: UnixSeconds) {
+    pub(super) fn keep(
+        &self,
+        key: Key,
+        peer: &Arc<PeerFacts>,
+        now: UnixSeconds,
+        until: UnixSeconds,
+    ) {
         let Ok(mut known) = self.0.write() else {
             return;
         };
@@ -75,7 +84,7 @@ impl Known {
             known.clear();
         }
         let proof = Proof {
-            peer: peer.clone(),
+            peer: Arc::clone(peer),
             since: now,
             until,
         };

@@ -3,6 +3,7 @@
 //! they end, so that a refused peer gets the right alert and the log the exact reason.
 
 pub mod alert;
+mod chains;
 pub mod challenge;
 pub mod check;
 pub mod client;
@@ -34,6 +35,7 @@ pub mod tickets;
 pub mod unverified;
 pub mod verify;
 
+pub use chains::Chain;
 pub use client::{ClientTls, NameCheck};
 pub use crl::Crl;
 pub use edge::EdgeMaterial;

@@ -13,7 +13,7 @@ use crate::{
 /// What one handshake knows besides the shared configuration: the judge, and what it said.
 pub(super) struct Pending {
     judge: Judge,
-    outcome: Mutex<Option<Result<(PeerFacts, Grant), Denied>>>,
+    outcome: Mutex<Option<Result<(Arc<PeerFacts>, Grant), Denied>>>,
     /// The full handshake that new sessions go back to.
     origin: Mutex<Option<Arc<Origin>>>,
 }
@@ -75,7 +75,7 @@ impl Pending {
     }
 
     /// What the verifier found, if it ran.
-    pub(super) fn take(&self) -> Option<Result<(PeerFacts, Grant), Denied>> {
+    pub(super) fn take(&self) -> Option<Result<(Arc<PeerFacts>, Grant), Denied>> {
         self.outcome
             .lock()
             .ok()
@@ -83,7 +83,7 @@ impl Pending {
     }
 
     /// Judges whatever proof gave, and keeps the outcome for the log.
-    pub(super) fn settle(&self, proven: Result<PeerFacts, Denied>) -> Result<(), Error> {
+    pub(super) fn settle(&self, proven: Result<Arc<PeerFacts>, Denied>) -> Result<(), Error> {
         let outcome = proven.and_then(|peer| (self.judge)(Some(&peer)).map(|grant| (peer, grant)));
         let answer = outcome
             .as_ref()
@@ -100,7 +100,7 @@ impl Pending {
 
     /// Runs `prove` for the handshake that is being polled.
     pub(super) fn judge_current(
-        prove: impl FnOnce() -> Result<PeerFacts, Denied>,
+        prove: impl FnOnce() -> Result<Arc<PeerFacts>, Denied>,
     ) -> Result<(), Error> {
         PENDING
             .try_with(|pending| pending.settle(prove()))

@@ -195,7 +195,7 @@ impl Verification {
         intermediates: &[CertificateDer<'_>],
         usage: Usage,
         now: UnixSeconds,
-    ) -> Result<PeerFacts, Denied> {
+    ) -> Result<Arc<PeerFacts>, Denied> {
         self.prove_at(end_entity, intermediates, usage, Stage::Entering, now)
     }
 
@@ -210,7 +210,7 @@ impl Verification {
         chain: &[CertificateDer<'_>],
         usage: Usage,
         now: UnixSeconds,
-    ) -> Result<PeerFacts, Denied> {
+    ) -> Result<Arc<PeerFacts>, Denied> {
         let [end_entity, intermediates @ ..] = chain else {
             return Err(Denied::new(Denial::CertificateMissing, ""));
         };
@@ -224,20 +224,20 @@ impl Verification {
         usage: Usage,
         stage: Stage,
         now: UnixSeconds,
-    ) -> Result<PeerFacts, Denied> {
+    ) -> Result<Arc<PeerFacts>, Denied> {
         if let Some(facts) = self.pins.get(end_entity) {
             check_dates(facts, now)?;
-            return Ok(PeerFacts {
+            return Ok(Arc::new(PeerFacts {
                 leaf: facts.clone(),
                 proof: Proof::Pinned,
                 chain_not_after: facts.not_after,
-            });
+            }));
         }
         let key = Key::new(usage, end_entity, intermediates);
         if let Some(peer) = self.known.get(&key, now) {
             return Ok(peer);
         }
-        let peer = self.prove_path(end_entity, intermediates, usage, stage, now)?;
+        let peer = Arc::new(self.prove_path(end_entity, intermediates, usage, stage, now)?);
         // who was proven without looking whether the lists are fresh has to be asked again
         if stage == Stage::Entering {
             let until = self.fresh_until(now).map_or(peer.chain_not_after, |end| {

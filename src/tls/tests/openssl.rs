@@ -107,7 +107,7 @@ async fn meet_s_client(
             use tokio::io::AsyncWriteExt;
             accepted.stream.write_all(b"welcome\n").await.unwrap();
             accepted.stream.shutdown().await.unwrap();
-            Ok(accepted.peer.unwrap().proof)
+            Ok(accepted.peer.unwrap().proof.clone())
         }
         Err(denied) => Err(denied.reason),
     };

@@ -1,5 +1,7 @@
 //! Every way in which a certificate is refused, and the few in which it is not.
 
+use std::sync::Arc;
+
 use rcgen::{ExtendedKeyUsagePurpose as Eku, IsCa, KeyUsagePurpose, NameConstraints};
 use rstest::rstest;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -40,16 +42,21 @@ impl World {
         self
     }
 
-    fn generation(&self) -> std::sync::Arc<Generation> {
+    fn generation(&self) -> Arc<Generation> {
         load(&self.identity, LinkRole::Acceptor).unwrap()
     }
 
     /// Proves a gateway's leaf that came with `above`.
-    fn prove(&self, leaf: &Leaf, above: &[&Ca]) -> Result<PeerFacts, Denied> {
+    fn prove(&self, leaf: &Leaf, above: &[&Ca]) -> Result<Arc<PeerFacts>, Denied> {
         self.prove_at(leaf, above, now())
     }
 
-    fn prove_at(&self, leaf: &Leaf, above: &[&Ca], now: UnixSeconds) -> Result<PeerFacts, Denied> {
+    fn prove_at(
+        &self,
+        leaf: &Leaf,
+        above: &[&Ca],
+        now: UnixSeconds,
+    ) -> Result<Arc<PeerFacts>, Denied> {
         prove(&self.generation(), leaf, above, now)
     }
 
@@ -63,7 +70,7 @@ fn prove(
     leaf: &Leaf,
     above: &[&Ca],
     now: UnixSeconds,
-) -> Result<PeerFacts, Denied> {
+) -> Result<Arc<PeerFacts>, Denied> {
     let above: Vec<_> = above
         .iter()
         .map(|ca| CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap())
@@ -398,7 +405,7 @@ fn a_bundle_hands_its_names_on_and_trust_wins_over_it() {
         names: bundle.clone(),
     }];
     let theirs = partner.leaf(client("edge.partner.example"));
-    let proof = world.prove(&theirs, &[]).unwrap().proof;
+    let proof = world.prove(&theirs, &[]).unwrap().proof.clone();
     assert_eq!(
         proof,
         Proof::Chain {
@@ -407,7 +414,7 @@ fn a_bundle_hands_its_names_on_and_trust_wins_over_it() {
         }
     );
     let ours = world.issuing.leaf(client("edge.internal"));
-    let proof = world.prove(&ours, &[&world.issuing]).unwrap().proof;
+    let proof = world.prove(&ours, &[&world.issuing]).unwrap().proof.clone();
     assert_eq!(
         proof,
         Proof::Chain {
@@ -418,7 +425,7 @@ fn a_bundle_hands_its_names_on_and_trust_wins_over_it() {
 
     // the same root in trust and in a bundle
     world.identity.bundles[0].file = world.folder.write("both.pem", &world.root.pem);
-    let proof = world.prove(&ours, &[&world.issuing]).unwrap().proof;
+    let proof = world.prove(&ours, &[&world.issuing]).unwrap().proof.clone();
     assert_eq!(
         proof,
         Proof::Chain {
@@ -443,7 +450,7 @@ fn a_root_in_two_bundles_speaks_for_the_names_of_both() {
     let Proof::Chain {
         bundle: Some(found),
         ..
-    } = world.prove(&leaf, &[]).unwrap().proof
+    } = world.prove(&leaf, &[]).unwrap().proof.clone()
     else {
         panic!("a bundle's root proved without its names");
     };
@@ -461,7 +468,7 @@ fn a_partner_that_we_cross_signed_keeps_its_narrow_names() {
         names: bundle.clone(),
     }];
     let leaf = partner.leaf(client("edge.internal"));
-    let proof = world.prove(&leaf, &[&partner]).unwrap().proof;
+    let proof = world.prove(&leaf, &[&partner]).unwrap().proof.clone();
     assert!(matches!(proof, Proof::Chain { bundle: Some(found), .. } if found == bundle));
 }
 
