@@ -11,27 +11,34 @@ const WIDE: usize = SIZE + PAGE;
 /// Buffers that a thread keeps for the next one who needs them.
 const KEPT: usize = 32;
 
-/// A buffer; given back to the thread on which it is dropped.
+/// A buffer; given back to the thread on which it is dropped. A pointer, because what holds one
+/// for a moment has room for it all its life.
 #[derive(Debug)]
-pub(crate) struct Chunk {
-    /// Longer than `WIDE` by a page, so that an aligned part exists. Empty once given back.
-    memory: Vec<u8>,
+pub(crate) struct Chunk(
+    /// `None` once given back.
+    Option<Box<Memory>>,
+);
+
+#[derive(Debug)]
+struct Memory {
+    /// Longer than `WIDE` by a page, so that an aligned part exists.
+    octets: Vec<u8>,
     offset: usize,
 }
 
 thread_local! {
-    static FREE: RefCell<Vec<Chunk>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Box<Memory>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Chunk {
     /// Borrows one.
     pub(crate) fn take() -> Self {
-        FREE.with(|free| free.borrow_mut().pop())
-            .unwrap_or_else(|| {
-                let memory = vec![0; WIDE + PAGE];
-                let offset = memory.as_ptr().align_offset(PAGE).min(PAGE);
-                Self { memory, offset }
-            })
+        let free = FREE.with(|free| free.borrow_mut().pop());
+        Self(Some(free.unwrap_or_else(|| {
+            let octets = vec![0; WIDE + PAGE];
+            let offset = octets.as_ptr().align_offset(PAGE).min(PAGE);
+            Box::new(Memory { octets, offset })
+        })))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -44,29 +51,32 @@ impl Chunk {
 
     /// All of it: room for as much data in TLS records.
     pub(crate) fn wide(&self) -> &[u8] {
-        self.memory
-            .get(self.offset..self.offset.saturating_add(WIDE))
+        let memory = self.0.as_deref();
+        memory
+            .and_then(|Memory { octets, offset }| octets.get(*offset..offset.saturating_add(WIDE)))
             .unwrap_or_default()
     }
 
     pub(crate) fn wide_mut(&mut self) -> &mut [u8] {
-        self.memory
-            .get_mut(self.offset..self.offset.saturating_add(WIDE))
+        let memory = self.0.as_deref_mut();
+        memory
+            .and_then(|Memory { octets, offset }| {
+                octets.get_mut(*offset..offset.saturating_add(WIDE))
+            })
             .unwrap_or_default()
     }
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        let (memory, offset) = (std::mem::take(&mut self.memory), self.offset);
-        if memory.is_empty() {
+        let Some(memory) = self.0.take() else {
             return;
-        }
+        };
         // a thread that is ending has no list any more: the memory is freed then
         let _gone = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             if free.len() < KEPT {
-                free.push(Self { memory, offset });
+                free.push(memory);
             }
         });
     }

@@ -31,7 +31,7 @@ use crate::net::Buffered;
 pub(crate) struct Finished<C> {
     pub(super) connection: C,
     /// What came behind it.
-    rest: Vec<u8>,
+    pub(super) rest: Vec<u8>,
     notes: Arc<Mutex<Notes>>,
 }
 
@@ -291,8 +291,9 @@ where
 /// rustls refuses a record that announces as much by its header alone.
 const REFUSED: usize = MAX_CONTENT + 2048;
 
-/// Reads until a whole record stands behind the first `shown` octets; where it ends. Not an octet
-/// more is taken out of the socket's buffer.
+/// Reads until a whole record stands behind the first `shown` octets; where it ends. All that was
+/// read is taken out of the socket's buffer, which is lent: a handshake that waits for its turn must
+/// not hold on to it.
 ///
 /// rustls keeps what it was shown of a message that is not whole: one in crumbs is refused before
 /// the crumbs' headers take many times its room.
@@ -317,8 +318,7 @@ where
                 HEADER.saturating_add(len)
             }
         };
-        let missing = whole.saturating_sub(have.len());
-        if missing == 0 {
+        if whole <= have.len() {
             return Ok(shown.saturating_add(whole));
         }
         if io.buffered().is_empty() && io.fill().await? == 0 {
@@ -328,7 +328,6 @@ where
             ));
         }
         let got = io.buffered();
-        let got = got.get(..missing).unwrap_or(got);
         incoming.extend_from_slice(got);
         let n = got.len();
         io.consume(n);

@@ -26,7 +26,8 @@ pub struct RecordStream<IO> {
     io: IO,
     pub(super) session: Session,
     pub(super) input: Option<Input>,
-    /// The beginning of a record whose rest has not come.
+    /// The beginning of a record whose rest has not come; what came with the handshake, until it is
+    /// asked for: a way to the backend may have to be opened first.
     pub(super) tail: Box<[u8]>,
     pub(super) output: Option<Output>,
     reading: Reading,
@@ -56,9 +57,9 @@ impl<IO> RecordStream<IO> {
         Self {
             io,
             session,
+            input: None,
             // whole records may be among it: they are opened before the socket is asked
-            input: (!rest.is_empty()).then(|| Input::resume(&rest)),
-            tail: Box::default(),
+            tail: rest.into(),
             output: None,
             reading: Reading::Open,
             ended: false,
@@ -91,6 +92,10 @@ impl<IO> RecordStream<IO> {
 
     /// Opens the next record, if it is there.
     fn open(&mut self, buf: &mut ReadBuf<'_>) -> Result<bool, Error> {
+        if self.input.is_none() && record_len(&self.tail)?.is_some_and(|len| len <= self.tail.len())
+        {
+            self.input = Some(Input::resume(&std::mem::take(&mut self.tail)));
+        }
         let Some(input) = &mut self.input else {
             return Ok(false);
         };

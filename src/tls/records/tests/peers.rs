@@ -160,8 +160,11 @@ async fn data_behind_the_handshake_is_there_at_once() {
         server(&mut held, ends.server.clone(), Vec::new())
     );
     // the client ran first, so that both were in the pipe when the server read on
-    assert!(!held.buffered().is_empty());
-    let mut ours = accepted.unwrap().into_stream(held).unwrap();
+    let accepted = accepted.unwrap();
+    assert!(!accepted.rest.is_empty() && held.buffered().is_empty());
+    let mut ours = accepted.into_stream(held).unwrap();
+    // whoever has to open a way first holds no buffer meanwhile
+    assert!(ours.input.is_none());
     let mut got = [0; 7];
     ours.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"at once");
