@@ -21,8 +21,8 @@ use super::{
 use crate::{
     admit::{Denial, Denied, Permit},
     drain::Drain,
-    serve::{Admitted, Aside, Closed, ServerStream, Slots, Snapshot, link, mux},
-    telemetry::access::Access,
+    serve::{Admitted, Aside, Closed, ServerStream, Slot, Slots, Snapshot, link, mux},
+    telemetry::{Resting, access::Access},
     wire::{link::Open, mux::Side},
 };
 
@@ -133,18 +133,12 @@ impl Carrier {
     async fn carry(&self, mut stream: mux::Stream, open: Open) {
         if let Some(role) = in_force(&self.rules) {
             let opened = Instant::now();
-            let mut record = Box::new(self.record.clone());
-            record.backend = role.backend.address.to_string();
-            if !self.fresh.swap(false, Ordering::Relaxed) {
-                // the handshake was another client's
-                (record.handshake, record.total) = (None, Duration::ZERO);
-            }
-            let closed = self.relay(&role, &mut stream, open, &mut record).await;
+            let (closed, record) = self.relay(&role, &mut stream, open).await;
             role.metrics.transferred(closed.bytes_in, closed.bytes_out);
             if let Some(denied) = &closed.cause {
                 role.metrics.cut(denied.reason);
             }
-            role.tell(&closed, &mut record, opened);
+            closed.tell(record, opened);
         } else {
             // the listener has another mode now: the gateway asks again, and learns it
             stream.refuse(Denial::Draining.code());
@@ -158,28 +152,19 @@ impl Carrier {
         role: &TcpAcceptor,
         stream: &mut mux::Stream,
         open: Open,
-        record: &mut Access,
-    ) -> Closed {
-        let client = Client::of(open);
-        let slot = match self.slots.enter(self.source.ip(), &role.limits) {
-            Ok(slot) => slot,
-            Err(denied) => {
-                stream.refuse(denied.reason.code());
-                return Closed::refused(denied);
-            }
-        };
+    ) -> (Closed, Option<Resting>) {
         // boxed: the opening's state is not kept while bytes are relayed
-        let reaching = Box::pin(self.reach(role, stream, client, record));
-        let mut backend = match reaching.await {
-            Ok(backend) => backend,
+        let (reached, record) = Box::pin(self.admit(role, stream, open)).await;
+        let (slot, mut backend) = match reached {
+            Ok(reached) => reached,
             Err(denied) => {
                 stream.refuse(denied.reason.code());
-                return Closed::refused(denied);
+                return (Closed::refused(denied), record);
             }
         };
-        let broken = stream.broken();
+        let (options, broken) = (role.options(), stream.broken());
         let ended = async { Denied::new(Denial::PeerReset, broken.await.to_string()) };
-        let mut closed = link::carry(stream, &mut backend, role.options(), ended).await;
+        let mut closed = link::carry(stream, &mut backend, &options, ended).await;
         if let Some(cause) = &mut closed.cause {
             if cause.reason == Denial::PeerReset
                 && let Some(why) = stream.link_ended()
@@ -190,7 +175,31 @@ impl Carrier {
             backend.abort();
         }
         drop(slot);
-        closed
+        (closed, record)
+    }
+
+    /// Takes a place for a client and opens its way to the backend.
+    async fn admit(
+        &self,
+        role: &TcpAcceptor,
+        stream: &mux::Stream,
+        open: Open,
+    ) -> (Result<(Slot, BackendStream), Denied>, Option<Resting>) {
+        let mut record = self.record.clone();
+        record.backend = role.backend.address.to_string();
+        if !self.fresh.swap(false, Ordering::Relaxed) {
+            // the handshake was another client's
+            (record.handshake, record.total) = (None, Duration::ZERO);
+        }
+        let client = Client::of(open);
+        let reached = match self.slots.enter(self.source.ip(), &role.limits) {
+            Ok(slot) => {
+                let reached = self.reach(role, stream, client, &mut record).await;
+                reached.map(|backend| (slot, backend))
+            }
+            Err(denied) => Err(denied),
+        };
+        (reached, role.rest(record))
     }
 
     /// Connects to the backend, unless the gateway gives up first.

@@ -13,7 +13,7 @@ use crate::{
     config::Limits,
     net::RelayOptions,
     serve::{Admitted, BoxFuture, Closed, Role, ServerStream, Snapshot, Supervision, Tunnel, link},
-    telemetry::{access::Access, metrics::ListenerMetrics},
+    telemetry::{Resting, access::Access, metrics::ListenerMetrics},
     tls::{LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN},
     wire::{ConnectionId, link::Open, proxy},
 };
@@ -62,16 +62,13 @@ impl Role for TcpAcceptor {
         }
         Box::pin(async move {
             let opened = Instant::now();
-            // boxed: it lives as long as the connection
-            let mut record = Box::new(admitted.record(&self.listener));
-            record.backend = self.backend.address.to_string();
             // boxed: its state is gone while bytes are carried
-            let opening = Box::pin(self.join(admitted, &mut record));
-            let closed = match opening.await {
+            let (joined, record) = Box::pin(self.join(admitted)).await;
+            let closed = match joined {
                 Ok(ends) => self.carry(ends).await,
                 Err(denied) => Closed::refused(denied),
             };
-            self.tell(&closed, &mut record, opened);
+            closed.tell(record, opened);
             closed
         })
     }
@@ -87,11 +84,9 @@ enum Over {
 }
 
 impl TcpAcceptor {
-    pub(super) fn tell(&self, closed: &Closed, record: &mut Access, opened: Instant) {
-        if self.access {
-            closed.settle(record, opened);
-            record.emit();
-        }
+    /// What stays of a record while bytes are carried: nothing, where nobody reads it.
+    pub(super) fn rest(&self, record: Access) -> Option<Resting> {
+        self.access.then(|| record.rest())
     }
 
     pub(super) fn options(&self) -> RelayOptions {
@@ -103,7 +98,14 @@ impl TcpAcceptor {
     }
 
     /// Opens the way to the backend, and keeps what carrying bytes takes, and no more.
-    async fn join(
+    async fn join(&self, admitted: Box<Admitted>) -> (Result<Box<Ends>, Denied>, Option<Resting>) {
+        let mut record = admitted.record(&self.listener);
+        record.backend = self.backend.address.to_string();
+        let joined = self.ends(admitted, &mut record).await;
+        (joined, self.rest(record))
+    }
+
+    async fn ends(
         &self,
         mut admitted: Box<Admitted>,
         record: &mut Access,
@@ -136,8 +138,8 @@ impl TcpAcceptor {
             backend,
             supervision,
         } = &mut *ends;
-        let ended = pin!(supervision.ended());
-        let end = link::carry(stream, backend, self.options(), ended).await;
+        let (options, ended) = (self.options(), pin!(supervision.ended()));
+        let end = link::carry(stream, backend, &options, ended).await;
         if end.cause.is_some() {
             stream.io().abort();
             backend.abort();
@@ -151,7 +153,9 @@ impl TcpAcceptor {
         let mut role = self;
         let mut first = true;
         loop {
-            let open = match role.next(&mut admitted, first).await {
+            // boxed: while a client is there it keeps no room
+            let next = Box::pin(role.next(&mut admitted, first));
+            let open = match next.await {
                 Ok(open) => open,
                 Err(Over::Quietly) => return total,
                 Err(Over::For(denied)) => {
@@ -224,20 +228,14 @@ impl TcpAcceptor {
     /// Carries one client's stream; whether the connection can carry another.
     async fn stream(&self, admitted: &mut Admitted, open: Open, first: bool) -> (Closed, bool) {
         let opened = Instant::now();
-        let mut record = Box::new(admitted.record(&self.listener));
-        record.backend = self.backend.address.to_string();
-        if !first {
-            // the handshake was another client's
-            record.handshake = None;
-            record.total = std::time::Duration::ZERO;
-        }
-        let reaching = Box::pin(self.reach(admitted, Client::of(open), true, &mut record));
-        let mut backend = match reaching.await {
+        let reaching = Box::pin(self.next_backend(admitted, open, first));
+        let (reached, record) = reaching.await;
+        let mut backend = match reached {
             Ok(backend) => backend,
             Err(denied) => {
-                super::refuse(&mut admitted.stream, denied.reason).await;
+                Box::pin(super::refuse(&mut admitted.stream, denied.reason)).await;
                 let closed = Closed::refused(denied);
-                self.tell(&closed, &mut record, opened);
+                closed.tell(record, opened);
                 return (closed, false);
             }
         };
@@ -247,15 +245,34 @@ impl TcpAcceptor {
             ..
         } = admitted;
         let mut tunnel = Tunnel::new(stream);
-        let ended = pin!(supervision.ended());
-        let closed = link::carry(&mut tunnel, &mut backend, self.options(), ended).await;
+        let (options, ended) = (self.options(), pin!(supervision.ended()));
+        let closed = link::carry(&mut tunnel, &mut backend, &options, ended).await;
         if closed.cause.is_some() {
             tunnel.get_ref().io().abort();
             backend.abort();
         }
-        self.tell(&closed, &mut record, opened);
+        closed.tell(record, opened);
         let free = closed.cause.is_none() && tunnel.finish().is_ok();
         (closed, free)
+    }
+
+    /// Opens the way to the backend for one client of several.
+    async fn next_backend(
+        &self,
+        admitted: &mut Admitted,
+        open: Open,
+        first: bool,
+    ) -> (Result<BackendStream, Denied>, Option<Resting>) {
+        let mut record = admitted.record(&self.listener);
+        record.backend = self.backend.address.to_string();
+        if !first {
+            // the handshake was another client's
+            record.handshake = None;
+            record.total = std::time::Duration::ZERO;
+        }
+        let client = Client::of(open);
+        let reached = self.reach(admitted, client, true, &mut record).await;
+        (reached, self.rest(record))
     }
 
     async fn open(
@@ -387,4 +404,42 @@ async fn read_header(
         Denial::ProxyHeaderInvalid,
         "the header's length is not its own",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{net::Socket, tls::records::RecordStream};
+
+    fn two<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn four<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Counted by type, as at the gateway.
+    #[test]
+    fn a_connection_at_rest_keeps_little() {
+        let stream = size_of::<RecordStream<Socket>>();
+        let timer = size_of::<tokio::time::Sleep>();
+        let direct = [
+            ("future", two(TcpAcceptor::carry)),
+            ("ends", size_of::<Ends>()),
+            ("stream", stream),
+            ("timer", timer),
+        ];
+        let reused = [
+            ("connection", two(TcpAcceptor::streams)),
+            ("client", four(TcpAcceptor::stream)),
+            ("admitted", size_of::<Admitted>()),
+            ("stream", stream),
+            ("timer", timer),
+        ];
+        let sum = |kept: &[(&str, usize)]| kept.iter().map(|(_, size)| size).sum::<usize>();
+
+        assert!(sum(&direct) <= 1_600, "{}: {direct:?}", sum(&direct));
+        assert!(sum(&reused) <= 2_300, "{}: {reused:?}", sum(&reused));
+    }
 }

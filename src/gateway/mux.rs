@@ -44,13 +44,13 @@ pub(super) struct Carried {
     /// How long it took.
     pub(super) connect: Duration,
     /// What has to be kept of a connection that is used again.
-    pub(super) facts: Option<Facts>,
+    pub(super) facts: Option<Box<Facts>>,
 }
 
 impl From<Link> for Carried {
     fn from(link: Link) -> Self {
         Self {
-            facts: Some(Facts::of(&link)),
+            facts: link.reused.then(|| Box::new(Facts::of(&link))),
             upstream: Upstream::new(link.stream, link.reused),
             lease: link.lease,
             until: link.until,

@@ -17,10 +17,10 @@ use crate::{
     config::{Limits, Route},
     net::RelayOptions,
     serve::{
-        Admitted, BoxFuture, CancelRequest, Closed, LinkSupervision, Role, ServerStream,
-        Supervision, link, spread,
+        Admitted, BoxFuture, CancelRequest, Closed, Role, ServerStream, Supervision, judge_link,
+        link, spread,
     },
-    telemetry::access::Access,
+    telemetry::{Resting, access::Access},
 };
 
 /// What a gateway's listener in tcp mode does.
@@ -42,8 +42,7 @@ struct Ends {
     stream: ServerStream,
     upstream: Upstream,
     supervision: Supervision,
-    over_link: LinkSupervision,
-    facts: Option<Facts>,
+    facts: Option<Box<Facts>>,
     lease: Lease,
 }
 
@@ -53,18 +52,13 @@ impl Role for TcpGateway {
         let admitted = Box::new(admitted);
         Box::pin(async move {
             let opened = Instant::now();
-            // boxed: it lives as long as the connection
-            let mut record = Box::new(admitted.record(&self.listener));
             // boxed: its state is gone while bytes are carried
-            let opening = Box::pin(self.join(admitted, &mut record));
-            let closed = match opening.await {
+            let (joined, record) = Box::pin(self.join(admitted)).await;
+            let closed = match joined {
                 Ok(ends) => self.carry(ends).await,
                 Err(denied) => Closed::refused(denied),
             };
-            if self.access {
-                closed.settle(&mut record, opened);
-                record.emit();
-            }
+            closed.tell(record, opened);
             closed
         })
     }
@@ -117,8 +111,15 @@ impl Role for TcpGateway {
 }
 
 impl TcpGateway {
-    /// Opens the way to the backend, and keeps what carrying bytes takes, and no more.
-    async fn join(
+    /// Opens the way to the backend, and keeps what carrying bytes takes, and no more; of the
+    /// record nothing, where nobody reads it.
+    async fn join(&self, admitted: Box<Admitted>) -> (Result<Box<Ends>, Denied>, Option<Resting>) {
+        let mut record = admitted.record(&self.listener);
+        let joined = self.ends(admitted, &mut record).await;
+        (joined, self.access.then(|| record.rest()))
+    }
+
+    async fn ends(
         &self,
         admitted: Box<Admitted>,
         record: &mut Access,
@@ -135,7 +136,7 @@ impl TcpGateway {
         record.acceptor = carried.lease.acceptor().to_owned();
         let Admitted {
             stream,
-            supervision,
+            mut supervision,
             ..
         } = *admitted;
         let Carried {
@@ -146,18 +147,15 @@ impl TcpGateway {
             facts,
             ..
         } = carried;
-        let over_link = LinkSupervision {
-            backend: Arc::clone(lease.backend()),
-            acceptor: lease.acceptor().to_owned(),
-            chain,
-            until: spread(until),
-            rules: supervision.rules(),
-        };
+        let (backend, acceptor) = (Arc::clone(lease.backend()), Arc::clone(lease.state()));
+        supervision.watch_link(
+            spread(until),
+            Box::new(move |now| judge_link(now, &backend, &acceptor.name, &chain)),
+        );
         Ok(Box::new(Ends {
             stream,
             upstream,
             supervision,
-            over_link,
             facts,
             lease,
         }))
@@ -173,7 +171,6 @@ impl TcpGateway {
             stream,
             upstream,
             supervision,
-            over_link,
             ..
         } = &mut *ends;
         let end = {
@@ -182,11 +179,10 @@ impl TcpGateway {
                 tokio::select! {
                     biased;
                     why = supervision.ended() => why,
-                    why = over_link.ended() => why,
                     why = broken => why,
                 }
             });
-            link::carry(stream, upstream, options, ended).await
+            link::carry(stream, upstream, &options, ended).await
         };
         let Ends {
             stream,
@@ -201,7 +197,7 @@ impl TcpGateway {
         } else if let Some((stream, facts)) = upstream.free().zip(facts)
             && let Some(backend) = self.backends.get(&**lease.backend())
         {
-            backend.kept.put(stream, facts, &backend.config.pool);
+            backend.kept.put(stream, *facts, &backend.config.pool);
         }
         drop(lease);
         end
@@ -270,5 +266,33 @@ impl TcpGateway {
             .await
             .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
             .map_err(|error: std::io::Error| Denied::new(Denial::UpstreamBroken, error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{net::Socket, tls::records::RecordStream};
+
+    fn size<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Counted by type. Beside it stands what tokio keeps for a task and two sockets; the chains
+    /// are shared, and no record is kept where none is written.
+    #[test]
+    fn a_connection_at_rest_keeps_little() {
+        let stream = size_of::<RecordStream<Socket>>();
+        let kept = [
+            ("future", size(TcpGateway::carry)),
+            ("ends", size_of::<Ends>()),
+            ("client", stream),
+            ("link", stream),
+            ("timer", size_of::<tokio::time::Sleep>()),
+            ("reused", size_of::<Facts>()),
+        ];
+        let sum: usize = kept.iter().map(|(_, size)| size).sum();
+
+        assert!(sum <= 2_300, "{sum}: {kept:?}");
     }
 }

@@ -139,19 +139,18 @@ fn broken(error: &io::Error) -> Denied {
 pub async fn carry<A, B>(
     peer: &mut A,
     upstream: &mut B,
-    options: RelayOptions,
+    options: &RelayOptions,
     ended: impl Future<Output = Denied>,
 ) -> Closed
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let progress = std::sync::Arc::clone(&options.progress);
     let ended = pin!(ended);
     let (bytes, cause) = tokio::select! {
         biased;
-        end = relay(peer, upstream, &options) => ((end.a_to_b, end.b_to_a), denied_by(end.cause)),
-        why = Aside::new(ended) => (progress.bytes(), Some(why)),
+        end = relay(peer, upstream, options) => ((end.a_to_b, end.b_to_a), denied_by(end.cause)),
+        why = Aside::new(ended) => (options.progress.bytes(), Some(why)),
     };
     Closed {
         cause,

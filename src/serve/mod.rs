@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 pub use accept::Serving;
 pub use aside::Aside;
 pub use rules::{ListenerRules, Snapshot};
-pub(crate) use supervise::spread;
 pub use supervise::{LinkSupervision, Supervision};
+pub(crate) use supervise::{judge_link, spread};
 pub use table::{Slot, Slots};
 pub use tunnel::Tunnel;
 

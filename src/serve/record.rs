@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Admitted, Closed};
-use crate::telemetry::access::Access;
+use crate::telemetry::{Resting, access::Access};
 
 impl Admitted {
     /// What is known when the connection was let in.
@@ -29,6 +29,15 @@ impl Admitted {
 }
 
 impl Closed {
+    /// Writes the line of a connection, if there is to be one; `opened` is when it was let in.
+    pub fn tell(&self, record: Option<Resting>, opened: Instant) {
+        if let Some(record) = record {
+            let mut record = record.wake();
+            self.settle(&mut record, opened);
+            record.emit();
+        }
+    }
+
     /// Adds what is known when it has ended; `opened` is when it was let in.
     pub fn settle(&self, record: &mut Access, opened: Instant) {
         record.total += opened.elapsed();

@@ -64,7 +64,11 @@ pub struct Supervision {
     until: Option<UnixSeconds>,
     rules: watch::Receiver<Arc<Snapshot>>,
     force: CancellationToken,
+    link: Option<JudgeLink>,
 }
+
+/// Says why a link has to end by what is in force now, if it has.
+pub(crate) type JudgeLink = Box<dyn Fn(&Snapshot) -> Result<(), Denied> + Send + Sync>;
 
 impl Supervision {
     pub(super) fn new(
@@ -80,6 +84,7 @@ impl Supervision {
             until,
             rules,
             force,
+            link: None,
         }
     }
 
@@ -93,6 +98,26 @@ impl Supervision {
     #[must_use]
     pub fn rules(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.rules.clone()
+    }
+
+    fn judge_again(&self, snapshot: &Snapshot) -> Result<(), Denied> {
+        let judged = snapshot
+            .rules
+            .judge_again(self.source, &self.chain, clock::now());
+        judged.map_err(|why| {
+            Denied::new(
+                Denial::RulesChanged,
+                format!("{}: {why}", why.reason.code()),
+            )
+        })?;
+        self.link.as_ref().map_or(Ok(()), |judge| judge(snapshot))
+    }
+
+    /// From now on the connection has a link of its own, which ends with it: at the end of the
+    /// acceptor's chain, or when `judge` says no. One timer and one subscription do for both.
+    pub(crate) fn watch_link(&mut self, until: Option<UnixSeconds>, judge: JudgeLink) {
+        self.until = [self.until, until].into_iter().flatten().min();
+        self.link = Some(judge);
     }
 
     /// Resolves when the connection has to end.
@@ -119,23 +144,33 @@ impl Supervision {
                     if let Err(ended) = still_good(self.until) {
                         return ended;
                     }
-                    if let Err(why) =
-                        snapshot.rules.judge_again(
-                            self.source,
-                            &self.chain,
-                            clock::now(),
-                        )
-                    {
-                        return Denied::new(
-                            Denial::RulesChanged,
-                            format!("{}: {why}", why.reason.code()),
-                        );
+                    if let Err(why) = self.judge_again(&snapshot) {
+                        return why;
                     }
                 }
                 () = tokio::time::sleep(left) => {}
             }
         }
     }
+}
+
+/// Judges a link by what is in force now.
+///
+/// # Errors
+/// It has to end.
+pub(crate) fn judge_link(
+    snapshot: &Snapshot,
+    backend: &str,
+    acceptor: &str,
+    chain: &[CertificateDer<'static>],
+) -> Result<(), Denied> {
+    let judged = snapshot.role.judge_link(backend, acceptor, chain);
+    judged.map_err(|why| {
+        Denied::new(
+            Denial::RulesChanged,
+            format!("acceptor {acceptor}: {}: {why}", why.reason.code()),
+        )
+    })
 }
 
 /// Watches over one link connection to an acceptor.
@@ -171,12 +206,9 @@ impl LinkSupervision {
                         return ended;
                     }
                     let judged =
-                        snapshot.role.judge_link(&self.backend, &self.acceptor, &self.chain);
+                        judge_link(&snapshot, &self.backend, &self.acceptor, &self.chain);
                     if let Err(why) = judged {
-                        return Denied::new(
-                            Denial::RulesChanged,
-                            format!("acceptor {}: {}: {why}", self.acceptor, why.reason.code()),
-                        );
+                        return why;
                     }
                 }
                 () = tokio::time::sleep(left) => {}

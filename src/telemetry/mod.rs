@@ -3,3 +3,6 @@
 pub mod access;
 pub mod log;
 pub mod metrics;
+mod resting;
+
+pub use resting::Resting;

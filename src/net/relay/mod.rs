@@ -6,10 +6,7 @@ use std::{
     future::{Future as _, poll_fn},
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,14 +26,14 @@ use super::{
 const ROUNDS: usize = 16;
 
 /// Limits of a relay.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct RelayOptions {
     /// Longest time without a byte in either direction; zero: no limit.
     pub idle_timeout: Duration,
     /// Longest time that a side owed bytes may take none; zero: no limit.
     pub write_timeout: Duration,
     /// Bytes so far, for whoever cuts the relay from outside.
-    pub progress: Arc<Progress>,
+    pub progress: Progress,
 }
 
 /// Bytes that were handed to the other side.

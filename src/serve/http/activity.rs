@@ -2,15 +2,17 @@
 //! also runs in idle time.
 
 use std::{
+    future::{Future as _, poll_fn},
     pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use tokio_util::sync::CancellationToken;
+use futures_util::task::AtomicWaker;
 
 use crate::{
     admit::{Denial, Denied},
@@ -38,10 +40,9 @@ pub(crate) struct Activity {
     /// Requests so far, and those of them that the client took back at once.
     begun: AtomicUsize,
     taken_back: AtomicUsize,
-    /// Cancelled when the client does what only does harm.
-    abused: CancellationToken,
-    /// What that is.
+    /// What the client does that only does harm, and who is told.
     abuse: OnceLock<&'static str>,
+    abused: AtomicWaker,
     /// The error code of the last word to an HTTP/2 client that has to go, plus one.
     parting: AtomicU32,
     /// Since when a head is awaited whose first byte has come.
@@ -84,8 +85,8 @@ impl Activity {
             under_way: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             taken_back: AtomicUsize::new(0),
-            abused: CancellationToken::new(),
             abuse: OnceLock::new(),
+            abused: AtomicWaker::new(),
             parting: AtomicU32::new(0),
             // the first head is awaited from the end of the handshake
             head_since: AtomicU64::new(1),
@@ -120,7 +121,7 @@ impl Activity {
     pub(crate) fn abused_by(&self, what: &'static str) {
         // the first is the one
         let _known_before = self.abuse.set(what);
-        self.abused.cancel();
+        self.abused.wake();
     }
 
     /// Why the client has to go, if it has.
@@ -272,7 +273,7 @@ impl Activity {
         // deadlines are met to within a quarter
         let least = head.min(idle).min(write).min(limits.response_timeout);
         let step = (least / 4).max(Duration::from_millis(10));
-        Watch {
+        Watch(Box::new(Deadlines {
             activity: Arc::clone(self),
             head,
             idle,
@@ -280,7 +281,7 @@ impl Activity {
             step,
             resting: false,
             timer: Box::pin(tokio::time::sleep(step)),
-        }
+        }))
     }
 
     /// How long ago something began.
@@ -294,8 +295,11 @@ impl Activity {
     }
 }
 
-/// One timer for all deadlines of a connection, armed again only when it fires.
-pub(crate) struct Watch {
+/// One timer for all deadlines of a connection, armed again only when it fires. A pointer: it is
+/// handed on, and every hand would keep room for it.
+pub(crate) struct Watch(Box<Deadlines>);
+
+struct Deadlines {
     activity: Arc<Activity>,
     head: Duration,
     idle: Duration,
@@ -310,16 +314,48 @@ impl Watch {
     /// Nothing is under way, and nothing will be until a byte comes: the timer is set for the end
     /// of that wait.
     pub(crate) fn rest(&mut self) {
-        self.resting = true;
-        self.arm();
+        self.0.resting = true;
+        self.0.arm();
     }
 
     /// A byte came.
     pub(crate) fn wake(&mut self) {
-        self.resting = false;
-        self.arm();
+        self.0.resting = false;
+        self.0.arm();
     }
 
+    /// Resolves when a deadline has passed; may be asked again. Nothing is lost when it is
+    /// dropped before.
+    pub(crate) async fn next(&mut self) -> Wish {
+        let deadlines = &mut *self.0;
+        loop {
+            let abuse = poll_fn(|cx| {
+                // first, so that what happens from here on is told
+                deadlines.activity.abused.register(cx.waker());
+                match deadlines.activity.abuse() {
+                    Some(why) => Poll::Ready(Some(why)),
+                    None => deadlines.timer.as_mut().poll(cx).map(|()| None),
+                }
+            });
+            if let Some(why) = abuse.await {
+                return Wish::Cut(why);
+            }
+            let wish = deadlines.wish();
+            deadlines.arm();
+            if let Some(wish) = wish {
+                return wish;
+            }
+        }
+    }
+
+    /// Notes why the connection ends, before what is under way learns that it does.
+    pub(crate) fn ended(&self, why: &Denied) {
+        // the first reason is the one
+        let _noted_before = self.0.activity.end.set(why.clone());
+    }
+}
+
+impl Deadlines {
     fn arm(&mut self) {
         let pause = self.pause();
         self.timer
@@ -349,32 +385,6 @@ impl Watch {
                 .unwrap_or(REST)
                 .min(self.step)
         }
-    }
-
-    /// Resolves when a deadline has passed; may be asked again. Nothing is lost when it is
-    /// dropped before.
-    pub(crate) async fn next(&mut self) -> Wish {
-        loop {
-            tokio::select! {
-                biased;
-                () = self.activity.abused.cancelled() => {
-                    let unknown = || Denied::new(Denial::RequestInvalid, "");
-                    return Wish::Cut(self.activity.abuse().unwrap_or_else(unknown));
-                }
-                () = self.timer.as_mut() => {}
-            }
-            let wish = self.wish();
-            self.arm();
-            if let Some(wish) = wish {
-                return wish;
-            }
-        }
-    }
-
-    /// Notes why the connection ends, before what is under way learns that it does.
-    pub(crate) fn ended(&self, why: &Denied) {
-        // the first reason is the one
-        let _noted_before = self.activity.end.set(why.clone());
     }
 
     fn wish(&self) -> Option<Wish> {

@@ -156,9 +156,9 @@ pub(crate) struct Connection<C> {
     pub(crate) source: SocketAddr,
     pub(crate) activity: Arc<Activity>,
     /// Upgraded connections outlive hyper's; they end with this one all the same.
-    upgrades: TaskTracker,
-    /// Cancelled when the rules no longer admit the peer.
-    cut: CancellationToken,
+    upgrades: LazyLock<TaskTracker>,
+    /// Cancelled when the rules no longer admit the peer. Made for those, like their tracker.
+    cut: LazyLock<CancellationToken>,
 }
 
 /// What a connection begins with.
@@ -234,8 +234,8 @@ impl<C: Client> Connection<C> {
             identity: beginning.identity,
             source: beginning.source,
             activity,
-            upgrades: TaskTracker::new(),
-            cut: CancellationToken::new(),
+            upgrades: LazyLock::new(TaskTracker::new),
+            cut: LazyLock::new(CancellationToken::new),
         };
         // boxed: it is handed on many times, and every hand would keep room for it
         (Arc::new(connection), Box::new(io))
