@@ -23,6 +23,8 @@ use crate::{
             client::SendFailed,
             errors,
             exchange::RequestId,
+            expect::Interim,
+            hop::AnswerBody,
             stream::ClientStream,
         },
     },
@@ -79,11 +81,12 @@ impl Upstream for Nowhere {
     async fn send(
         &mut self,
         _request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFailed> {
+        _interim: Interim<'_>,
+    ) -> Result<Response<AnswerBody>, SendFailed> {
         match *self {}
     }
 
-    fn keep(self) {}
+    fn keep(self, _answer: AnswerBody) {}
 
     fn ended(
         &self,

@@ -198,23 +198,42 @@ impl LinkSupervision {
             tokio::select! {
                 biased;
                 changed = self.rules.changed() => {
-                    if changed.is_err() {
-                        return Denied::new(Denial::RulesChanged, "the listener was removed");
-                    }
-                    let snapshot = self.rules.borrow_and_update().clone();
-                    if let Err(ended) = still_good(self.until) {
+                    let judged = match changed {
+                        Ok(()) => self.judge(),
+                        Err(_removed) => Err(removed()),
+                    };
+                    if let Err(ended) = judged {
                         return ended;
-                    }
-                    let judged =
-                        judge_link(&snapshot, &self.backend, &self.acceptor, &self.chain);
-                    if let Err(why) = judged {
-                        return why;
                     }
                 }
                 () = tokio::time::sleep(left) => {}
             }
         }
     }
+
+    /// Judges the connection where something has changed since it was judged: how long it is good
+    /// for.
+    ///
+    /// # Errors
+    /// It has to end.
+    pub(crate) fn judged(&mut self) -> Result<Duration, Denied> {
+        let left = still_good(self.until)?;
+        if self.rules.has_changed().map_err(|_removed| removed())? {
+            self.judge()?;
+        }
+        Ok(left)
+    }
+
+    fn judge(&mut self) -> Result<(), Denied> {
+        let snapshot = self.rules.borrow_and_update().clone();
+        // or the clock was set, and that is all
+        still_good(self.until)?;
+        judge_link(&snapshot, &self.backend, &self.acceptor, &self.chain)
+    }
+}
+
+fn removed() -> Denied {
+    Denied::new(Denial::RulesChanged, "the listener was removed")
 }
 
 #[cfg(test)]

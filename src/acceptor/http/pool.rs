@@ -14,10 +14,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
@@ -33,6 +30,8 @@ use crate::{
             Executor, Upstream,
             body::RequestBody,
             client::{Kind, SendFailed},
+            expect::Interim,
+            hop::{AnswerBody, Hop},
             retries::RetryBudget,
             send::Ways,
         },
@@ -188,7 +187,7 @@ impl Shared {
     fn pop(&self) -> Option<Way> {
         let mut idle = self.idle();
         while let Some(kept) = idle.pop_back() {
-            if kept.is_good() {
+            if kept.is_young() {
                 return Some(kept.link);
             }
         }
@@ -197,7 +196,7 @@ impl Shared {
 
     fn expire(&self) {
         let mut idle = self.idle();
-        idle.retain(Kept::is_good);
+        idle.retain_mut(|kept| kept.is_young() && !kept.link.kind.is_closed());
     }
 
     fn put(&self, link: Way) {
@@ -209,7 +208,7 @@ impl Shared {
             link,
             since: Instant::now(),
         };
-        if !kept.is_good() {
+        if !kept.is_young() {
             return;
         }
         let mut idle = self.idle();
@@ -230,23 +229,15 @@ impl Shared {
     ) -> Result<Way, Denied> {
         let dialled = self.dial.connect(permit, client).await;
         self.reached.store(dialled.is_ok(), Ordering::Relaxed);
-        let io = TokioIo::new(Stalls::new(dialled?, self.write_timeout));
-        let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
-        let force = self.drain.forced();
+        let stream = Stalls::new(dialled?, self.write_timeout);
         let kind = match self.protocol {
-            BackendProtocol::Http1 => {
-                let (sender, connection) = http1::handshake(io).await.map_err(broken)?;
-                self.drain.spawn(async move {
-                    let cut = pin!(force.cancelled());
-                    tokio::select! {
-                        biased;
-                        () = Aside::new(cut) => {}
-                        _ = connection.with_upgrades() => {}
-                    }
-                });
-                Kind::Http1(sender)
-            }
+            // nobody's rules name a backend
+            BackendProtocol::Http1 => Kind::Http1(Some(Hop::new(stream, None, self.drain.clone()))),
             BackendProtocol::Http2 => {
+                let io = TokioIo::new(stream);
+                let force = self.drain.forced();
+                let broken =
+                    |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
                 let executor = Executor(self.drain.clone());
                 let (sender, connection) = http2::handshake(executor, io).await.map_err(broken)?;
                 self.drain.spawn(async move {
@@ -276,10 +267,8 @@ impl Shared {
 }
 
 impl Kept {
-    fn is_good(&self) -> bool {
-        self.since.elapsed() < IDLE
-            && self.link.opened.elapsed() < MAX_AGE
-            && !self.link.kind.is_closed()
+    fn is_young(&self) -> bool {
+        self.since.elapsed() < IDLE && self.link.opened.elapsed() < MAX_AGE
     }
 }
 
@@ -295,12 +284,15 @@ impl Upstream for Sender {
     async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFailed> {
-        self.link.kind.send(request).await
+        interim: Interim<'_>,
+    ) -> Result<Response<AnswerBody>, SendFailed> {
+        self.link.kind.send(request, interim).await
     }
 
-    fn keep(self) {
-        if let Some(home) = self.home.upgrade() {
+    fn keep(mut self, answer: AnswerBody) {
+        if self.link.kind.restore(answer)
+            && let Some(home) = self.home.upgrade()
+        {
             home.put(self.link);
         }
     }

@@ -18,7 +18,7 @@ use crate::{
         body::{Account, RequestBody},
         errors,
         exchange::{Answered, RequestId, doubtful},
-        expect,
+        expect::{self, Interim},
         host::AskedHost,
         send::{Patience, send},
         upgrade::Wanted,
@@ -263,9 +263,6 @@ async fn forward(
         awaited = Some(asked);
         parts.headers.insert(header::EXPECT, expect::EXPECTATION);
     }
-    let mut request = Request::from_parts(parts, body);
-    let metrics = Arc::clone(&acceptor.requests);
-    expect::heed(&mut request, move || metrics.interim(), awaited);
     let counted = acceptor.requests.under_way();
     let ways = PoolFor {
         pool: &acceptor.pool,
@@ -275,10 +272,14 @@ async fn forward(
     let patience = Patience {
         limit: acceptor.limits.response_timeout,
         activity: &connection.activity,
+        interim: Interim {
+            metrics: &acceptor.requests,
+            asked: awaited.as_deref(),
+        },
     };
-    let sent = send(&ways, patience, request, &received).await;
+    let request = Request::from_parts(parts, body);
+    let (sender, response) = send(&ways, patience, request, &received).await?;
     drop(counted);
-    let (sender, response) = sent?;
     Answered {
         response,
         sender,

@@ -2,6 +2,7 @@
 //! What is forwarded is written anew from the parsed message. The strict framing guard will stand
 //! between the TLS stream and hyper, in `serve/http/io`.
 
+mod links;
 mod pool;
 mod proven;
 mod request;

@@ -9,15 +9,13 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::links::{self, Links, Watcher};
 use crate::{
     admit::{Denial, Denied},
     clock,
@@ -35,6 +33,8 @@ use crate::{
             Executor, Upstream,
             body::RequestBody,
             client::{Kind, SendFailed},
+            expect::Interim,
+            hop::{AnswerBody, Fate, Hop},
             send::{self, Ways},
         },
         spread,
@@ -66,6 +66,9 @@ struct Shared {
     idle: Mutex<Vec<VecDeque<Kept>>>,
     /// How long an acceptor may take nothing of a request.
     write_timeout: Duration,
+    /// What watches over those that speak HTTP/1.1, and that until it does.
+    links: Arc<Links>,
+    watcher: Mutex<Option<Watcher>>,
     drain: Drain,
 }
 
@@ -83,8 +86,8 @@ struct LinkSender {
     retires: Option<UnixSeconds>,
     chain: Arc<[CertificateDer<'static>]>,
     acceptor: Arc<AcceptorState>,
-    /// What it broke of, once it has ended.
-    ended: Arc<SetOnce<Option<Denied>>>,
+    /// What one of HTTP/2 broke of, once it has ended. In HTTP/1.1 whoever uses it is told.
+    ended: Option<Arc<SetOnce<Option<Denied>>>>,
 }
 
 /// A link connection taken for one request.
@@ -125,11 +128,14 @@ impl Ways for PoolFor<'_> {
 impl Pool {
     pub(super) fn new(backend: Arc<BackendRuntime>, write_timeout: Duration, drain: Drain) -> Self {
         let idle = backend.acceptors().iter().map(|_| VecDeque::new());
+        let (links, watcher) = Links::new();
         Self {
             shared: Arc::new(Shared {
                 idle: Mutex::new(idle.collect()),
                 backend,
                 write_timeout,
+                links,
+                watcher: Mutex::new(Some(watcher)),
                 drain,
             }),
         }
@@ -217,9 +223,10 @@ impl Shared {
     /// Closes what was idle for too long.
     fn expire(&self, queue: &mut VecDeque<Kept>, now: Instant) {
         let limit = self.backend.config.pool.idle_timeout;
-        while queue.front().is_some_and(|kept| {
-            now.saturating_duration_since(kept.since) > limit || kept.link.kind.is_closed()
-        }) {
+        while queue
+            .front()
+            .is_some_and(|kept| now.saturating_duration_since(kept.since) > limit)
+        {
             queue.pop_front();
         }
     }
@@ -262,7 +269,7 @@ impl Shared {
 
     /// Opens one connection where one is missing; how long to wait for the next look.
     async fn top_up(
-        &self,
+        self: &Arc<Self>,
         wanted: usize,
         pause: Duration,
         rules: &watch::Receiver<Arc<Snapshot>>,
@@ -272,7 +279,7 @@ impl Shared {
             let mut queues = self.idle();
             for queue in queues.iter_mut() {
                 self.expire(queue, now);
-                queue.retain(|kept| !kept.link.kind.is_closed() && self.fits(&kept.link, now));
+                queue.retain_mut(|kept| !kept.link.kind.is_closed() && self.fits(&kept.link, now));
             }
             self.trim(&mut queues, now);
             queues.iter().map(VecDeque::len).sum()
@@ -299,7 +306,7 @@ impl Shared {
     }
 
     async fn open(
-        &self,
+        self: &Arc<Self>,
         acceptor: &Arc<AcceptorState>,
         opening: Opening<'_>,
     ) -> Result<LinkSender, Denied> {
@@ -313,26 +320,19 @@ impl Shared {
         let over = supervision(&lease, &chain, until, opening.rules);
         // counted again with each request that it carries
         drop(lease);
-        let io = TokioIo::new(Stalls::new(stream, self.write_timeout));
-        let broken = |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
-        let cut = cut(over, self.drain.forced());
-        let ended = Arc::new(SetOnce::new());
-        let end = Arc::clone(&ended);
+        let stream = Stalls::new(stream, self.write_timeout);
+        let mut ended = None;
         let kind = match self.backend.config.protocol {
             BackendProtocol::Http1 => {
-                let (sender, connection) = http1::handshake(io).await.map_err(broken)?;
-                self.drain.spawn(async move {
-                    let cut = pin!(cut);
-                    let why = tokio::select! {
-                        biased;
-                        () = Aside::new(cut) => None,
-                        done = connection.with_upgrades() => done.err(),
-                    };
-                    let _first = end.set(why.map(|error| send::broken(&error)));
-                });
-                Kind::Http1(sender)
+                let fate = self.watch(over);
+                Kind::Http1(Some(Hop::new(stream, Some(fate), self.drain.clone())))
             }
             BackendProtocol::Http2 => {
+                let io = TokioIo::new(stream);
+                let cut = cut(over, self.drain.forced());
+                let end = Arc::clone(ended.insert(Arc::new(SetOnce::new())));
+                let broken =
+                    |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
                 let executor = Executor(self.drain.clone());
                 let (sender, connection) = http2::handshake(executor, io).await.map_err(broken)?;
                 self.drain.spawn(async move {
@@ -356,6 +356,28 @@ impl Shared {
             chain,
             acceptor: Arc::clone(acceptor),
         })
+    }
+
+    /// Has a link watched over, by the rules of the listener that it serves.
+    fn watch(self: &Arc<Self>, over: LinkSupervision) -> Arc<Fate> {
+        let watcher = self
+            .watcher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(watcher) = watcher {
+            let pool = Arc::downgrade(self);
+            let tidy = move || {
+                if let Some(pool) = pool.upgrade() {
+                    for queue in pool.idle().iter_mut() {
+                        queue.retain_mut(|kept| !kept.link.kind.is_closed());
+                    }
+                }
+            };
+            let watching = watcher.watch(over.rules.clone(), self.drain.clone(), tidy);
+            self.drain.spawn(watching);
+        }
+        self.links.add(over)
     }
 
     fn sender(self: &Arc<Self>, link: LinkSender, reused: bool) -> Sender {
@@ -383,21 +405,14 @@ fn supervision(
     }
 }
 
-/// Resolves when a link connection has to end. The answers under way on it break; they are told
-/// apart by their own access lines.
+/// Resolves when a link connection in HTTP/2 has to end.
 async fn cut(mut link: LinkSupervision, force: CancellationToken) {
     let why = tokio::select! {
         biased;
         () = force.cancelled() => return,
         why = link.ended() => why,
     };
-    tracing::warn!(
-        backend = %link.backend,
-        acceptor = %link.acceptor,
-        reason = why.reason.code(),
-        detail = %why.detail,
-        "link connection ended"
-    );
+    links::log(&link, &why);
 }
 
 impl Sender {
@@ -417,8 +432,9 @@ impl Upstream for Sender {
     }
 
     fn broke(&self) -> impl Future<Output = Option<Denied>> + Send + 'static {
-        let ended = Arc::clone(&self.link.ended);
+        let ended = self.link.ended.clone();
         async move {
+            let ended = ended?;
             let why = tokio::time::timeout(MOMENT, ended.wait()).await;
             why.ok().and_then(Clone::clone)
         }
@@ -427,8 +443,9 @@ impl Upstream for Sender {
     async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFailed> {
-        self.link.kind.send(request).await
+        interim: Interim<'_>,
+    ) -> Result<Response<AnswerBody>, SendFailed> {
+        self.link.kind.send(request, interim).await
     }
 
     fn ended(
@@ -440,8 +457,10 @@ impl Upstream for Sender {
         async move { over.ended().await }
     }
 
-    fn keep(self) {
-        if let Some(home) = self.home.upgrade() {
+    fn keep(mut self, answer: AnswerBody) {
+        if self.link.kind.restore(answer)
+            && let Some(home) = self.home.upgrade()
+        {
             home.put(self.link);
         }
     }

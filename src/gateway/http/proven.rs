@@ -241,9 +241,10 @@ impl Proven<'_> {
 async fn drain(sent: Sent<Sender>, received: &Received) {
     let (sender, response) = sent;
     let mut body = response.into_body();
-    let read = async {
+    let reading = &mut body;
+    let read = async move {
         let mut left = DRAINED;
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = reading.frame().await {
             let length = frame.ok()?.data_ref().map_or(0, |data| data.len());
             left = left.checked_sub(length)?;
         }
@@ -251,7 +252,7 @@ async fn drain(sent: Sent<Sender>, received: &Received) {
     };
     let whole = tokio::time::timeout(DRAINED_WITHIN, read).await;
     if matches!(whole, Ok(Some(()))) && received.is_done() {
-        sender.keep();
+        sender.keep(body);
     }
 }
 

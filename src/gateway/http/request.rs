@@ -20,7 +20,7 @@ use crate::{
         body::{Account, RequestBody},
         errors,
         exchange::{Answered, RequestId, doubtful},
-        expect,
+        expect::{self, Interim},
         host::AskedHost,
         send::Patience,
         upgrade::Wanted,
@@ -283,10 +283,9 @@ async fn forward(
         awaited = Some(asked);
         parts.headers.insert(header::EXPECT, expect::EXPECTATION);
     }
-    let mut request = Request::from_parts(parts, body);
-    let metrics = Arc::clone(judged.runtime.metrics().requests());
-    expect::heed(&mut request, move || metrics.interim(), awaited);
-    let counted = judged.runtime.metrics().requests().under_way();
+    let request = Request::from_parts(parts, body);
+    let metrics = judged.runtime.metrics().requests();
+    let counted = metrics.under_way();
     let ways = PoolFor {
         pool: judged.pool,
         opening: asked.connection.opening(),
@@ -294,6 +293,10 @@ async fn forward(
     let patience = Patience {
         limit: asked.gateway.limits.response_timeout,
         activity: &asked.connection.activity,
+        interim: Interim {
+            metrics,
+            asked: awaited.as_deref(),
+        },
     };
     let dispatch = Dispatch {
         proof,

@@ -17,7 +17,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{Upstream, activity::UnderWay, expect::Held, kept::Special, received::Received};
+use super::{
+    Upstream,
+    activity::UnderWay,
+    expect::Held,
+    hop::{AnswerBody, HopError},
+    kept::Special,
+    received::Received,
+};
 use crate::{
     admit::{Denial, Denied},
     config::Limits,
@@ -51,7 +58,9 @@ pub(crate) enum BodyError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnswerError {
     #[error("{0}")]
-    Broken(#[from] hyper::Error),
+    Http1(#[source] HopError),
+    #[error("{0}")]
+    Http2(#[source] hyper::Error),
     #[error("the stream was reset before its end")]
     Reset,
 }
@@ -371,9 +380,7 @@ pub(crate) enum ResponseBody<K: Upstream> {
     Own(Option<Bytes>, Account),
     /// A backend's.
     Upstream {
-        inner: Incoming,
-        /// It comes in a stream of HTTP/2.
-        http2: bool,
+        inner: AnswerBody,
         /// The connection that it comes over; kept for others once the body has passed whole.
         sender: Option<K>,
         /// Whether the request's body was handed on whole: else its connection's framing is in
@@ -403,17 +410,12 @@ impl<K: Upstream> Body for ResponseBody<K> {
             }
             Self::Upstream {
                 inner,
-                http2,
                 sender,
                 received,
                 account,
             } => {
                 account.taken();
                 let polled = Pin::new(&mut *inner).poll_frame(cx);
-                let mut polled = polled.map_err(AnswerError::from);
-                if matches!(polled, Poll::Ready(None)) && is_reset(inner, *http2) {
-                    polled = Poll::Ready(Some(Err(AnswerError::Reset)));
-                }
                 let mut ended = matches!(polled, Poll::Ready(None));
                 let polled = polled.map_ok(|mut frame| {
                     if let Some(data) = frame.data_ref() {
@@ -431,7 +433,7 @@ impl<K: Upstream> Body for ResponseBody<K> {
                     account.broken = Some(Denied::new(Denial::UpstreamBroken, error.to_string()));
                 }
                 if ended {
-                    finish(sender, received, account);
+                    finish(inner, sender, received, account);
                 }
                 polled
             }
@@ -457,12 +459,17 @@ impl<K: Upstream> Body for ResponseBody<K> {
     }
 }
 
-fn finish<K: Upstream>(sender: &mut Option<K>, received: &Received, account: &mut Account) {
+fn finish<K: Upstream>(
+    inner: &mut AnswerBody,
+    sender: &mut Option<K>,
+    received: &Received,
+    account: &mut Account,
+) {
     account.complete = true;
     if let Some(sender) = sender.take()
         && received.is_done()
     {
-        sender.keep();
+        sender.keep(std::mem::replace(inner, AnswerBody::Passed));
     }
 }
 
@@ -480,7 +487,7 @@ impl<K: Upstream> Drop for ResponseBody<K> {
                 account,
                 ..
             } if inner.is_end_stream() => {
-                finish(sender, received, account);
+                finish(inner, sender, received, account);
             }
             Self::Own(..) | Self::Upstream { .. } => {}
         }

@@ -1,22 +1,29 @@
 //! The next hop's end of a connection, in either version of HTTP.
 
+use std::future::poll_fn;
+
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+use hyper::client::conn::{TrySendError, http2};
+
+use super::{
+    body::RequestBody,
+    expect::Interim,
+    hop::{self, AnswerBody, Hop},
+    send::broken,
 };
+use crate::admit::{Denial, Denied};
 
-use super::body::RequestBody;
-
-/// Hyper's handle of a connection.
+/// A connection.
 pub(crate) enum Kind {
-    Http1(http1::SendRequest<RequestBody>),
+    /// `None` while an answer has it.
+    Http1(Option<Box<Hop>>),
+    /// Hyper's handle.
     Http2(http2::SendRequest<RequestBody>),
 }
 
 /// A request that did not get an answer.
 pub(crate) struct SendFailed {
-    pub(crate) error: hyper::Error,
+    pub(crate) denied: Denied,
     /// The request, when not a byte of it was sent.
     pub(crate) unsent: Option<Box<Request<RequestBody>>>,
 }
@@ -25,14 +32,17 @@ impl Kind {
     /// Whether it takes a request; waits for that.
     pub(crate) async fn ready(&mut self) -> bool {
         match self {
-            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http1(Some(hop)) => poll_fn(|cx| std::task::Poll::Ready(hop.is_quiet(cx))).await,
+            Self::Http1(None) => false,
             Self::Http2(sender) => sender.ready().await.is_ok(),
         }
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether it has ended, or must not be used.
+    pub(crate) fn is_closed(&mut self) -> bool {
         match self {
-            Self::Http1(sender) => sender.is_closed(),
+            Self::Http1(Some(hop)) => !hop.is_quiet_now(),
+            Self::Http1(None) => true,
             Self::Http2(sender) => sender.is_closed(),
         }
     }
@@ -41,14 +51,37 @@ impl Kind {
     pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFailed> {
-        let failed = |mut error: TrySendError<Request<RequestBody>>| SendFailed {
-            unsent: error.take_message().map(Box::new),
-            error: error.into_error(),
-        };
+        interim: Interim<'_>,
+    ) -> Result<Response<AnswerBody>, SendFailed> {
         match self {
-            Self::Http1(sender) => sender.try_send_request(request).await.map_err(failed),
-            Self::Http2(sender) => sender.try_send_request(request).await.map_err(failed),
+            Self::Http1(hop) => match hop.take() {
+                Some(hop) => hop::send(hop, request, interim).await,
+                None => Err(SendFailed {
+                    denied: Denied::new(Denial::UpstreamBroken, "the connection is in use"),
+                    unsent: Some(Box::new(request)),
+                }),
+            },
+            Self::Http2(sender) => {
+                let answered = sender.try_send_request(request).await;
+                let failed = |mut error: TrySendError<Request<RequestBody>>| SendFailed {
+                    unsent: error.take_message().map(Box::new),
+                    denied: broken(&error.into_error()),
+                };
+                answered
+                    .map(|response| response.map(AnswerBody::Http2))
+                    .map_err(failed)
+            }
+        }
+    }
+
+    /// Takes the connection back from an answer that has passed; `false`: it can't be used again.
+    pub(crate) fn restore(&mut self, answer: AnswerBody) -> bool {
+        match self {
+            Self::Http1(hop) => {
+                *hop = answer.rested();
+                hop.is_some()
+            }
+            Self::Http2(_) => true,
         }
     }
 }

@@ -4,11 +4,11 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
-use hyper::body::Incoming;
 
 use super::{
     Answer, Client, Connection, Upstream,
     body::{Account, ResponseBody},
+    hop::AnswerBody,
     received::Received,
     upgrade::{self, Switch},
 };
@@ -77,7 +77,7 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 
 /// An answer of the backend.
 pub(crate) struct Answered<K: Upstream> {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<AnswerBody>,
     pub(crate) sender: K,
     pub(crate) received: Arc<Received>,
     /// What the backend was asked to become.
@@ -178,7 +178,6 @@ impl<K: Upstream> Answered<K> {
         forwarded::strip_hop_by_hop(&mut parts.headers);
         parts.headers.append(header::VIA, via(parts.version));
         parts.extensions.clear();
-        let http2 = parts.version == Version::HTTP_2;
         // the version is ours, not the backend's (RFC 9112 section 2.3): a client of HTTP/1.1 gets
         // chunks, and keeps its connection
         parts.version = Version::HTTP_11;
@@ -186,7 +185,6 @@ impl<K: Upstream> Answered<K> {
             parts,
             ResponseBody::Upstream {
                 inner,
-                http2,
                 sender: Some(sender),
                 received,
                 account,
@@ -198,14 +196,15 @@ impl<K: Upstream> Answered<K> {
 /// The bytes are no longer HTTP from here on.
 fn carry<C: Client, K: Upstream>(
     connection: &Arc<Connection<C>>,
-    mut response: Response<Incoming>,
+    response: Response<AnswerBody>,
     sender: K,
     switch: Switch,
     mut account: Account,
 ) -> Answer<K> {
-    let upstream = hyper::upgrade::on(&mut response);
-    let protocol = response.headers().get(header::UPGRADE).cloned();
-    let mut headers = std::mem::take(response.headers_mut());
+    let (parts, body) = response.into_parts();
+    let upstream = body.into_tunnel();
+    let mut headers = parts.headers;
+    let protocol = headers.get(header::UPGRADE).cloned();
     forwarded::strip_hop_by_hop(&mut headers);
     let (client, status) = switch.accept(&mut headers, protocol);
     account.status = status.as_u16();

@@ -13,8 +13,10 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Sleep;
+
+use crate::telemetry::metrics::RequestMetrics;
 
 /// Backends of old know no expectation and wait for the body; so long they are waited for. Clients
 /// that can't be relied on to send it unasked wait longer than that, and no client must.
@@ -63,20 +65,24 @@ impl Held {
     }
 }
 
-/// Counts a backend's interim answers; the 100 among them releases a body that is held back.
-pub(crate) fn heed<B>(
-    request: &mut Request<B>,
-    count: impl Fn() + Send + Sync + 'static,
-    asked: Option<Arc<Asked>>,
-) {
-    hyper::ext::on_informational(request, move |answer| {
-        count();
-        if answer.status() == StatusCode::CONTINUE
-            && let Some(asked) = &asked
-        {
+/// Who hears of a backend's interim answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Interim<'a> {
+    pub(crate) metrics: &'a RequestMetrics,
+    /// The 100 among them releases a body that is held back.
+    pub(crate) asked: Option<&'a Asked>,
+}
+
+impl Interim<'_> {
+    /// One came: whether it asks for the body.
+    pub(crate) fn came(&self, status: StatusCode) -> bool {
+        self.metrics.interim();
+        let asked = self.asked.filter(|_| status == StatusCode::CONTINUE);
+        if let Some(asked) = asked {
             asked.ask();
         }
-    });
+        asked.is_some()
+    }
 }
 
 /// Holds a body back until the backend asks for it.

@@ -11,6 +11,7 @@ pub(crate) mod exchange;
 pub(crate) mod expect;
 mod frames;
 mod guarded;
+pub(crate) mod hop;
 pub(crate) mod host;
 mod http1;
 mod http2;
@@ -42,6 +43,8 @@ use self::{
     activity::{Activity, Watch, Wish},
     body::{RequestBody, ResponseBody},
     client::SendFailed,
+    expect::Interim,
+    hop::AnswerBody,
     host::AskedHost,
     io::ClientIo,
     stream::ClientStream,
@@ -102,12 +105,13 @@ pub(crate) trait Upstream: Send + Unpin + 'static {
     fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, SendFailed>> + Send;
+        interim: Interim<'_>,
+    ) -> impl Future<Output = Result<Response<AnswerBody>, SendFailed>> + Send;
 
-    /// Gives the connection back for the next request.
-    fn keep(self);
+    /// Gives the connection back for the next request, once its answer has passed.
+    fn keep(self, answer: AnswerBody);
 
-    /// Resolves when the connection has to end, for bytes that are no longer hyper's.
+    /// Resolves when the connection has to end, for bytes that are no longer HTTP.
     fn ended(
         &self,
         rules: &watch::Receiver<Arc<Snapshot>>,

@@ -8,12 +8,14 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::{
     Upstream,
     activity::Activity,
     body::{BodyError, RequestBody},
+    expect::Interim,
+    hop::AnswerBody,
     received::{Received, Untaken},
 };
 use crate::{
@@ -42,7 +44,7 @@ pub(crate) trait Ways: Sync {
 }
 
 /// An answer, and the connection that it comes over.
-pub(crate) type Sent<K> = (K, Response<Incoming>);
+pub(crate) type Sent<K> = (K, Response<AnswerBody>);
 
 /// How long an answer is waited for.
 #[derive(Clone, Copy)]
@@ -50,6 +52,7 @@ pub(crate) struct Patience<'a> {
     /// `limits.response_timeout`.
     pub(crate) limit: Duration,
     pub(crate) activity: &'a Activity,
+    pub(crate) interim: Interim<'a>,
 }
 
 /// Sends a request; once more on a new connection where the kept one had been closed meanwhile:
@@ -131,10 +134,10 @@ async fn respond_in_time(
     sender: &mut impl Upstream,
     request: Request<RequestBody>,
     received: &Received,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<AnswerBody>, Failure> {
     let limit = patience.limit;
     let mut untaken = Untaken::new(sender.is_http2());
-    let mut sending = std::pin::pin!(sender.send(request));
+    let mut sending = std::pin::pin!(sender.send(request, patience.interim));
     let answered = if patience.activity.is_http2() {
         loop {
             let was_done = received.is_done();
@@ -147,7 +150,7 @@ async fn respond_in_time(
         }
     } else {
         // without a timer for each request: the connection's watch wakes this task every now and
-        // then, and hyper polls a request under way whenever the task wakes
+        // then, and a request under way is polled whenever the task wakes
         let mut since: Option<Instant> = None;
         poll_fn(|cx| {
             if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
@@ -165,8 +168,8 @@ async fn respond_in_time(
     match answered {
         Some(Ok(response)) => Ok(response),
         Some(Err(failed)) => Err(match failed.unsent {
-            Some(request) => Failure::Unsent(request, broken(&failed.error)),
-            None => Failure::Denied(broken(&failed.error)),
+            Some(request) => Failure::Unsent(request, failed.denied),
+            None => Failure::Denied(failed.denied),
         }),
         None => {
             let detail = format!("limits.response_timeout = {limit:?}");
@@ -178,7 +181,7 @@ async fn respond_in_time(
     }
 }
 
-/// The client's own fault is told from the backend's.
+/// Why hyper's connection broke: the client's own fault is told from the backend's.
 pub(crate) fn broken(error: &hyper::Error) -> Denied {
     use std::error::Error as _;
     let mut cause = error.source();

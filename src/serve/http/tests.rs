@@ -34,11 +34,12 @@ impl Upstream for Nowhere {
     async fn send(
         &mut self,
         _request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFailed> {
+        _interim: Interim<'_>,
+    ) -> Result<Response<AnswerBody>, SendFailed> {
         std::future::pending().await
     }
 
-    fn keep(self) {}
+    fn keep(self, _answer: AnswerBody) {}
 
     fn ended(
         &self,

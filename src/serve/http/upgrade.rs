@@ -14,7 +14,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Connection, body::Account};
+use super::{Connection, body::Account, hop::Tunnel};
 use crate::{
     admit::{Denial, Denied},
     net::{RelayOptions, relay},
@@ -190,13 +190,17 @@ impl Switch {
 pub(super) async fn carry<C>(
     connection: Arc<Connection<C>>,
     client: OnUpgrade,
-    upstream: OnUpgrade,
+    upstream: Option<Tunnel>,
     over: impl Future<Output = Denied>,
     mut account: Account,
 ) {
     let limits = &connection.limits;
-    let (client, upstream): (Upgraded, Upgraded) = match tokio::try_join!(client, upstream) {
-        Ok(pair) => pair,
+    let Some(mut upstream) = upstream else {
+        // nobody agrees to an upgrade in HTTP/2
+        return;
+    };
+    let client: Upgraded = match client.await {
+        Ok(client) => client,
         Err(error) => {
             tracing::debug!(%error, "an agreed upgrade did not happen");
             return;
@@ -207,7 +211,7 @@ pub(super) async fn carry<C>(
         write_timeout: limits.write_timeout,
         ..RelayOptions::default()
     };
-    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    let mut client = TokioIo::new(client);
     let force = connection.drain.forced();
     let end = tokio::select! {
         biased;

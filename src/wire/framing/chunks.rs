@@ -16,8 +16,10 @@ pub(super) const MAX_TRAILERS: usize = 8 << 10;
 
 /// A body as far as it has come.
 #[derive(Debug, Default)]
-pub(super) struct Chunks {
+pub(in crate::wire) struct Chunks {
     at: At,
+    /// Of an answer, which we alone read.
+    answer: bool,
     extensions: usize,
     trailers: usize,
 }
@@ -33,7 +35,7 @@ enum At {
 }
 
 /// How far a body has come.
-pub(super) enum Progress {
+pub(in crate::wire) enum Progress {
     /// A line has to come to its end first.
     More,
     /// So many bytes pass.
@@ -43,7 +45,26 @@ pub(super) enum Progress {
 }
 
 impl Chunks {
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Progress, Fault> {
+    /// The chunks of an answer: what of it passes is written anew, so that old servers may pad their
+    /// sizes, and trailers that mislead are removed where they are handed on.
+    pub(in crate::wire) fn of_answer() -> Self {
+        Self {
+            answer: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the next bytes are the body's.
+    pub(in crate::wire) fn is_data(&self) -> bool {
+        matches!(self.at, At::Data(_))
+    }
+
+    /// Whether the next line is a trailer, or the end.
+    pub(in crate::wire) fn is_trailers(&self) -> bool {
+        matches!(self.at, At::Trailers)
+    }
+
+    pub(in crate::wire) fn read(&mut self, bytes: &[u8]) -> Result<Progress, Fault> {
         match self.at {
             At::Size => {
                 let Some(line) = line(bytes) else {
@@ -91,7 +112,7 @@ impl Chunks {
                     return Ok(Progress::Ended(length));
                 }
                 let (name, _value) = field(content)?;
-                if FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one)) {
+                if !self.answer && FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one)) {
                     return Err(Fault::Trailer);
                 }
                 Ok(Progress::Passed(length))
@@ -107,6 +128,11 @@ impl Chunks {
         if digits.is_empty() || digits.len() > MAX_DIGITS {
             return Err(Fault::ChunkSize);
         }
+        let extension = if self.answer {
+            extension.trim_ascii_start()
+        } else {
+            extension
+        };
         match extension {
             [] | [b';', ..] => {}
             _ => return Err(Fault::ChunkSize),

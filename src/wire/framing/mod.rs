@@ -5,7 +5,7 @@
 //!
 //! A head passes whole or not at all; of a body passes what is judged.
 
-mod chunks;
+pub(super) mod chunks;
 mod head;
 
 #[cfg(test)]

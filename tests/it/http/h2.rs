@@ -74,6 +74,8 @@ pub(super) async fn stream_to(
 ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let config = client.clone().alpn("h2").config();
     let socket = tokio::net::TcpStream::connect(edge).await.unwrap();
+    // as clients of HTTP/2 do: else its small frames wait for an acknowledgement
+    socket.set_nodelay(true).unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config))
         .connect(ServerName::try_from("site.test").unwrap(), socket)
         .await

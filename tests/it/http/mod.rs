@@ -15,6 +15,7 @@ mod framing;
 mod grpc;
 mod h2;
 mod malformed_h2;
+mod next_hop;
 mod oauth2;
 
 mod raw;

@@ -1,0 +1,189 @@
+//! One request and the head of its answer. Both directions go on at once: an answer may come before
+//! the request's end.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, Request, Response};
+
+use super::{
+    AnswerBody, Hop, HopError, SHORT,
+    answer::Http1Answer,
+    outgoing::Outgoing,
+    shared::{self, Shared},
+};
+use crate::{
+    serve::http::{body::RequestBody, client::SendFailed, expect::Interim},
+    wire::http1::answer::{Asked, Head, Heads, Length},
+};
+
+/// More interim answers than anybody has a use for.
+const MAX_INTERIM: u32 = 1000;
+/// So long an answer is waited for on a connection that takes nothing more.
+const MOMENT: Duration = Duration::from_secs(2);
+
+/// Sends a request and waits for its answer's head.
+pub(crate) async fn send(
+    hop: Box<Hop>,
+    request: Request<RequestBody>,
+    interim: Interim<'_>,
+) -> Result<Response<AnswerBody>, SendFailed> {
+    let mut exchange = Exchange {
+        hop,
+        asked: Asked::of(request.method()),
+        out: Outgoing::new(request),
+        heads: Heads::default(),
+        table: None,
+        interim,
+        interims: 0,
+        switched: None,
+        broken: None,
+    };
+    match poll_fn(|cx| exchange.poll(cx)).await {
+        Ok(head) => Ok(exchange.answered(head)),
+        Err(error) => Err(SendFailed {
+            denied: error.denied(),
+            unsent: exchange.out.unsent().map(Box::new),
+        }),
+    }
+}
+
+struct Exchange<'a> {
+    hop: Box<Hop>,
+    out: Outgoing,
+    asked: Asked,
+    heads: Heads,
+    /// For the answer's fields.
+    table: Option<HeaderMap>,
+    interim: Interim<'a>,
+    interims: u32,
+    /// The answer that makes the connection another protocol's, once the request is sent.
+    switched: Option<Head>,
+    /// Why the request can't be sent to its end, and since when.
+    broken: Option<(HopError, Instant)>,
+}
+
+impl Exchange<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, HopError>> {
+        loop {
+            self.hop.fated()?;
+            self.poll_write(cx)?;
+            if self.out.is_done()
+                && let Some(head) = self.switched.take()
+            {
+                return Poll::Ready(Ok(head));
+            }
+            if self.switched.is_some() {
+                return self.wait(cx);
+            }
+            match self.poll_read(cx)? {
+                Poll::Pending => return self.wait(cx),
+                // the body that was asked for can go
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(head)) if head.length == Length::Tunnel => {
+                    self.switched = Some(head);
+                }
+                Poll::Ready(Some(head)) => return Poll::Ready(Ok(head)),
+            }
+        }
+    }
+
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<Result<T, HopError>> {
+        let late = |(_, since): &mut (HopError, Instant)| since.elapsed() >= MOMENT;
+        if let Some((error, _)) = self.broken.take_if(late) {
+            return Poll::Ready(Err(error));
+        }
+        if let Some(fate) = &self.hop.fate {
+            fate.wake_reader(cx);
+        }
+        Poll::Pending
+    }
+
+    /// Sends what can be sent. A next hop that takes no more may still answer.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), HopError> {
+        if self.broken.is_some() || self.out.is_done() {
+            return Ok(());
+        }
+        match self.out.poll(self.hop.io()?, cx) {
+            Poll::Ready(Err(error)) if error.may_be_answered() => {
+                self.broken = Some((error, Instant::now()));
+                Ok(())
+            }
+            Poll::Ready(done) => done,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// The next head: `None` for an interim answer that has asked for the body.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Poll<Option<Head>>, HopError> {
+        loop {
+            if !self.hop.buf.is_empty() {
+                let table = match &mut self.table {
+                    Some(table) => table,
+                    table => table.insert(if self.out.is_touched() {
+                        self.out.take_table()
+                    } else {
+                        HeaderMap::new()
+                    }),
+                };
+                if let Some(head) = self.heads.read(&mut self.hop.buf, self.asked, table)? {
+                    if !self.out.is_touched() {
+                        return Err(HopError::Unasked);
+                    }
+                    if !head.is_interim() {
+                        return Ok(Poll::Ready(Some(head)));
+                    }
+                    self.interims = self.interims.saturating_add(1);
+                    if self.interims > MAX_INTERIM {
+                        return Err(HopError::Interim(MAX_INTERIM));
+                    }
+                    let asks = self.interim.came(head.status);
+                    *table = head.headers;
+                    if asks {
+                        return Ok(Poll::Ready(None));
+                    }
+                    continue;
+                }
+            }
+            match self.hop.poll_fill(cx, SHORT) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(Ok(0)) => return Err(self.because(HopError::Closed)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(self.because(error)),
+            }
+        }
+    }
+
+    /// What TLS says of an end is the reason of it; else what came first.
+    fn because(&mut self, error: HopError) -> HopError {
+        match self.broken.take() {
+            Some((first, _)) if !error.is_explained() => first,
+            _ => error,
+        }
+    }
+
+    fn answered(self, head: Head) -> Response<AnswerBody> {
+        let Self { hop, out, .. } = self;
+        let Head {
+            status,
+            version,
+            headers,
+            length,
+            keep_alive,
+        } = head;
+        let owner = if out.is_done() {
+            shared::Owner::Alone(hop)
+        } else {
+            shared::Owner::Shared(Shared::begin(hop, out, self.broken.is_some()))
+        };
+        let body = AnswerBody::Http1(Http1Answer::new(owner, length, keep_alive));
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.version_mut() = version;
+        *response.headers_mut() = headers;
+        response
+    }
+}

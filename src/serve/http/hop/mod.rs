@@ -1,0 +1,212 @@
+//! A connection to the next hop in HTTP/1.1. It belongs to whoever took it: to the one who sends a
+//! request ([`exchange`]), then to its answer ([`answer`]), and goes back to its pool from there. No
+//! task drives it and no channel leads to it.
+
+pub(crate) mod answer;
+mod exchange;
+pub(crate) mod fate;
+mod outgoing;
+mod shared;
+mod tunnel;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+pub(crate) use self::{answer::AnswerBody, exchange::send, fate::Fate, tunnel::Tunnel};
+use super::body::BodyError;
+use crate::{
+    admit::{Denial, Denied},
+    drain::Drain,
+    net::Stalled,
+    tls::alert::{self, Side},
+    wire::{framing, http1},
+};
+
+/// What is read at once of heads and short bodies.
+const SHORT: usize = 8 << 10;
+/// And of long ones, more while more than that is there.
+const LONG: usize = 64 << 10;
+const LONGEST: usize = 128 << 10;
+
+/// The stream under a connection.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
+
+/// A connection between two requests, or under one.
+pub(crate) struct Hop {
+    io: Option<Box<dyn Io>>,
+    /// What was read and not taken. Without memory between requests.
+    buf: BytesMut,
+    /// Whether it may go on; `None`: nobody's rules name it.
+    fate: Option<Arc<Fate>>,
+    /// For what still has to be sent when an answer has come.
+    drain: Drain,
+}
+
+impl Hop {
+    pub(crate) fn new(io: impl Io + 'static, fate: Option<Arc<Fate>>, drain: Drain) -> Box<Self> {
+        Box::new(Self {
+            io: Some(Box::new(io)),
+            buf: BytesMut::new(),
+            fate,
+            drain,
+        })
+    }
+
+    /// Whether it takes a request: nothing came unasked, not even an end. What TLS has to say
+    /// between requests is heard by this.
+    pub(crate) fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.fated().is_err() || !self.buf.is_empty() {
+            return false;
+        }
+        let Some(io) = &mut self.io else { return false };
+        let mut one = [0];
+        Pin::new(io)
+            .poll_read(cx, &mut ReadBuf::new(&mut one))
+            .is_pending()
+    }
+
+    /// The same, asked in passing.
+    pub(crate) fn is_quiet_now(&mut self) -> bool {
+        self.is_quiet(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn fated(&self) -> Result<(), HopError> {
+        match self.fate.as_ref().and_then(|fate| fate.end()) {
+            None => Ok(()),
+            Some(why) => Err(HopError::Ended(why.clone())),
+        }
+    }
+
+    fn io(&mut self) -> Result<&mut Box<dyn Io>, HopError> {
+        // taken from it only when it is given up
+        self.io.as_mut().ok_or(HopError::Closed)
+    }
+
+    /// Reads more, into as much room as is wanted at least: how many bytes came; none at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, HopError>> {
+        let Self { io, buf, fate, .. } = self;
+        let Some(io) = io else {
+            return Poll::Ready(Err(HopError::Closed));
+        };
+        if buf.capacity().saturating_sub(buf.len()) < wanted.min(SHORT) {
+            buf.reserve(wanted);
+        }
+        let read = poll_read_buf(Pin::new(io), cx, buf);
+        if read.is_pending()
+            && let Some(fate) = fate
+        {
+            fate.wake_reader(cx);
+        }
+        read.map_err(HopError::Io)
+    }
+
+    /// The connection between two requests, where nothing stands behind the last answer.
+    fn rested(mut self: Box<Self>) -> Option<Box<Self>> {
+        if !self.buf.is_empty() {
+            return None;
+        }
+        self.buf = BytesMut::new();
+        Some(self)
+    }
+}
+
+impl Drop for Hop {
+    /// Says that it closes, if that can be said at once: the other end would take it for cut.
+    fn drop(&mut self) {
+        if let Some(io) = &mut self.io {
+            let mut cx = Context::from_waker(Waker::noop());
+            let _said = Pin::new(io).poll_shutdown(&mut cx);
+        }
+    }
+}
+
+/// Why there is no answer, or no whole one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HopError {
+    #[error("the connection to the next hop broke: {0}")]
+    Io(#[source] io::Error),
+    #[error("the next hop closed the connection before its answer was complete")]
+    Closed,
+    #[error("the next hop answered before it was asked")]
+    Unasked,
+    #[error("the next hop sent more than {0} interim answers")]
+    Interim(u32),
+    #[error("{0}")]
+    Head(#[from] http1::answer::Fault),
+    #[error("the answer's body broke: {0}")]
+    Body(#[from] framing::Fault),
+    #[error("the request's body broke: {0}")]
+    Request(#[from] BodyError),
+    #[error("the request's body is not as long as its Content-Length says")]
+    Length,
+    #[error("the link connection ended: {0}")]
+    Ended(Denied),
+}
+
+impl HopError {
+    /// The client's own fault is told from the next hop's.
+    pub(crate) fn denied(&self) -> Denied {
+        match self {
+            Self::Request(fault) => return fault.denied(),
+            Self::Length => return Denied::new(Denial::RequestInvalid, self.to_string()),
+            Self::Io(error) => {
+                if let Some(stalled) = Stalled::of(error) {
+                    return Denied::new(Denial::UpstreamTimeout, stalled.to_string());
+                }
+                // a foreign acceptor's refusal comes with the first read after its handshake
+                if self.is_explained() {
+                    return alert::explain(error, Side::Client);
+                }
+            }
+            Self::Closed
+            | Self::Unasked
+            | Self::Interim(_)
+            | Self::Head(_)
+            | Self::Body(_)
+            | Self::Ended(_) => {}
+        }
+        Denied::new(Denial::UpstreamBroken, self.to_string())
+    }
+
+    /// TLS says why.
+    fn is_explained(&self) -> bool {
+        match self {
+            Self::Io(error) => error.get_ref().is_some_and(|tls| tls.is::<rustls::Error>()),
+            Self::Closed
+            | Self::Unasked
+            | Self::Interim(_)
+            | Self::Head(_)
+            | Self::Body(_)
+            | Self::Request(_)
+            | Self::Length
+            | Self::Ended(_) => false,
+        }
+    }
+
+    /// Whether an answer may still come, though the request can't be sent.
+    fn may_be_answered(&self) -> bool {
+        match self {
+            Self::Io(error) => Stalled::of(error).is_none(),
+            Self::Closed
+            | Self::Unasked
+            | Self::Interim(_)
+            | Self::Head(_)
+            | Self::Body(_)
+            | Self::Request(_)
+            | Self::Length
+            | Self::Ended(_) => false,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+use std::{future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::BodyExt as _;
+use rstest::rstest;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::{
+    serve::http::{body::RequestBody, client::SendFailed, expect::Interim},
+    telemetry::metrics::Metrics,
+};
+
+/// A connection, and the next hop's end of it.
+fn pair() -> (Box<Hop>, DuplexStream) {
+    let (near, far) = duplex(64 << 10);
+    (Hop::new(near, None, Drain::new()), far)
+}
+
+async fn ask(hop: Box<Hop>, method: &Method) -> Result<Response<AnswerBody>, SendFailed> {
+    let request = Request::builder()
+        .method(method)
+        .uri("/a")
+        .header("host", "b")
+        .body(RequestBody::none(&Arc::default()))
+        .unwrap();
+    let metrics = Metrics::new().requests_to("x");
+    let interim = Interim {
+        metrics: &metrics,
+        asked: None,
+    };
+    send(hop, request, interim).await
+}
+
+/// Reads the head of a request and answers with `bytes`, in pieces of `piece`; then ends if `close`.
+#[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
+fn answers(mut far: DuplexStream, bytes: Vec<u8>, piece: usize, close: bool) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = far.read_u8().await else {
+                return;
+            };
+            read.push(byte);
+        }
+        for piece in bytes.chunks(piece) {
+            if far.write_all(piece).await.is_err() {
+                return;
+            }
+            // so that each piece is one read
+            tokio::task::yield_now().await;
+        }
+        if !close {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+/// A whole answer: its body, its trailers, and whether its connection can be used again.
+async fn whole(
+    response: Response<AnswerBody>,
+) -> Result<(Vec<u8>, Option<HeaderMap>, bool), String> {
+    let mut body = response.into_body();
+    let (mut data, mut trailers) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        match frame.map_err(|error| error.to_string())?.into_data() {
+            Ok(more) => data.extend_from_slice(&more),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Ok((data, trailers, body.rested().is_some()))
+}
+
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), what)
+        .await
+        .expect("in time")
+}
+
+const CHUNKED: &str = "HTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+    5\r\nhello\r\n1;x\r\n!\r\n0\r\nX-Own: yes\r\n\r\n";
+const SIZED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello!";
+const CLOSED: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello!";
+
+#[rstest]
+#[case(CHUNKED, false, true)]
+#[case(SIZED, false, true)]
+#[case(CLOSED, true, false)]
+#[tokio::test]
+async fn an_answer_is_the_same_in_pieces_of_any_size(
+    #[case] answer: &str,
+    #[case] close: bool,
+    #[case] kept: bool,
+) {
+    for piece in 1..=answer.len() {
+        let (hop, far) = pair();
+        let task = answers(far, answer.into(), piece, close);
+        let response = in_time(ask(hop, &Method::GET)).await;
+        let response = response.map_err(|failed| failed.denied).unwrap();
+        let (data, trailers, rested) = in_time(whole(response)).await.unwrap();
+        assert_eq!(data, b"hello!", "{piece}");
+        assert_eq!(trailers.is_some(), answer == CHUNKED);
+        assert_eq!(rested, kept);
+        task.abort();
+    }
+}
+
+#[rstest]
+#[case(CHUNKED)]
+#[case(SIZED)]
+#[tokio::test]
+async fn an_answer_that_ends_too_early_breaks_wherever_it_ends(#[case] answer: &str) {
+    for length in 0..answer.len() {
+        let (hop, far) = pair();
+        let task = answers(far, answer.as_bytes()[..length].into(), length.max(1), true);
+        if let Ok(response) = in_time(ask(hop, &Method::GET)).await {
+            let broken = in_time(whole(response)).await.unwrap_err();
+            assert!(
+                broken.contains("before its answer was complete"),
+                "{broken}"
+            );
+        }
+        task.abort();
+    }
+}
+
+#[rstest]
+#[case(Method::GET, SIZED)]
+#[case(Method::GET, CHUNKED)]
+#[case(Method::HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")]
+#[case(Method::GET, "HTTP/1.1 204 No\r\nContent-Length: 6\r\n\r\n")]
+#[case(Method::GET, "HTTP/1.1 304 No\r\nContent-Length: 6\r\n\r\n")]
+#[tokio::test]
+async fn what_stands_behind_an_answer_ends_its_connection(
+    #[case] method: Method,
+    #[case] answer: &str,
+) {
+    for behind in ["", "H", SIZED] {
+        let (hop, far) = pair();
+        let bytes = [answer, behind].concat();
+        let task = answers(far, bytes.into(), usize::MAX, false);
+        let response = in_time(ask(hop, &method)).await;
+        let response = response.map_err(|failed| failed.denied).unwrap();
+        let (_, _, rested) = in_time(whole(response)).await.unwrap();
+        assert_eq!(rested, behind.is_empty(), "{behind:?}");
+        task.abort();
+    }
+}
+
+#[rstest]
+#[case("HTTP/1.1 102 Processing\r\n\r\n".repeat(2000), "interim answers")]
+#[case(format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(1 << 20)), "longer than")]
+#[case("HTTP/1.1 200 OK\r\n".to_owned() + &"A: b\r\n".repeat(1 << 18), "fields")]
+#[case("\r\n".repeat(1 << 18), "longer than")]
+#[tokio::test]
+async fn what_never_becomes_an_answer_is_not_waited_for(#[case] bytes: String, #[case] why: &str) {
+    let (hop, far) = pair();
+    let task = answers(far, bytes.into(), usize::MAX, false);
+    let failed = in_time(ask(hop, &Method::GET)).await.err().unwrap();
+    assert_eq!(failed.denied.reason, Denial::UpstreamBroken);
+    assert!(
+        failed.denied.detail.contains(why),
+        "{}",
+        failed.denied.detail
+    );
+    assert!(failed.unsent.is_none());
+    task.abort();
+}
+
+#[tokio::test]
+async fn trailers_without_end_are_not_kept() {
+    let (hop, far) = pair();
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+    let bytes = head.to_owned() + &"A: b\r\n".repeat(1 << 18);
+    let task = answers(far, bytes.into(), usize::MAX, false);
+    let response = in_time(ask(hop, &Method::GET)).await.ok().unwrap();
+    let broken = in_time(whole(response)).await.unwrap_err();
+    assert!(broken.contains("trailers are longer"), "{broken}");
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_quiet_takes_no_request() {
+    let (mut hop, mut far) = pair();
+    assert!(hop.is_quiet_now());
+    far.write_all(b"x").await.unwrap();
+    assert!(!hop.is_quiet_now(), "bytes that nobody asked for");
+    let (mut hop, far) = pair();
+    drop(far);
+    assert!(!hop.is_quiet_now(), "an end");
+}
+
+#[tokio::test]
+async fn a_request_of_which_not_a_byte_went_out_comes_back() {
+    let (hop, far) = pair();
+    drop(far);
+    let failed = in_time(ask(hop, &Method::POST)).await.err().unwrap();
+    let request = failed.unsent.expect("the request");
+    assert_eq!(request.headers()["host"], "b");
+}
+
+#[tokio::test]
+async fn who_waits_on_a_link_is_told_that_it_ends() {
+    let (near, far) = duplex(64 << 10);
+    let fate = Arc::new(Fate::new(Arc::new(())));
+    let hop = Hop::new(near, Some(Arc::clone(&fate)), Drain::new());
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhel";
+    let task = answers(far, half.into(), usize::MAX, false);
+    let response = in_time(ask(hop, &Method::GET)).await.ok().unwrap();
+    let mut body = response.into_body();
+    let first = in_time(body.frame()).await.unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), Bytes::from_static(b"hel"));
+    assert!(body.frame().now_or_never().is_none());
+    let sealed = async { fate.seal(Denied::new(Denial::RulesChanged, "gone")) };
+    let (broken, first) = in_time(async { tokio::join!(body.frame(), sealed) }).await;
+    assert!(first);
+    let broken = broken.unwrap().unwrap_err().to_string();
+    assert!(broken.contains("the link connection ended"), "{broken}");
+    assert!(body.frame().await.unwrap().is_err(), "it is no end");
+    task.abort();
+
+    let (near, mut far) = duplex(64 << 10);
+    let mut hop = Hop::new(near, Some(fate), Drain::new());
+    assert!(!hop.is_quiet_now());
+    let failed = in_time(ask(hop, &Method::GET)).await.err().unwrap();
+    assert!(failed.unsent.is_some());
+    assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "not a byte of it");
+}

@@ -1,0 +1,150 @@
+//! An answer's body, taken off what was read.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue};
+
+use super::{answer::Length, names};
+use crate::wire::framing::{
+    Fault,
+    chunks::{Chunks, Progress},
+};
+
+/// A body as far as it has come.
+#[derive(Debug)]
+pub struct Decoder(State);
+
+#[derive(Debug)]
+enum State {
+    Ended,
+    Sized(u64),
+    Chunked(Box<Chunked>),
+    Close,
+}
+
+#[derive(Debug)]
+struct Chunked {
+    chunks: Chunks,
+    trailers: HeaderMap,
+}
+
+/// What was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Octets of the body, not copied.
+    Data(Bytes),
+    /// What stood behind them; the body has ended.
+    Trailers(HeaderMap),
+    /// The body has ended.
+    End,
+}
+
+impl Decoder {
+    /// A body that ends so.
+    #[must_use]
+    pub fn new(length: Length) -> Self {
+        Self(match length {
+            Length::Absent | Length::Sized(0) | Length::Tunnel => State::Ended,
+            Length::Sized(length) => State::Sized(length),
+            Length::Chunked => State::Chunked(Box::new(Chunked {
+                chunks: Chunks::of_answer(),
+                trailers: HeaderMap::new(),
+            })),
+            Length::Close => State::Close,
+        })
+    }
+
+    /// Whether nothing more belongs to it.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.0, State::Ended)
+    }
+
+    /// What is left of it, where that is known.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        match self.0 {
+            State::Ended => Some(0),
+            State::Sized(left) => Some(left),
+            State::Chunked(_) | State::Close => None,
+        }
+    }
+
+    /// Takes what is there; `None`: more has to come first.
+    ///
+    /// # Errors
+    /// Its chunks have two readings.
+    pub fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Piece>, Fault> {
+        match &mut self.0 {
+            State::Ended => Ok(Some(Piece::End)),
+            _ if buf.is_empty() => Ok(None),
+            State::Close => Ok(Some(Piece::Data(buf.split().freeze()))),
+            State::Sized(left) => {
+                let here = usize::try_from(*left).map_or(buf.len(), |left| left.min(buf.len()));
+                *left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
+                if *left == 0 {
+                    self.0 = State::Ended;
+                }
+                Ok(Some(Piece::Data(buf.split_to(here).freeze())))
+            }
+            State::Chunked(chunked) => {
+                let piece = chunked.read(buf)?;
+                if matches!(piece, Some(Piece::End | Piece::Trailers(_))) {
+                    self.0 = State::Ended;
+                }
+                Ok(piece)
+            }
+        }
+    }
+
+    /// The connection has ended: whether that is this body's end.
+    #[must_use]
+    pub fn close(&mut self) -> bool {
+        if matches!(self.0, State::Close) {
+            self.0 = State::Ended;
+        }
+        self.is_ended()
+    }
+}
+
+impl Chunked {
+    fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Piece>, Fault> {
+        while !buf.is_empty() {
+            let (data, trailer) = (self.chunks.is_data(), self.chunks.is_trailers());
+            match self.chunks.read(buf)? {
+                Progress::More => return Ok(None),
+                Progress::Passed(n) if data => {
+                    return Ok(Some(Piece::Data(buf.split_to(n).freeze())));
+                }
+                Progress::Passed(n) => {
+                    if trailer {
+                        self.trailer(buf.get(..n).unwrap_or_default())?;
+                    }
+                    buf.advance(n);
+                }
+                Progress::Ended(n) => {
+                    buf.advance(n);
+                    let trailers = std::mem::take(&mut self.trailers);
+                    return Ok(Some(if trailers.is_empty() {
+                        Piece::End
+                    } else {
+                        Piece::Trailers(trailers)
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A line that was judged.
+    fn trailer(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (name, value) = (parts.next(), parts.next());
+        let name = names::name(name.unwrap_or_default()).map_err(|_no_token| Fault::FieldName)?;
+        let value = HeaderValue::from_bytes(value.unwrap_or_default().trim_ascii())
+            .map_err(|_control| Fault::FieldValue)?;
+        self.trailers
+            .try_append(name, value)
+            .map_err(|_too_many| Fault::TrailersTooLarge)?;
+        Ok(())
+    }
+}
