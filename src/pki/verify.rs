@@ -63,7 +63,11 @@ impl Authority {
         };
         let proven = verification
             .prove(leaf, rest, usage, clock::now())
-            .map_err(|denied| refused(denied.to_string()))?;
+            .map_err(|denied| {
+                // as a peer's log has it
+                let (code, hint) = (denied.reason.code(), denied.reason.hint());
+                refused(format!("{code}: {denied}; {hint}"))
+            })?;
         Ok(Verified {
             facts,
             role,

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, process::Command};
 use portcullis::pki::{IssueRequest, Role};
 
 use crate::world::{
-    BINARY, Backend, Client, Edge, Links, Running, TlsStream, World, answers, broken, get,
-    switching, until,
+    BINARY, Backend, Client, Edge, Links, Running, TlsStream, World, answers, broken, get, run,
+    switching, text, until,
 };
 
 /// The gateway of that name, which proves itself to the backend by the secret.
@@ -69,11 +69,11 @@ fn a_stolen_gateway_is_shut_out_everywhere_and_the_other_goes_on() {
     let (http, tcp) = (world.address(), world.address());
     let links = Links { http, tcp };
     let trusted = format!("trusted_ips = [{:?}]", world.near());
-    let text = world.acceptor_text_in("http", http, &http_backend.address.to_string(), &trusted)
+    let config = world.acceptor_text_in("http", http, &http_backend.address.to_string(), &trusted)
         + &world
             .acceptor_text_in("tcp", tcp, &tcp_backend.address.to_string(), &trusted)
             .replace("name = \"legacy\"", "name = \"stream\"");
-    let acceptor = world.acceptor(&text);
+    let acceptor = world.acceptor(&config);
     let mut stolen = edge(&world, "edge-1", links);
     let mut other = edge(&world, "edge-2", links);
     // whoever took the key also opened a connection of his own
@@ -123,4 +123,17 @@ fn a_stolen_gateway_is_shut_out_everywhere_and_the_other_goes_on() {
     world.issue(Role::Gateway, "edge-3", &[]);
     let mut third = edge(&world, "edge-3", links);
     assert!(third.open.works());
+
+    // what its page ends with
+    let leaf = world.leaf(Role::Gateway, "edge-1").certificate;
+    let (leaf, dir) = (text(&leaf), text(world.authority.folder()));
+    let from = world.ip().to_string();
+    let config = text(&acceptor.config);
+    for ask in [
+        &["pki", "verify", leaf, "--dir", dir][..],
+        &["explain", config, "--from", &from, "--cert", leaf],
+    ] {
+        let (_, said) = run(BINARY, ask);
+        assert!(said.contains("certificate_revoked"), "{ask:?}: {said}");
+    }
 }
