@@ -172,10 +172,14 @@ fn what_a_server_shows_is_shown() {
         assert!(said.contains("nothing of it was verified"), "{said}");
         let (code, filed) = portcullis(&["pki", "show", text(&leaf.certificate)]);
         assert_eq!(code, 0, "{filed}");
-        assert!(
-            filed.matches("subject").count() == 2 && said.starts_with(&filed),
-            "{said}"
-        );
+        // how many days are left may have changed between the two
+        let lines = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.contains("ends in"));
+            lines.map(str::to_owned).collect()
+        };
+        let filed = lines(&filed);
+        assert!(lines(&said).starts_with(&filed), "{said}");
+        assert!(filed.concat().matches("subject").count() == 2, "{said}");
     }
     let nobody = world.address().to_string();
     let (code, said) = portcullis(&["pki", "show", &nobody]);
