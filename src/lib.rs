@@ -20,7 +20,8 @@
 //! | TLS versions, groups and suites | `tls/provider.rs` |
 //! | what a TLS 1.3 record may be, after the handshake | `tls/records/` |
 //! | any default or timeout | `config/defaults.rs` |
-//! | where a request ends | `wire/framing/` |
+//! | where a request ends, and what it says | `wire/framing/` |
+//! | how an answer is written | `wire/http1/reply.rs` |
 //! | which headers are removed and set | `wire/forwarded/` |
 //! | what may come on a link with many clients | `wire/mux/` |
 //! | what a request proves to an acceptor | `acceptor/http/require/` |

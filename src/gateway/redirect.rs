@@ -5,10 +5,7 @@ use std::{any::Any, convert::Infallible, future::Future, net::IpAddr, sync::Arc,
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri};
-use hyper::{
-    body::{Body as _, Incoming},
-    service::service_fn,
-};
+use hyper::{body::Body as _, service::service_fn};
 use tokio::sync::watch;
 
 use crate::{
@@ -21,6 +18,7 @@ use crate::{
             self as shared, Answer, Beginning, Client, Upstream,
             body::{Account, RequestBody, ResponseBody},
             client::SendFailed,
+            client_body::ClientBody,
             errors,
             exchange::RequestId,
             expect::Interim,
@@ -173,7 +171,7 @@ fn in_force(connection: &Connection) -> Option<Arc<Redirector>> {
     role.downcast().ok()
 }
 
-fn answer(connection: &Connection, request: &Request<Incoming>) -> Answer<Nowhere> {
+fn answer(connection: &Connection, request: &Request<ClientBody>) -> Answer<Nowhere> {
     let began = Instant::now();
     let under_way = connection.activity.begin();
     let role = in_force(connection);
@@ -270,7 +268,7 @@ impl Role for Redirector {
         // a reload may have put another in its place: it goes
         drop(self);
         let asked = Arc::clone(&connection);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |request: Request<ClientBody>| {
             let answer = answer(&asked, &request);
             async move { Ok::<_, Infallible>(answer) }
         });

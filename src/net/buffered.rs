@@ -75,7 +75,11 @@ impl<S: AsyncRead + Unpin> Buffered<S> {
         poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// The same.
+    ///
+    /// # Errors
+    /// The stream is broken, or the buffer is full.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.chunk.is_none() {
             (self.start, self.end) = (0, 0);
         }

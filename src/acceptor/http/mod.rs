@@ -19,7 +19,7 @@ use std::{
 };
 
 use ::http::uri;
-use hyper::{Request, body::Incoming, service::service_fn};
+use hyper::{Request, service::service_fn};
 use tokio::{io::AsyncBufReadExt as _, sync::watch};
 
 pub use self::require::Requirements;
@@ -31,7 +31,7 @@ use crate::{
     drain::Drain,
     serve::{
         Admitted, BoxFuture, Closed, Role, Snapshot, Supervision,
-        http::{self, Beginning, Client, io::ClientIo},
+        http::{self, Beginning, Client, client_body::ClientBody, io::ClientIo},
         link,
     },
     telemetry::metrics::{ListenerMetrics, Metrics, RequestMetrics},
@@ -194,8 +194,8 @@ impl Role for HttpAcceptor {
             // connections with it
             drop(self);
             let shared = Arc::clone(&connection);
-            let service = service_fn(move |request: Request<Incoming>| {
-                // boxed: hyper keeps room for the future of a request between requests
+            let service = service_fn(move |request: Request<ClientBody>| {
+                // boxed: a connection keeps room for the future of a request between requests
                 let answer = Box::pin(request::answer(Arc::clone(&shared), request));
                 async move { Ok::<_, Infallible>(answer.await) }
             });

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::{
     Connection, HttpAcceptor, Word,
@@ -16,12 +16,13 @@ use crate::{
     serve::http::{
         Answer,
         body::{Account, RequestBody},
+        client_body::ClientBody,
         errors,
         exchange::{Answered, RequestId, doubtful},
         expect::{self, Interim},
         host::AskedHost,
         send::{Patience, send},
-        upgrade::Wanted,
+        upgrade::{ClientSide, Wanted},
     },
     telemetry::access::Access,
     wire::{forwarded, path},
@@ -33,7 +34,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Answers one request, whatever comes.
 pub(super) async fn answer(
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Answer<Sender> {
     let began = Instant::now();
     let under_way = connection.activity.begin();
@@ -102,7 +103,7 @@ fn refuse(
 fn record(
     acceptor: &HttpAcceptor,
     connection: &Connection,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
     id: &RequestId,
 ) -> Access {
     let gateway = &connection.client;
@@ -136,7 +137,7 @@ struct Asked<'a> {
 
 fn judge(
     asked: &Asked<'_>,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
     wanted: Option<&Wanted>,
     account: &mut Account,
 ) -> Result<Arc<AskedHost>, Denied> {
@@ -205,7 +206,7 @@ fn spoken_for(connection: &Connection, headers: &HeaderMap) -> Option<(SocketAdd
 
 async fn forward(
     asked: &Asked<'_>,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
     account: &mut Account,
 ) -> Result<Answered<Sender>, Denied> {
     let (connection, acceptor) = (asked.connection, asked.acceptor);
@@ -213,7 +214,7 @@ async fn forward(
     let host = judge(asked, &request, wanted.as_ref(), account)?;
     let http1 = acceptor.protocol == BackendProtocol::Http1;
     let wanted = wanted.filter(|_| http1);
-    let client_side = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let client_side = wanted.as_ref().map(|_| ClientSide::of(&mut request));
     let (mut parts, body) = request.into_parts();
     let require = acceptor.require.as_deref();
     let expected = match require {
@@ -247,8 +248,7 @@ async fn forward(
         .transpose()?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let (mut body, received) =
-        RequestBody::new(body, connection.activity.is_http2(), &acceptor.limits);
+    let (mut body, received) = RequestBody::new(body, &acceptor.limits);
     account.received = Some(Arc::clone(&received));
     if let Some(require) = require {
         body = body.without(require.names());

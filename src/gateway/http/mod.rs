@@ -1,6 +1,5 @@
 //! http mode: HTTP/1.1 and HTTP/2 in, requests routed one by one over kept link connections.
-//! What is forwarded is written anew from the parsed message. The strict framing guard will stand
-//! between the TLS stream and hyper, in `serve/http/io`.
+//! What is forwarded is written anew from the parsed message.
 
 mod links;
 mod pool;
@@ -19,7 +18,7 @@ use std::{
     },
 };
 
-use hyper::{Request, body::Incoming, service::service_fn};
+use hyper::{Request, service::service_fn};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -31,7 +30,7 @@ use crate::{
     drain::Drain,
     serve::{
         Admitted, BoxFuture, Closed, Role, Snapshot, Supervision,
-        http::{self, Beginning, Client, host::AskedHost, io::ClientIo},
+        http::{self, Beginning, Client, client_body::ClientBody, host::AskedHost, io::ClientIo},
     },
     telemetry::metrics::ListenerMetrics,
     tls::ShownNames,
@@ -126,7 +125,7 @@ impl Connection {
     fn asked_host_at(
         &self,
         gateway: &HttpGateway,
-        request: &Request<Incoming>,
+        request: &Request<ClientBody>,
     ) -> Result<Arc<AskedHost>, HostError> {
         self.asked_host(request, gateway.serial, |host| {
             self.is_misdirected(gateway, host)
@@ -200,8 +199,8 @@ impl Role for HttpGateway {
         // from here on nothing holds this role: after a reload it goes, and its kept links with it
         drop(self);
         let shared = Arc::clone(&connection);
-        let service = service_fn(move |request: Request<Incoming>| {
-            // boxed: hyper keeps room for the future of a request between requests
+        let service = service_fn(move |request: Request<ClientBody>| {
+            // boxed: a connection keeps room for the future of a request between requests
             let answer = Box::pin(request::answer(Arc::clone(&shared), request));
             async move { Ok::<_, Infallible>(answer.await) }
         });

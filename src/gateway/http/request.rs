@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{Method, Request, Uri, Version, header, request::Parts, uri};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::{
     Connection, HttpGateway,
@@ -18,12 +18,13 @@ use crate::{
     serve::http::{
         Answer,
         body::{Account, RequestBody},
+        client_body::ClientBody,
         errors,
         exchange::{Answered, RequestId, doubtful},
         expect::{self, Interim},
         host::AskedHost,
         send::Patience,
-        upgrade::Wanted,
+        upgrade::{ClientSide, Wanted},
     },
     telemetry::access::Access,
     wire::{forwarded::Trust, host, path},
@@ -32,7 +33,7 @@ use crate::{
 /// Answers one request, whatever comes.
 pub(super) async fn answer(
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Answer<Sender> {
     let began = Instant::now();
     let under_way = connection.activity.begin();
@@ -86,7 +87,7 @@ pub(super) async fn answer(
     }
 }
 
-fn record(connection: &Connection, request: &Request<Incoming>, id: &RequestId) -> Access {
+fn record(connection: &Connection, request: &Request<ClientBody>, id: &RequestId) -> Access {
     Access {
         listener: connection.listener.to_string(),
         connection: connection.name.clone(),
@@ -120,7 +121,7 @@ pub(super) struct Judged<'c> {
 
 fn judge<'c>(
     asked: &Asked<'c>,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
     wanted: Option<&Wanted>,
     account: &mut Account,
 ) -> Result<Judged<'c>, Denied> {
@@ -209,7 +210,7 @@ fn judge<'c>(
 }
 
 /// The path as routes and backend are to see it.
-fn normalise(request: &mut Request<Incoming>) -> Result<(), Denied> {
+fn normalise(request: &mut Request<ClientBody>) -> Result<(), Denied> {
     let uri = request.uri();
     let invalid =
         |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
@@ -232,7 +233,7 @@ fn normalise(request: &mut Request<Incoming>) -> Result<(), Denied> {
 
 /// Whether the backend is asked whether it wants the body. A body that is kept is asked for by us,
 /// and hyper tells nobody of an interim answer in HTTP/2: there it is asked for at once.
-fn passes_expectation(judged: &Judged<'_>, parts: &Parts, body: &Incoming) -> bool {
+fn passes_expectation(judged: &Judged<'_>, parts: &Parts, body: &ClientBody) -> bool {
     judged.runtime.config.protocol == BackendProtocol::Http1
         && parts.version != Version::HTTP_10
         && !body.is_end_stream()
@@ -241,7 +242,7 @@ fn passes_expectation(judged: &Judged<'_>, parts: &Parts, body: &Incoming) -> bo
 
 async fn forward(
     asked: &Asked<'_>,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
     account: &mut Account,
 ) -> Result<Answered<Sender>, Denied> {
     let wanted = Wanted::of(&request);
@@ -252,7 +253,7 @@ async fn forward(
     let judged = judge(asked, &request, wanted.as_ref(), account)?;
     let http1 = judged.runtime.config.protocol == BackendProtocol::Http1;
     let wanted = wanted.filter(|_| http1);
-    let client = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let client = wanted.as_ref().map(|_| ClientSide::of(&mut request));
     let (mut parts, body) = request.into_parts();
     let proof = judged.runtime.credentials().filter(|made| made.vary());
     let expects = proof.is_none() && passes_expectation(&judged, &parts, &body);
@@ -267,11 +268,7 @@ async fn forward(
         .transpose()?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let (mut body, mut received) = RequestBody::new(
-        body,
-        asked.connection.activity.is_http2(),
-        &asked.gateway.limits,
-    );
+    let (mut body, mut received) = RequestBody::new(body, &asked.gateway.limits);
     account.received = Some(Arc::clone(&received));
     if let Some(credentials) = judged.runtime.credentials() {
         body = body.without(credentials.names());

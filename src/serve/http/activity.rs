@@ -1,5 +1,4 @@
-//! What a client's connection is doing, and the deadlines that are ours: hyper's own head timer
-//! also runs in idle time.
+//! What a client's connection is doing, and its deadlines.
 
 use std::{
     future::{Future as _, poll_fn},
@@ -49,8 +48,8 @@ pub(crate) struct Activity {
     head_since: AtomicU64,
     /// Since when nothing is under way.
     idle_since: AtomicU64,
-    /// All of what came was whole requests, so many of them, plus one.
-    whole: AtomicUsize,
+    /// The next head is awaited, and nothing of it has come.
+    waits: AtomicBool,
     /// Since when the client takes no bytes.
     stalled_since: AtomicU64,
     /// Answers of which HTTP/2 holds a frame back until the client's window opens.
@@ -91,7 +90,7 @@ impl Activity {
             // the first head is awaited from the end of the handshake
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(0),
-            whole: AtomicUsize::new(0),
+            waits: AtomicBool::new(false),
             stalled_since: AtomicU64::new(0),
             owed: AtomicUsize::new(0),
             took_at: AtomicU64::new(0),
@@ -159,20 +158,20 @@ impl Activity {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
-    /// So many requests have begun.
-    pub(crate) fn begun(&self) -> usize {
-        self.begun.load(Ordering::Relaxed)
+    /// Whether an HTTP/1.1 connection waits for a head of which nothing has come.
+    pub(crate) fn waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
     }
 
-    /// All of what came were so many whole requests; `None`: one has begun to come.
-    pub(crate) fn came_whole(&self, heads: Option<usize>) {
-        let whole = heads.map_or(0, |heads| heads.saturating_add(1));
-        self.whole.store(whole, Ordering::Relaxed);
+    /// All of the last request has come, and nothing of the next was read.
+    pub(crate) fn read_whole(&self) {
+        self.unread.store(false, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
     }
 
     /// Whether an HTTP/1.1 connection is between requests with nothing to be read or written.
     fn is_between(&self) -> bool {
-        self.whole.load(Ordering::Relaxed) == self.begun().saturating_add(1)
+        self.waits.load(Ordering::Relaxed)
             && !self.is_busy()
             && !self.is_stalled()
             && !self.is_upgraded()
@@ -201,7 +200,7 @@ impl Activity {
         self.unread.store(true, Ordering::Relaxed);
     }
 
-    /// Why the connection ended, where that is known before hyper says.
+    /// Why the connection ended, where that was known before it did.
     pub(crate) fn end(&self) -> Option<Denied> {
         self.end.get().cloned()
     }
@@ -446,7 +445,7 @@ impl UnderWay {
         self.ended = Some(now);
     }
 
-    /// A frame of the answer goes to hyper. In HTTP/2 it waits there for the client to open its
+    /// A frame of the answer is handed over. In HTTP/2 it waits there for the client to open its
     /// window, which no write to the socket shows.
     pub(crate) fn handed(&mut self) {
         if self.activity.http2 && !std::mem::replace(&mut self.owed, true) {
@@ -455,7 +454,7 @@ impl UnderWay {
         }
     }
 
-    /// Hyper asks for the next one: the last has been taken.
+    /// The next one is asked for: the last has been taken.
     pub(crate) fn taken(&mut self) {
         if std::mem::take(&mut self.owed) {
             self.activity.owed.fetch_sub(1, Ordering::Relaxed);

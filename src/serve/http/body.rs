@@ -14,12 +14,12 @@ use std::{
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::{
     Upstream,
     activity::UnderWay,
+    client_body::ClientBody,
     expect::Held,
     hop::{AnswerBody, HopError},
     kept::Special,
@@ -49,6 +49,13 @@ pub(crate) enum BodyError {
     OtherDigest,
     #[error("{0}")]
     Broken(#[from] hyper::Error),
+    /// There is no telling where it ends.
+    #[error("{0}")]
+    Framing(Fault),
+    #[error("{0}")]
+    Read(std::io::Error),
+    #[error("the client ended before it did")]
+    Unfinished,
     /// What hyper takes for an end (RFC 9113 section 8.1 lets a server that has answered say so).
     #[error("the stream was reset before its end")]
     Reset,
@@ -65,44 +72,35 @@ pub(crate) enum AnswerError {
     Reset,
 }
 
-/// Whether a body of HTTP/2 that seems to have ended was cut by RST_STREAM with NO_ERROR.
-fn is_reset(inner: &Incoming, http2: bool) -> bool {
-    http2 && !inner.is_end_stream()
-}
-
 impl BodyError {
     /// Whose fault it is: the client's.
     pub(crate) fn denied(&self) -> Denied {
         let reason = match self {
             Self::TooLarge => Denial::BodyTooLarge,
             Self::TooSlow => Denial::RequestTooSlow,
-            Self::OtherDigest | Self::Broken(_) | Self::Reset => Denial::RequestInvalid,
+            Self::OtherDigest
+            | Self::Broken(_)
+            | Self::Framing(_)
+            | Self::Read(_)
+            | Self::Unfinished
+            | Self::Reset => Denial::RequestInvalid,
         };
         let detail = match self {
-            Self::Broken(error) => match framing(error) {
-                Some(fault) => fault.to_string(),
-                None => format!("the request's body broke: {error}"),
-            },
-            Self::Reset => format!("the request's body broke: {self}"),
-            Self::TooLarge | Self::TooSlow | Self::OtherDigest => self.to_string(),
+            Self::Broken(_) | Self::Read(_) | Self::Unfinished | Self::Reset => {
+                format!("the request's body broke: {self}")
+            }
+            Self::TooLarge | Self::TooSlow | Self::OtherDigest | Self::Framing(_) => {
+                self.to_string()
+            }
         };
         Denied::new(reason, detail)
     }
 }
 
-/// The rule of framing that a request's body broke.
-fn framing(error: &hyper::Error) -> Option<Fault> {
-    use std::error::Error as _;
-    let io = error.source()?.downcast_ref::<std::io::Error>()?;
-    io.get_ref()?.downcast_ref::<Fault>().copied()
-}
-
 /// What a client sends: counted, bounded in size and slowness, trailers cleaned.
 pub(crate) struct RequestBody {
     /// `None`: there is nothing to send.
-    inner: Option<Incoming>,
-    /// It comes in a stream of HTTP/2.
-    http2: bool,
+    inner: Option<ClientBody>,
     pub(super) received: Arc<Received>,
     left: u64,
     rate: u64,
@@ -121,7 +119,7 @@ pub(crate) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, http2: bool, limits: &Limits) -> (Self, Arc<Received>) {
+    pub(crate) fn new(inner: ClientBody, limits: &Limits) -> (Self, Arc<Received>) {
         let inner = Some(inner).filter(|body| !body.is_end_stream());
         let received = Arc::new(Received {
             done: AtomicBool::new(inner.is_none()),
@@ -135,7 +133,6 @@ impl RequestBody {
         };
         let body = Self {
             inner,
-            http2,
             received: Arc::clone(&received),
             left,
             rate: limits.body_min_rate,
@@ -170,7 +167,6 @@ impl RequestBody {
     pub(crate) fn none(received: &Arc<Received>) -> Self {
         Self {
             inner: None,
-            http2: false,
             received: Arc::clone(received),
             left: 0,
             rate: 0,
@@ -242,14 +238,11 @@ impl Body for RequestBody {
                 Err(error) => Poll::Ready(Some(Err(error))),
             },
             Poll::Ready(None) => {
-                if is_reset(inner, this.http2) {
-                    return Poll::Ready(Some(Err(BodyError::Reset)));
-                }
                 this.hash(None, true)?;
                 this.received.done.store(true, Ordering::Release);
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
             Poll::Ready(Some(Ok(mut frame))) => {
                 let last = inner.is_end_stream();
                 // in HTTP/2 a body of known length is whole before its stream ends

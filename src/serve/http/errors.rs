@@ -2,13 +2,16 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use time::{OffsetDateTime, macros::format_description};
 
 use super::{
     Answer, Upstream,
     body::{Account, ResponseBody},
+    date::date,
 };
-use crate::admit::{Blame, Denial, Denied};
+use crate::{
+    admit::{Blame, Denial, Denied},
+    wire::framing::Fault,
+};
 
 /// The methods of RFC 9110 and RFC 5789 that are passed on; what a backend makes of them, and of
 /// others, it says itself.
@@ -58,16 +61,27 @@ pub(crate) fn refusal<K: Upstream>(
     response
 }
 
-/// The answer to a head that no parser saw: its detail speaks of the caller's own bytes alone.
+/// The reason of a refusal for how a request is framed.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other fault is one of form"
+)]
+pub(crate) fn misframed(fault: Fault) -> Denied {
+    let reason = match fault {
+        Fault::HeadTooLarge | Fault::TooManyFields => Denial::HeaderTooLarge,
+        Fault::TargetTooLong => Denial::TargetTooLarge,
+        _ => Denial::RequestInvalid,
+    };
+    Denied::new(reason, fault.to_string())
+}
+
+/// The answer to a head that is no request: its detail speaks of the caller's own bytes alone.
 pub(crate) fn head_refusal(denied: &Denied) -> Bytes {
     let status =
         StatusCode::from_u16(denied.reason.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
     let text = format!("{}: {}\n", denied.reason.code(), denied.detail);
-    // RFC 9110 section 5.6.7
-    let date = format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
-    let date = OffsetDateTime::now_utc().format(date).unwrap_or_default();
+    let date = date();
+    let date = String::from_utf8_lossy(&date);
     Bytes::from(format!(
         "HTTP/1.1 {status}\r\nDate: {date}\r\nConnection: close\r\n\
          Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\

@@ -1,6 +1,6 @@
 //! `Expect: 100-continue` (RFC 9110 section 10.1.1) from end to end: a request's body is asked
-//! for only once the backend has asked for it. To poll a body is to ask for it: hyper then says
-//! 100 to an HTTP/1.1 client.
+//! for only once the backend has asked for it. To poll a body is to ask for it: an HTTP/1.1 client
+//! is then told 100.
 
 use std::{
     pin::Pin,

@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use http::{HeaderValue, Version, header, uri};
-use hyper::{Request, body::Incoming};
+use http::{HeaderValue, Request, Version, header, uri};
 
 use super::{Client, Connection};
 use crate::wire::{
@@ -44,9 +43,9 @@ impl AskedHost {
 
 impl<C: Client> Connection<C> {
     /// The host that a request names, judged, with the headers that follow from it.
-    pub(crate) fn asked_host(
+    pub(crate) fn asked_host<B>(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<B>,
         judged_by: u64,
         is_misdirected: impl FnOnce(&Host) -> bool,
     ) -> Result<Arc<AskedHost>, HostError> {

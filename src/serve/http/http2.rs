@@ -8,6 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::{
     Answer, Client, Connection, Executor, Turn, Upstream,
     activity::Watch,
+    client_body::ClientBody,
     frames::FramedIo,
     io::{self, ClientIo},
     turn,
@@ -30,6 +31,19 @@ fn last_word(why: &Denied) -> Option<u32> {
     late.contains(&why.reason).then_some(h2_frames::NO_ERROR)
 }
 
+/// A role's service, as hyper calls it.
+struct Streams<S>(S);
+
+impl<S: Service<Request<ClientBody>>> Service<Request<Incoming>> for Streams<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<Incoming>) -> S::Future {
+        self.0.call(request.map(ClientBody::Http2))
+    }
+}
+
 impl<C: Client> Connection<C> {
     pub(super) async fn http2<S, K>(
         &self,
@@ -39,7 +53,7 @@ impl<C: Client> Connection<C> {
         supervision: &mut Supervision,
     ) -> Option<Denied>
     where
-        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible>,
+        S: Service<Request<ClientBody>, Response = Answer<K>, Error = Infallible>,
         S::Future: Send + 'static,
         K: Upstream,
     {
@@ -55,7 +69,7 @@ impl<C: Client> Connection<C> {
             .max_send_buf_size(256 << 10)
             .enable_connect_protocol();
         let io = TokioIo::new(FramedIo::new(io, Arc::clone(&self.activity)));
-        let mut held = pin!(builder.serve_connection(io, service));
+        let mut held = pin!(builder.serve_connection(io, Streams(service)));
         let mut graceful = false;
         let (cause, over) = loop {
             let turn = {

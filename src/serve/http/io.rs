@@ -1,5 +1,4 @@
-//! The client's stream as hyper sees it: counted for its deadlines, and closed so that the last
-//! answer arrives.
+//! The client's stream: counted for its deadlines, and closed so that the last answer arrives.
 
 use std::{
     pin::Pin,
@@ -8,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, BufMut, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
-use super::{activity::Activity, errors, guarded::Guarded, stream::ClientStream};
+use super::{activity::Activity, errors, stream::ClientStream};
 use crate::admit::{Denial, Denied};
 
 /// How long a closed connection's last bytes are read away, and how long a pause of them may be.
@@ -22,8 +22,6 @@ const LINGER_QUIET: Duration = Duration::from_millis(500);
 pub(crate) struct ClientIo {
     stream: ClientStream,
     activity: Arc<Activity>,
-    /// Judges HTTP/1; HTTP/2 has frames.
-    guarded: Option<Guarded>,
     /// The last word before the close, where there is one.
     last: Option<Bytes>,
     /// While a closed connection's last bytes are read away.
@@ -39,16 +37,40 @@ struct Linger {
 }
 
 impl ClientIo {
-    /// Heads of more than `header_bytes` are refused.
-    pub(crate) fn new(stream: ClientStream, activity: Arc<Activity>, header_bytes: usize) -> Self {
+    pub(crate) fn new(stream: ClientStream, activity: Arc<Activity>) -> Self {
         Self {
             stream,
-            guarded: (!activity.is_http2()).then(|| Guarded::new(header_bytes)),
             activity,
             last: None,
             linger: None,
             closed: false,
         }
+    }
+
+    pub(super) fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// What has come and was not consumed, more of it where that is nothing; nothing: the end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<&[u8]>> {
+        self.stream.poll_fill(cx)
+    }
+
+    /// So much of what has come is done with.
+    pub(super) fn consume(&mut self, n: usize) {
+        if n > 0 {
+            self.activity.read(n);
+            self.stream.consume(n);
+        }
+    }
+
+    /// Reads as much as there is and goes in.
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        piece: &mut impl BufMut,
+    ) -> Poll<std::io::Result<usize>> {
+        poll_read_buf(Pin::new(self), cx, piece)
     }
 }
 
@@ -59,14 +81,6 @@ impl AsyncRead for ClientIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
-        if let Some(guarded) = &mut this.guarded {
-            ready!(guarded.poll_read(cx, Pin::new(&mut this.stream), &this.activity, buf))?;
-            // hyper closes nothing where an upgrade had been asked for in vain
-            return match guarded.refusal() {
-                Some(_) => this.poll_close(cx),
-                None => Poll::Ready(Ok(())),
-            };
-        }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         let n = buf.filled().len().saturating_sub(before);
@@ -93,18 +107,13 @@ impl AsyncWrite for ClientIo {
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         match &flushed {
             Poll::Pending => this.activity.stalled(),
-            Poll::Ready(_) => {
-                this.activity.wrote(0);
-                if let Some(guarded) = &mut this.guarded {
-                    guarded.flushed();
-                }
-            }
+            Poll::Ready(_) => this.activity.wrote(0),
         }
         flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.get_mut().poll_close(cx)
+        self.get_mut().poll_close(cx, None)
     }
 
     fn poll_write_vectored(
@@ -123,12 +132,20 @@ impl AsyncWrite for ClientIo {
 }
 
 impl ClientIo {
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    /// Closes it so that what was written arrives. `refused`: the head that is refused by the last
+    /// word.
+    pub(super) fn poll_close(
+        &mut self,
+        cx: &mut Context<'_>,
+        refused: Option<&Denied>,
+    ) -> Poll<std::io::Result<()>> {
         if self.closed {
             return Poll::Ready(Ok(()));
         }
         if self.linger.is_none() {
-            ready!(self.poll_last_word(cx))?;
+            if let Some(refused) = refused {
+                ready!(self.poll_last_word(cx, refused))?;
+            }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         }
         if self.linger.is_some() || self.activity.may_be_sending() {
@@ -141,14 +158,14 @@ impl ClientIo {
         Poll::Ready(Ok(()))
     }
 
-    /// Answers the head that hyper never saw.
-    fn poll_last_word(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let Some(refused) = self.guarded.as_ref().and_then(Guarded::refusal) else {
-            return Poll::Ready(Ok(()));
-        };
+    fn poll_last_word(
+        &mut self,
+        cx: &mut Context<'_>,
+        refused: &Denied,
+    ) -> Poll<std::io::Result<()>> {
         let last = self
             .last
-            .get_or_insert_with(|| errors::head_refusal(&refused));
+            .get_or_insert_with(|| errors::head_refusal(refused));
         while !last.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, last);
             match written {
@@ -205,20 +222,6 @@ impl ClientIo {
 }
 
 impl ClientIo {
-    /// Resolves when there is something to read, or the client has ended: a read tells.
-    pub(super) async fn readable(&mut self) {
-        if !self.guarded.as_ref().is_some_and(Guarded::has_passed) {
-            self.stream.readable().await;
-        }
-    }
-
-    /// What hyper had read and not looked at is read again.
-    pub(super) fn take_back(&mut self, bytes: &[u8]) {
-        if let Some(guarded) = self.guarded.as_mut().filter(|_| !bytes.is_empty()) {
-            guarded.take_back(bytes);
-        }
-    }
-
     /// Says 408 and closes.
     pub(crate) async fn say_late(mut self: Box<Self>) {
         let late = Denied::new(
@@ -244,11 +247,9 @@ fn breaks_http2(error: &hyper::Error) -> bool {
     broken.is_some_and(h2::Error::is_library)
 }
 
-/// Why hyper gave a connection up.
+/// Why hyper gave an HTTP/2 connection up.
 pub(crate) fn denied_by(error: &hyper::Error) -> Denied {
-    let reason = if error.is_parse_too_large() {
-        Denial::HeaderTooLarge
-    } else if error.is_parse() || breaks_http2(error) {
+    let reason = if breaks_http2(error) {
         Denial::RequestInvalid
     } else {
         Denial::PeerReset

@@ -1,16 +1,17 @@
 //! What both roles share of http mode: a connection with its deadlines, bodies with their limits,
-//! refusals, and how a request goes out and its answer comes back (RFC 9110, 9112 and 9113, by
-//! hyper). What a role decides for itself, where a request goes and what it looks like there, is
+//! refusals, and how a request goes out and its answer comes back (RFC 9110, 9112 and 9113; HTTP/2
+//! is spoken by hyper). What a role decides for itself, where a request goes and what it looks like there, is
 //! in `gateway/http` and `acceptor/http`.
 
 pub(crate) mod activity;
 pub(crate) mod body;
 pub(crate) mod client;
+pub(crate) mod client_body;
+mod date;
 pub(crate) mod errors;
 pub(crate) mod exchange;
 pub(crate) mod expect;
 mod frames;
-mod guarded;
 pub(crate) mod hop;
 pub(crate) mod host;
 mod http1;
@@ -34,7 +35,7 @@ use std::{
     },
 };
 
-use hyper::{Request, Response, body::Incoming, service::Service};
+use hyper::{Request, Response, service::Service};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,6 +44,7 @@ use self::{
     activity::{Activity, Watch, Wish},
     body::{RequestBody, ResponseBody},
     client::SendFailed,
+    client_body::ClientBody,
     expect::Interim,
     hop::AnswerBody,
     host::AskedHost,
@@ -159,7 +161,7 @@ pub(crate) struct Connection<C> {
     pub(crate) identity: String,
     pub(crate) source: SocketAddr,
     pub(crate) activity: Arc<Activity>,
-    /// Upgraded connections outlive hyper's; they end with this one all the same.
+    /// Upgraded connections outlive their requests; they end with this one all the same.
     upgrades: LazyLock<TaskTracker>,
     /// Cancelled when the rules no longer admit the peer. Made for those, like their tracker.
     cut: LazyLock<CancellationToken>,
@@ -217,11 +219,7 @@ impl<C: Client> Connection<C> {
         beginning: Beginning<'_, C>,
     ) -> (Arc<Self>, Box<ClientIo>) {
         let activity = Activity::new(beginning.http2);
-        let io = ClientIo::new(
-            stream.into(),
-            Arc::clone(&activity),
-            beginning.limits.header_bytes,
-        );
+        let io = ClientIo::new(stream.into(), Arc::clone(&activity));
         let connection = Self {
             rules: beginning.supervision.rules(),
             limits: Arc::clone(beginning.limits),
@@ -253,7 +251,10 @@ impl<C: Client> Connection<C> {
         supervision: Supervision,
     ) -> BoxFuture<Closed>
     where
-        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible> + Send + 'static,
+        S: Service<Request<ClientBody>, Response = Answer<K>, Error = Infallible>
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send + 'static,
         K: Upstream,
     {
@@ -269,7 +270,10 @@ impl<C: Client> Connection<C> {
         mut supervision: Supervision,
     ) -> Closed
     where
-        S: Service<Request<Incoming>, Response = Answer<K>, Error = Infallible> + Send + 'static,
+        S: Service<Request<ClientBody>, Response = Answer<K>, Error = Infallible>
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send + 'static,
         K: Upstream,
     {

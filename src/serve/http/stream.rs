@@ -3,10 +3,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::ServerStream;
 use crate::net::{Buffered, Socket};
@@ -34,17 +34,24 @@ macro_rules! either {
 }
 
 impl ClientStream {
-    /// Waits until there is something to read, or the client has ended: a read tells.
-    pub(super) async fn readable(&mut self) {
-        // what breaks here breaks the read as well
+    /// What has come and was not consumed, more of it where that is nothing; nothing: the end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         match self {
-            Self::Tls(stream) => {
-                let _read_later = stream.fill_buf().await.is_ok();
+            Self::Tls(stream) => Pin::new(stream).poll_fill_buf(cx),
+            Self::Plain(socket) => {
+                if socket.buffered().is_empty() {
+                    ready!(socket.poll_fill(cx))?;
+                }
+                Poll::Ready(Ok(socket.buffered()))
             }
-            Self::Plain(socket) if socket.buffered().is_empty() => {
-                let _read_later = socket.fill().await.is_ok();
-            }
-            Self::Plain(_) => {}
+        }
+    }
+
+    /// So much of what has come is done with.
+    pub(super) fn consume(&mut self, n: usize) {
+        match self {
+            Self::Tls(stream) => Pin::new(stream).consume(n),
+            Self::Plain(socket) => socket.consume(n),
         }
     }
 

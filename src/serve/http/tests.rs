@@ -51,12 +51,12 @@ impl Upstream for Nowhere {
 
 struct Silent(#[expect(dead_code, reason = "as large as a role's")] Arc<()>);
 
-impl Service<Request<Incoming>> for Silent {
+impl Service<Request<ClientBody>> for Silent {
     type Response = Answer<Nowhere>;
     type Error = Infallible;
     type Future = std::future::Pending<Result<Self::Response, Infallible>>;
 
-    fn call(&self, _request: Request<Incoming>) -> Self::Future {
+    fn call(&self, _request: Request<ClientBody>) -> Self::Future {
         std::future::pending()
     }
 }
@@ -83,6 +83,7 @@ fn a_connection_at_rest_keeps_little() {
             size_of::<crate::tls::records::RecordStream<crate::net::Socket>>(),
         ),
         ("io", size_of::<ClientIo>()),
+        ("shared by bodies", size_of::<http1::Http1>()),
     ];
     let sum: usize = kept.iter().map(|(_, size)| size).sum();
 

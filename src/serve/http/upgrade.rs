@@ -1,7 +1,7 @@
 //! Upgrades (RFC 9110 section 7.8), tunnels (section 9.3.6) and WebSockets over HTTP/2 (RFC 8441):
 //! once both sides have agreed, bytes pass as they are.
 
-use std::sync::Arc;
+use std::{future::poll_fn, io, sync::Arc};
 
 use aws_lc_rs::{
     digest::{SHA1_FOR_LEGACY_USE_ONLY, digest},
@@ -14,7 +14,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Connection, body::Account, hop::Tunnel};
+use super::{
+    Connection,
+    body::Account,
+    hop::Tunnel,
+    http1::{Http1, Switched},
+};
 use crate::{
     admit::{Denial, Denied},
     net::{RelayOptions, relay},
@@ -24,6 +29,51 @@ use crate::{
 
 /// RFC 6455 section 1.3.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The connection of a request that asks for an upgrade or a tunnel.
+#[derive(Clone)]
+struct MaySwitch(Arc<Http1>);
+
+/// Notes the connection that a request may switch.
+pub(super) fn may_switch(parts: &mut request::Parts, connection: &Arc<Http1>) {
+    parts.extensions.insert(MaySwitch(Arc::clone(connection)));
+}
+
+/// The client's side of a change of protocol.
+pub(crate) enum ClientSide {
+    Http1(Arc<Http1>),
+    Http2(OnUpgrade),
+}
+
+/// The client's bytes once the protocol has changed.
+enum ClientBytes {
+    Http1(Switched),
+    Http2(TokioIo<Upgraded>),
+}
+
+impl ClientSide {
+    /// That of a request.
+    pub(crate) fn of<B>(request: &mut Request<B>) -> Self {
+        match request.extensions_mut().remove::<MaySwitch>() {
+            Some(MaySwitch(connection)) => Self::Http1(connection),
+            None => Self::Http2(hyper::upgrade::on(request)),
+        }
+    }
+
+    /// Waits until the client was told.
+    async fn told(self) -> io::Result<ClientBytes> {
+        match self {
+            Self::Http1(connection) => poll_fn(|cx| connection.poll_switched(cx))
+                .await
+                .map(ClientBytes::Http1)
+                .ok_or_else(|| io::Error::other("the client's connection ended before")),
+            Self::Http2(stream) => {
+                let upgraded = stream.await.map_err(io::Error::other)?;
+                Ok(ClientBytes::Http2(TokioIo::new(upgraded)))
+            }
+        }
+    }
+}
 
 /// What a request asks its connection, or its stream of HTTP/2, to become.
 pub(crate) enum Wanted {
@@ -54,7 +104,7 @@ impl Wanted {
     /// Writes it into the request to the next hop, whose headers are ours already.
     pub(crate) fn ask(
         self,
-        client: OnUpgrade,
+        client: ClientSide,
         parts: &mut request::Parts,
         host: &str,
     ) -> Result<Box<Switch>, Denied> {
@@ -114,7 +164,7 @@ fn ask_tunnel(parts: &mut request::Parts, host: &str, port: Option<u16>) -> Resu
 
 /// A change of protocol that the next hop was asked for.
 pub(crate) struct Switch {
-    client: OnUpgrade,
+    client: ClientSide,
     form: Form,
 }
 
@@ -162,7 +212,7 @@ impl Switch {
         self,
         headers: &mut HeaderMap,
         protocol: Option<HeaderValue>,
-    ) -> (OnUpgrade, StatusCode) {
+    ) -> (ClientSide, StatusCode) {
         let status = match self.form {
             Form::Upgrade => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -189,7 +239,7 @@ impl Switch {
 /// Carries an upgraded connection to its end.
 pub(super) async fn carry<C>(
     connection: Arc<Connection<C>>,
-    client: OnUpgrade,
+    client: ClientSide,
     upstream: Option<Tunnel>,
     over: impl Future<Output = Denied>,
     mut account: Account,
@@ -199,7 +249,7 @@ pub(super) async fn carry<C>(
         // nobody agrees to an upgrade in HTTP/2
         return;
     };
-    let client: Upgraded = match client.await {
+    let client = match client.told().await {
         Ok(client) => client,
         Err(error) => {
             tracing::debug!(%error, "an agreed upgrade did not happen");
@@ -211,7 +261,6 @@ pub(super) async fn carry<C>(
         write_timeout: limits.write_timeout,
         ..RelayOptions::default()
     };
-    let mut client = TokioIo::new(client);
     let force = connection.drain.forced();
     let end = tokio::select! {
         biased;
@@ -221,7 +270,12 @@ pub(super) async fn carry<C>(
             account.broken = Some(why);
             return;
         }
-        end = relay(&mut client, &mut upstream, &options) => end,
+        end = async {
+            match client {
+                ClientBytes::Http1(mut client) => relay(&mut client, &mut upstream, &options).await,
+                ClientBytes::Http2(mut client) => relay(&mut client, &mut upstream, &options).await,
+            }
+        } => end,
     };
     account.broken = denied_by(end.cause);
     account.complete = account.broken.is_none();

@@ -1,9 +1,12 @@
 //! A chunked body (RFC 9112 section 7.1): sizes, data and trailers.
 
+use http::{HeaderMap, HeaderValue};
+
 use super::{
     Fault,
-    head::{field, without_line_end},
+    head::{MAX_FIELDS, field, without_line_end},
 };
+use crate::wire::http1::names;
 
 /// Longest chunk extension of one chunk. Nobody uses them but to hide something.
 pub(super) const MAX_EXTENSION: usize = 256;
@@ -16,12 +19,14 @@ pub(super) const MAX_TRAILERS: usize = 8 << 10;
 
 /// A body as far as it has come.
 #[derive(Debug, Default)]
-pub(in crate::wire) struct Chunks {
+pub struct Chunks {
     at: At,
     /// Of an answer, which we alone read.
     answer: bool,
     extensions: usize,
     trailers: usize,
+    /// Those that have come.
+    fields: Option<Box<HeaderMap>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,11 +40,14 @@ enum At {
 }
 
 /// How far a body has come.
-pub(in crate::wire) enum Progress {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
     /// A line has to come to its end first.
     More,
-    /// So many bytes pass.
+    /// So many bytes pass, which are no data.
     Passed(usize),
+    /// So many bytes of data pass.
+    Data(usize),
     /// So many bytes pass, and they were the last.
     Ended(usize),
 }
@@ -54,17 +62,38 @@ impl Chunks {
         }
     }
 
-    /// Whether the next bytes are the body's.
-    pub(in crate::wire) fn is_data(&self) -> bool {
-        matches!(self.at, At::Data(_))
-    }
-
     /// Whether the next line is a trailer, or the end.
     pub(in crate::wire) fn is_trailers(&self) -> bool {
         matches!(self.at, At::Trailers)
     }
 
-    pub(in crate::wire) fn read(&mut self, bytes: &[u8]) -> Result<Progress, Fault> {
+    /// The trailers of a request that came, once it has ended.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.fields.take().map(|fields| *fields)
+    }
+
+    /// So many bytes of data come next, if that is what comes.
+    #[must_use]
+    pub fn data_left(&self) -> Option<u64> {
+        match self.at {
+            At::Data(left) => Some(left),
+            At::Size | At::End | At::Trailers => None,
+        }
+    }
+
+    /// So many of those bytes came.
+    pub fn took(&mut self, n: usize) {
+        if let At::Data(left) = self.at {
+            let left = left.saturating_sub(u64::try_from(n).unwrap_or(u64::MAX));
+            self.at = if left == 0 { At::End } else { At::Data(left) };
+        }
+    }
+
+    /// Reads on at the first byte.
+    ///
+    /// # Errors
+    /// The body has no one reading.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Progress, Fault> {
         match self.at {
             At::Size => {
                 let Some(line) = line(bytes) else {
@@ -84,10 +113,10 @@ impl Chunks {
             }
             At::Data(left) => {
                 let here = u64::try_from(bytes.len()).unwrap_or(u64::MAX).min(left);
-                let left = left.saturating_sub(here);
-                self.at = if left == 0 { At::End } else { At::Data(left) };
                 // no more than there are bytes
-                Ok(Progress::Passed(usize::try_from(here).unwrap_or(0)))
+                let here = usize::try_from(here).unwrap_or(0);
+                self.took(here);
+                Ok(Progress::Data(here))
             }
             At::End => match bytes {
                 [b'\r', b'\n', ..] => {
@@ -111,13 +140,29 @@ impl Chunks {
                 if content.is_empty() {
                     return Ok(Progress::Ended(length));
                 }
-                let (name, _value) = field(content)?;
-                if !self.answer && FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one)) {
+                let (name, value) = field(content)?;
+                if self.answer {
+                    return Ok(Progress::Passed(length));
+                }
+                if FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one)) {
                     return Err(Fault::Trailer);
                 }
+                self.keep(name, value)?;
                 Ok(Progress::Passed(length))
             }
         }
+    }
+
+    fn keep(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
+        let fields = self.fields.get_or_insert_default();
+        if fields.len() == MAX_FIELDS {
+            return Err(Fault::TrailersTooLarge);
+        }
+        let name = names::name(name).map_err(|_no_token| Fault::FieldName)?;
+        let value =
+            HeaderValue::from_bytes(value.trim_ascii()).map_err(|_control| Fault::FieldValue)?;
+        fields.append(name, value);
+        Ok(())
     }
 
     fn size(&mut self, line: &[u8]) -> Result<u64, Fault> {

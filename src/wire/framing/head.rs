@@ -1,27 +1,66 @@
-//! One request head: its lines, and what they say of the body's end.
+//! One request head: its lines, what they say of the body's end, and the request that they make.
 
-use std::io::BufRead as _;
+use std::{io::BufRead as _, ops::Range};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request};
 
 use super::{Fault, Length};
+use crate::wire::http1::{Connection, has_token, names};
 
 /// Longest request target: RFC 9110 section 4.1 asks for 8000 octets at least, and `http::Uri`
 /// takes no more than this.
 pub const MAX_TARGET: usize = (64 << 10) - 2;
 
-/// A head as far as it has come.
+/// Most fields of one head, and of one body's trailers.
+pub(super) const MAX_FIELDS: usize = 100;
+
+/// A request whose head is whole.
+#[derive(Debug)]
+pub struct Arrived {
+    /// What it asks for.
+    pub parts: request::Parts,
+    /// How its body ends.
+    pub length: Length,
+    /// It asks for an upgrade or a tunnel: what follows its body may be no request.
+    pub upgrade: bool,
+    /// Whether its sender would keep the connection.
+    pub keep: bool,
+    /// It asks to be told to go on before it sends its body.
+    pub expects: bool,
+    /// Its sender takes trailers.
+    pub trailers: bool,
+}
+
+/// A field, and where its value stands.
+#[derive(Debug)]
+struct Field {
+    name: HeaderName,
+    value: Range<usize>,
+}
+
+/// A head as far as it has come. Used again for the next one, once it is taken.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub struct Head {
     /// Where the line begins that has not ended.
     line: usize,
     /// So far its end was looked for.
     seen: usize,
     begun: Begun,
+    method: Method,
+    target: Range<usize>,
+    fields: Vec<Field>,
+    /// Among them ones too many.
+    too_many: bool,
     /// HTTP/1.0 knows no codings.
     old: bool,
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
     connect: bool,
+    connection: Connection,
+    expects: bool,
+    trailers: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,15 +75,13 @@ enum Begun {
 }
 
 impl Head {
-    pub(super) fn is_untouched(&self) -> bool {
+    /// Whether nothing of it has come.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
         self.seen == 0
     }
 
-    pub(super) fn asks_for_upgrade(&self) -> bool {
-        self.upgrade || self.connect
-    }
-
-    pub(super) fn length(&self) -> Result<Length, Fault> {
+    fn length(&self) -> Result<Length, Fault> {
         // RFC 9110 section 9.3.6: it has none, and parsers that know that read on in another place
         if self.connect && (self.length.is_some() || self.chunked) {
             return Err(Fault::ConnectContent);
@@ -58,7 +95,18 @@ impl Head {
     }
 
     /// Reads on in a head that begins at the first byte: where it ends; `None`: not yet.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+    ///
+    /// # Errors
+    /// The head has no one reading, or is longer than `limit`.
+    pub fn read(&mut self, bytes: &[u8], limit: usize) -> Result<Option<usize>, Fault> {
+        let end = self.lines(bytes)?;
+        if end.unwrap_or(bytes.len()) > limit {
+            return Err(Fault::HeadTooLarge);
+        }
+        Ok(end)
+    }
+
+    fn lines(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         loop {
             let unseen = bytes.get(self.seen..).unwrap_or_default();
             let Some(length) = line_length(unseen) else {
@@ -67,19 +115,82 @@ impl Head {
             };
             let end = self.seen.saturating_add(length);
             let line = without_line_end(bytes.get(self.line..end).unwrap_or_default())?;
-            (self.line, self.seen) = (end, end);
+            let start = std::mem::replace(&mut self.line, end);
+            self.seen = end;
             match (self.begun, line.is_empty()) {
                 (Begun::Not, true) => self.begun = Begun::EmptyLine,
                 (Begun::EmptyLine, true) => return Err(Fault::RequestLine),
                 (Begun::Not | Begun::EmptyLine, false) => {
-                    self.old = request_line(line)?;
-                    self.connect = line.starts_with(b"CONNECT ");
+                    let (method, target, old) = request_line(line)?;
+                    let from = start.saturating_add(method.len()).saturating_add(1);
+                    self.target = from..from.saturating_add(target.len());
+                    self.method =
+                        Method::from_bytes(method).map_err(|_no_token| Fault::RequestLine)?;
+                    self.old = old;
+                    self.connect = self.method == Method::CONNECT;
                     self.begun = Begun::Fields;
                 }
                 (Begun::Fields, true) => return Ok(Some(end)),
-                (Begun::Fields, false) => self.field(line)?,
+                (Begun::Fields, false) => self.field(start, line)?,
             }
         }
+    }
+
+    /// The request of a whole head, which is all of `bytes`. `spare` is a map to be used again.
+    ///
+    /// # Errors
+    /// The head has no one reading all the same.
+    pub fn take(&mut self, bytes: &[u8], spare: HeaderMap) -> Result<Arrived, Fault> {
+        let length = self.length()?;
+        if self.too_many {
+            return Err(Fault::TooManyFields);
+        }
+        // one copy, of which all values are parts
+        let bytes = Bytes::copy_from_slice(bytes);
+        let part = |range: &Range<usize>| {
+            let whole = range.start <= range.end && range.end <= bytes.len();
+            whole.then(|| bytes.slice(range.clone()))
+        };
+        let target = part(&self.target).ok_or(Fault::Target)?;
+        let uri = Uri::from_maybe_shared(target).map_err(|_not_taken| Fault::Target)?;
+        let mut headers = spare;
+        headers.clear();
+        headers.reserve(self.fields.len());
+        for field in self.fields.drain(..) {
+            let value = part(&field.value).ok_or(Fault::FieldValue)?;
+            let value =
+                HeaderValue::from_maybe_shared(value).map_err(|_control| Fault::FieldValue)?;
+            headers.append(field.name, value);
+        }
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = std::mem::take(&mut self.method);
+        parts.uri = uri;
+        parts.headers = headers;
+        parts.version = if self.old {
+            Version::HTTP_10
+        } else {
+            Version::HTTP_11
+        };
+        let arrived = Arrived {
+            parts,
+            length,
+            upgrade: self.upgrade && !self.old || self.connect,
+            keep: self.connection.keeps(self.old),
+            expects: self.expects && !self.old && length != Length::NONE,
+            trailers: self.trailers,
+        };
+        self.reset();
+        Ok(arrived)
+    }
+
+    /// Makes room for the next one.
+    fn reset(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self {
+            fields,
+            ..Self::default()
+        };
     }
 
     /// What is no request line is not waited for to its end.
@@ -100,27 +211,50 @@ impl Head {
         Ok(())
     }
 
-    fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
+    fn field(&mut self, start: usize, line: &[u8]) -> Result<(), Fault> {
         let (name, value) = field(line)?;
-        match name.len() {
-            7 => self.upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+        let name = names::name(name).map_err(|_no_token| Fault::FieldName)?;
+        match name {
+            header::UPGRADE => self.upgrade = true,
+            header::CONTENT_LENGTH => {
                 let before = self.length.replace(length(value)?);
                 if before.is_some() {
                     return Err(Fault::LengthRepeated);
                 }
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            header::TRANSFER_ENCODING => {
                 let only = value.strip_prefix(b" ").unwrap_or(value);
                 let again = std::mem::replace(&mut self.chunked, true);
                 if again || !only.eq_ignore_ascii_case(b"chunked") {
                     return Err(Fault::Coding);
                 }
             }
+            header::CONNECTION => self.connection.line(value),
+            header::EXPECT => {
+                self.expects = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+            }
+            header::TE => self.trailers |= has_token(value, b"trailers"),
             _ => {}
         }
+        if self.fields.len() == MAX_FIELDS {
+            self.too_many = true;
+            return Ok(());
+        }
+        let end = start.saturating_add(line.len());
+        let value = trimmed(value, end.saturating_sub(value.len()));
+        self.fields.push(Field { name, value });
         Ok(())
     }
+}
+
+/// Where a value at this place stands without the white space around it.
+fn trimmed(value: &[u8], at: usize) -> Range<usize> {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let Some(first) = value.iter().position(|byte| !blank(byte)) else {
+        return at..at;
+    };
+    let last = value.iter().rposition(|byte| !blank(byte)).unwrap_or(first);
+    at.saturating_add(first)..at.saturating_add(last).saturating_add(1)
 }
 
 /// How long the first line is, with its LF; a search for one octet is many octets at a time.
@@ -140,8 +274,8 @@ pub(super) fn without_line_end(line: &[u8]) -> Result<&[u8], Fault> {
     Ok(content)
 }
 
-/// Whether it is of HTTP/1.0.
-fn request_line(line: &[u8]) -> Result<bool, Fault> {
+/// Method and target, and whether it is of HTTP/1.0.
+fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], bool), Fault> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -177,7 +311,11 @@ fn request_line(line: &[u8]) -> Result<bool, Fault> {
         (_, b"CONNECT") => !target.contains(&b'/'),
         _ => absolute(b"http://") || absolute(b"https://"),
     };
-    if fits { Ok(old) } else { Err(Fault::Target) }
+    if fits {
+        Ok((method, target, old))
+    } else {
+        Err(Fault::Target)
+    }
 }
 
 /// A field line's name and value.

@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    guard::{Guard, Stop},
+    *,
+};
 
 /// Shows all bytes at once: what passes, and what stops it.
 fn whole(bytes: &[u8]) -> (usize, Option<Stop>) {

@@ -4,10 +4,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
 use super::{answer::Length, names};
-use crate::wire::framing::{
-    Fault,
-    chunks::{Chunks, Progress},
-};
+use crate::wire::framing::{Chunks, Fault, Progress};
 
 /// A body as far as it has come.
 #[derive(Debug)]
@@ -109,10 +106,10 @@ impl Decoder {
 impl Chunked {
     fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Piece>, Fault> {
         while !buf.is_empty() {
-            let (data, trailer) = (self.chunks.is_data(), self.chunks.is_trailers());
+            let trailer = self.chunks.is_trailers();
             match self.chunks.read(buf)? {
                 Progress::More => return Ok(None),
-                Progress::Passed(n) if data => {
+                Progress::Data(n) => {
                     return Ok(Some(Piece::Data(buf.split_to(n).freeze())));
                 }
                 Progress::Passed(n) => {

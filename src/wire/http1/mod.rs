@@ -1,10 +1,39 @@
-//! HTTP/1.1 heads (RFC 9112), each read once and written once. What a head says of its message's
-//! end is judged in [`crate::wire::framing`].
+//! HTTP/1.1 heads (RFC 9112), each read once and written once. What a request's head says of its
+//! message's end is judged in [`crate::wire::framing`].
 
 pub mod answer;
 pub mod body;
 pub mod names;
+pub mod reply;
 pub mod request;
 
 #[cfg(test)]
 mod tests;
+
+/// What the lines of `Connection` say of the connection itself (RFC 9112 section 9.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    close: bool,
+    keep: bool,
+}
+
+impl Connection {
+    /// One of its lines.
+    pub fn line(&mut self, value: &[u8]) {
+        self.close |= has_token(value, b"close");
+        self.keep |= has_token(value, b"keep-alive");
+    }
+
+    /// Whether the connection stays. One `close` is enough, and HTTP/1.0 closes unless told.
+    #[must_use]
+    pub fn keeps(self, old: bool) -> bool {
+        !self.close && (self.keep || !old)
+    }
+}
+
+/// Whether a list has this member, in any letter case.
+#[must_use]
+pub fn has_token(list: &[u8], token: &[u8]) -> bool {
+    list.split(|byte| *byte == b',')
+        .any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
+}

@@ -7,7 +7,7 @@ use super::{
     body::{Decoder, Piece},
     request::{self, Coding},
 };
-use crate::wire::framing::{self, Guard};
+use crate::wire::framing::{self, guard::Guard};
 
 /// Reads one head of all bytes at once, and what stands behind it.
 fn read(bytes: &[u8], asked: Asked) -> Result<Option<(Head, Vec<u8>)>, Fault> {

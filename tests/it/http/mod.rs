@@ -14,6 +14,7 @@ mod forwarding;
 mod framing;
 mod grpc;
 mod h2;
+mod http1;
 mod malformed_h2;
 mod next_hop;
 mod oauth2;

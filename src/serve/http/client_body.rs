@@ -1,0 +1,61 @@
+//! The body of a client's request, in either version of HTTP.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{body::BodyError, http1::Http1Body};
+
+/// A body as it comes.
+pub(crate) enum ClientBody {
+    /// There is none.
+    None,
+    Http1(Http1Body),
+    Http2(Incoming),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::None => Poll::Ready(None),
+            Self::Http1(body) => body.poll_frame(cx),
+            Self::Http2(body) => {
+                let polled = Pin::new(&mut *body).poll_frame(cx);
+                // cut by RST_STREAM with NO_ERROR
+                if matches!(polled, Poll::Ready(None)) && !body.is_end_stream() {
+                    return Poll::Ready(Some(Err(BodyError::Reset)));
+                }
+                polled.map_err(BodyError::Broken)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Http1(body) => body.is_ended(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Http1(body) => body
+                .left()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
