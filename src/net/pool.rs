@@ -27,18 +27,18 @@ struct Memory {
 }
 
 thread_local! {
-    static FREE: RefCell<Vec<Box<Memory>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Chunk>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Chunk {
     /// Borrows one.
     pub(crate) fn take() -> Self {
-        let free = FREE.with(|free| free.borrow_mut().pop());
-        Self(Some(free.unwrap_or_else(|| {
-            let octets = vec![0; WIDE + PAGE];
-            let offset = octets.as_ptr().align_offset(PAGE).min(PAGE);
-            Box::new(Memory { octets, offset })
-        })))
+        FREE.with(|free| free.borrow_mut().pop())
+            .unwrap_or_else(|| {
+                let octets = vec![0; WIDE + PAGE];
+                let offset = octets.as_ptr().align_offset(PAGE).min(PAGE);
+                Self(Some(Box::new(Memory { octets, offset })))
+            })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -76,7 +76,7 @@ impl Drop for Chunk {
         let _gone = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             if free.len() < KEPT {
-                free.push(memory);
+                free.push(Self(Some(memory)));
             }
         });
     }

@@ -412,10 +412,6 @@ impl Serving {
 }
 
 /// What got through the checks.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the rare one is the small one, and neither is kept"
-)]
 enum Passed {
     Tls(Accepted<Socket>),
     Plain {

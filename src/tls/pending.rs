@@ -10,10 +10,13 @@ use crate::{
     identity::UnixSeconds,
 };
 
+/// Who was proven and why it is let in, or why not.
+pub(super) type Outcome = Result<(Arc<PeerFacts>, Grant), Denied>;
+
 /// What one handshake knows besides the shared configuration: the judge, and what it said.
 pub(super) struct Pending {
     judge: Judge,
-    outcome: Mutex<Option<Result<(Arc<PeerFacts>, Grant), Denied>>>,
+    outcome: Mutex<Option<Outcome>>,
     /// The full handshake that new sessions go back to.
     origin: Mutex<Option<Arc<Origin>>>,
 }
@@ -75,7 +78,7 @@ impl Pending {
     }
 
     /// What the verifier found, if it ran.
-    pub(super) fn take(&self) -> Option<Result<(Arc<PeerFacts>, Grant), Denied>> {
+    pub(super) fn take(&self) -> Option<Outcome> {
         self.outcome
             .lock()
             .ok()
