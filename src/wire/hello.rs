@@ -1,7 +1,11 @@
-//! Which versions of TLS a ClientHello offers (RFC 8446 sections 4.1.2 and 4.2.1).
+//! Which versions of TLS a ClientHello offers (RFC 8446 sections 4.1.2 and 4.2.1), and whether it
+//! announces early data (section 4.2.10).
+
+use std::borrow::Cow;
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
+const EARLY_DATA: u16 = 42;
 const SUPPORTED_VERSIONS: u16 = 43;
 const TLS_1_3: [u8; 2] = [3, 4];
 
@@ -10,25 +14,37 @@ const TLS_1_3: [u8; 2] = [3, 4];
 #[must_use]
 pub fn offers_tls_1_3(records: &[u8]) -> bool {
     let message = message(records);
-    versions(&message).is_some_and(|list| list.chunks_exact(2).any(|offered| offered == TLS_1_3))
+    let versions = extension(&message, SUPPORTED_VERSIONS).and_then(list8);
+    versions.is_some_and(|(list, _)| list.chunks_exact(2).any(|offered| offered == TLS_1_3))
+}
+
+/// Whether the ClientHello in these records announces early data. What is not a whole ClientHello
+/// announces nothing.
+#[must_use]
+pub fn offers_early_data(records: &[u8]) -> bool {
+    extension(&message(records), EARLY_DATA).is_some()
 }
 
 /// What the handshake records at the front carry.
-fn message(mut records: &[u8]) -> Vec<u8> {
-    let mut message = Vec::new();
+fn message(mut records: &[u8]) -> Cow<'_, [u8]> {
+    let mut message = Cow::Borrowed(&[][..]);
     while let Some((&[HANDSHAKE, _, _, high, low], rest)) = records.split_first_chunk::<5>() {
         let len = usize::from(u16::from_be_bytes([high, low]));
         let Some((fragment, rest)) = rest.split_at_checked(len) else {
             break;
         };
-        message.extend_from_slice(fragment);
+        if message.is_empty() {
+            message = Cow::Borrowed(fragment);
+        } else {
+            message.to_mut().extend_from_slice(fragment);
+        }
         records = rest;
     }
     message
 }
 
-/// The list of the extension supported_versions.
-fn versions(message: &[u8]) -> Option<&[u8]> {
+/// The body of an extension.
+fn extension(message: &[u8], wanted: u16) -> Option<&[u8]> {
     let (&[CLIENT_HELLO, high, mid, low], rest) = message.split_first_chunk::<4>()? else {
         return None;
     };
@@ -42,8 +58,8 @@ fn versions(message: &[u8]) -> Option<&[u8]> {
     let (mut extensions, _) = list16(rest)?;
     while let Some((&kind, rest)) = extensions.split_first_chunk::<2>() {
         let (body, rest) = list16(rest)?;
-        if u16::from_be_bytes(kind) == SUPPORTED_VERSIONS {
-            return list8(body).map(|(list, _)| list);
+        if u16::from_be_bytes(kind) == wanted {
+            return Some(body);
         }
         extensions = rest;
     }
@@ -106,10 +122,16 @@ mod tests {
             assert!(!offers_tls_1_3(&hello(44, &[2, 3, 4], fragment)));
             assert!(!offers_tls_1_3(&hello(43, &[4, 3, 4], fragment)));
             assert!(!offers_tls_1_3(&hello(43, &[], fragment)));
+            assert!(offers_early_data(&hello(42, &[], fragment)));
+            assert!(!offers_early_data(&hello(43, &[2, 3, 4], fragment)));
         }
         let whole = hello(43, &[2, 3, 4], 4000);
         for len in 0..whole.len() {
             assert!(!offers_tls_1_3(&whole[..len]));
+        }
+        let whole = hello(42, &[], 4000);
+        for len in 0..whole.len() {
+            assert!(!offers_early_data(&whole[..len]));
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::{
     HEADER, MAX_CONTENT, MAX_MESSAGE,
+    early::Early,
     error::broken,
     key::Key,
     secrets::{NOTES, Notes},
@@ -75,7 +76,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let connection = UnbufferedServerConnection::new(config).map_err(broken)?;
-    noted(connection, io, hello).await
+    noted(connection, io, hello, Some(Early::default())).await
 }
 
 /// Opens a connection to `name`.
@@ -91,7 +92,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let connection = UnbufferedClientConnection::new(config, name).map_err(broken)?;
-    noted(connection, io, Vec::new()).await
+    noted(connection, io, Vec::new(), None).await
 }
 
 impl<C: Handshake> Finished<C> {
@@ -164,13 +165,14 @@ async fn noted<C, IO>(
     mut connection: C,
     io: &mut Buffered<IO>,
     hello: Vec<u8>,
+    early: Option<Early>,
 ) -> io::Result<Finished<C>>
 where
     C: Handshake,
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let notes = Arc::default();
-    let driven = drive(&mut connection, io, hello);
+    let driven = drive(&mut connection, io, hello, early, &notes);
     let rest = NOTES.scope(Arc::clone(&notes), driven).await?;
     Ok(Finished {
         connection,
@@ -184,6 +186,8 @@ async fn drive<C, IO>(
     connection: &mut C,
     io: &mut Buffered<IO>,
     mut incoming: Vec<u8>,
+    mut early: Option<Early>,
+    notes: &Mutex<Notes>,
 ) -> io::Result<Vec<u8>>
 where
     C: Handshake,
@@ -204,7 +208,17 @@ where
             Step::Again => {}
             Step::Read => {
                 flush(io, &mut outgoing).await?;
-                shown = next_record(io, &mut incoming, shown).await?;
+                shown = loop {
+                    let end = next_record(io, &mut incoming, shown).await?;
+                    let records = incoming.get(..end).unwrap_or_default();
+                    let skipped = early.as_mut().is_some_and(|early| {
+                        early.skips(records, shown, connection.common(), notes)
+                    });
+                    if !skipped {
+                        break end;
+                    }
+                    incoming.drain(shown..end);
+                };
             }
             Step::Done if connection.common().is_handshaking() => {
                 return Err(broken(Error::HandshakeNotComplete));

@@ -10,6 +10,7 @@
 
 mod buffers;
 mod drive;
+mod early;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod harness;

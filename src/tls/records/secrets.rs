@@ -10,7 +10,7 @@ use aws_lc_rs::{
     aead::{AES_128_GCM, AES_256_GCM, Algorithm, CHACHA20_POLY1305},
     hkdf::{self, HKDF_SHA256, HKDF_SHA384, KeyType, Prk},
 };
-use rustls::{ConnectionTrafficSecrets, Error, KeyLog};
+use rustls::{CipherSuite, ConnectionTrafficSecrets, Error, KeyLog};
 use zeroize::Zeroizing;
 
 /// Octets of the longest secret, that of SHA-384.
@@ -32,6 +32,20 @@ impl Cipher {
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, .. } => {
                 (Self::ChaCha20Poly1305, key.as_ref())
             }
+            _ => return None,
+        })
+    }
+
+    /// That of a suite.
+    pub(super) fn named(suite: CipherSuite) -> Option<Self> {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the others are not of TLS 1.3, or not built in"
+        )]
+        Some(match suite {
+            CipherSuite::TLS13_AES_128_GCM_SHA256 => Self::Aes128Gcm,
+            CipherSuite::TLS13_AES_256_GCM_SHA384 => Self::Aes256Gcm,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Self::ChaCha20Poly1305,
             _ => return None,
         })
     }
@@ -112,11 +126,17 @@ impl KeyType for Len {
     }
 }
 
+/// What rustls calls the secret whose key opens the client's records in the handshake.
+const EARLY: &str = "CLIENT_HANDSHAKE_TRAFFIC_SECRET";
+
 /// What a handshake's secrets are told to.
 #[derive(Default)]
 pub(super) struct Notes {
     pub(super) client: Option<Zeroizing<Vec<u8>>>,
     pub(super) server: Option<Zeroizing<Vec<u8>>>,
+    /// The client's in the handshake, noted if it announced early data.
+    pub(super) handshake: Option<Zeroizing<Vec<u8>>>,
+    pub(super) early: bool,
 }
 
 tokio::task_local! {
@@ -124,7 +144,7 @@ tokio::task_local! {
     pub(super) static NOTES: Arc<Mutex<Notes>>;
 }
 
-/// Notes the two secrets of data. Nothing of them leaves the process.
+/// Notes the two secrets of data, and what early data is told from. Nothing of them leaves the process.
 #[derive(Debug)]
 struct Noter;
 
@@ -144,12 +164,19 @@ impl KeyLog for Noter {
             match label {
                 "CLIENT_TRAFFIC_SECRET_0" => notes.client = secret,
                 "SERVER_TRAFFIC_SECRET_0" => notes.server = secret,
+                EARLY if notes.early => notes.handshake = secret,
                 _ => {}
             }
         });
     }
 
     fn will_log(&self, label: &str) -> bool {
-        matches!(label, "CLIENT_TRAFFIC_SECRET_0" | "SERVER_TRAFFIC_SECRET_0")
+        match label {
+            "CLIENT_TRAFFIC_SECRET_0" | "SERVER_TRAFFIC_SECRET_0" => true,
+            EARLY => NOTES
+                .try_with(|notes| notes.lock().is_ok_and(|notes| notes.early))
+                .unwrap_or(false),
+            _ => false,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The record layer against rustls, against records that no peer of ours would send, and cut at
 //! every place.
 
+mod early;
 mod hostile;
 mod limits;
 mod openssl;
