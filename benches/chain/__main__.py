@@ -16,6 +16,7 @@ import memory
 import report
 import scenarios
 import soak
+import storm
 import syscalls
 import systems
 import verify
@@ -49,6 +50,7 @@ def arguments():
     command("syscalls", "system calls of a 1 KiB exchange (strace)", "all")
     command("cores", "the same chain on one core and on two", OURS, "s1,s2t,s3", 3)
     command("memory", "what an idle connection costs, from 10 to 20000", OURS)
+    command("storm", "latency of kept connections beside 500 new ones a second", storm.SYSTEMS, runs=3)
     command("soak", "memory over a long time with connections and reloads",
             "portcullis-http,portcullis-reuse", seconds=600)
     command("floor", "what the kernel alone costs two hops", runs=3).add_argument(
@@ -80,8 +82,9 @@ def main():
             return verify.run(rig, measure.entrants(args.systems))
         if args.command == "all":
             names = args.systems
-            for command in ("chain", "floor", "profile", "syscalls", "cores", "memory", "soak"):
-                own = {"chain": names, "syscalls": names, "soak": "portcullis-http,portcullis-reuse"}
+            for command in ("chain", "floor", "profile", "syscalls", "cores", "memory", "storm", "soak"):
+                own = {"chain": names, "syscalls": names, "storm": storm.SYSTEMS,
+                       "soak": "portcullis-http,portcullis-reuse"}
                 args.command, args.systems, args.seconds = command, own.get(command, OURS), 600
                 args.scenarios = "s1,s2t,s3" if command == "cores" else "all"
                 one(args, rig)
@@ -107,6 +110,8 @@ def one(args, rig):
         cores.run(rig, results, chosen, args.scenarios, args.runs)
     elif args.command == "memory":
         memory.run(rig, results, chosen)
+    elif args.command == "storm":
+        storm.run(rig, results, chosen, args.runs)
     else:
         soak.run(rig, results, chosen, args.seconds)
     print(results.path)

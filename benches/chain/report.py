@@ -241,6 +241,26 @@ def soak_table(data):
          "MiB an hour, second half", "open files", "problems"), rows)])
 
 
+def storm_table(data):
+    rows = []
+    for name in ours_first(data["results"], data):
+        runs = [f for f in data["results"][name] if len(f) > 1]
+        runs = [f for f in runs if f["other"] <= DISTURBED] or runs
+        if not runs:
+            continue
+        cells = [f"{spread(values(runs, f'quiet {p} us'))} → {spread(values(runs, f'beside {p} us'))}"
+                 for p in ("p50", "p99", "p999")]
+        percent = lambda figure: f"{statistics.median(values(runs, figure)):.0%}"
+        problems = sorted({p for f in runs for p in f["problems"]})
+        rows.append((name, *cells, f"**{statistics.median(values(runs, 'times p99')):.2f}**",
+                     spread(values(runs, "new/s")), str(sum(values(runs, "failed"))), spread(values(runs, "CPU us/new")),
+                     f"{percent('quiet idle')} → {percent('idle')}", percent("other"), str(len(runs)),
+                     "; ".join(problems)[:120].replace("|", "/")))
+    return "\n".join([conditions(data), "", peers(data), "", table(
+        ("system", "p50 µs, quiet → beside", "p99 µs", "p99.9 µs", "p99, times", "new a second", "failed",
+         "CPU µs each", "idle", "other", "runs", "problems"), rows)])
+
+
 def capacity(data, cores=32, use=0.6):
     """What one gateway host and one acceptor host carry, from the CPU of a unit and its split."""
     rows, found = [], measured(data)
@@ -273,7 +293,8 @@ def modes(data):
 
 BLOCKS = {"standing": ("chain", standing), "chain": ("chain", chain_tables), "profile": ("profile", profile_tables),
           "syscalls": ("syscalls", syscall_table), "cores": ("cores", core_table),
-          "floor": ("floor", floor_table), "memory": ("memory", memory_table), "soak": ("soak", soak_table), "capacity": ("chain", capacity)}
+          "floor": ("floor", floor_table), "memory": ("memory", memory_table), "storm": ("storm", storm_table),
+          "soak": ("soak", soak_table), "capacity": ("chain", capacity)}
 
 
 def filled(text, results):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hotspots
 import report
+import storm
 import syscalls
 from systems.base import openssl_of
 
@@ -53,6 +54,33 @@ class Tables(unittest.TestCase):
 
     def test_slope(self):
         self.assertAlmostEqual(report.slope([(0, 5), (1, 7), (2, 9)]), 2)
+
+
+class Storm(unittest.TestCase):
+    load = lambda self, p99, **other: {"done": storm.REQUESTS * storm.SECONDS, "elapsed": 10.0, "failed": 0, "not_200": 0,
+                                       "resumed": 0, "error": "", "p50_us": p99 / 2, "p99_us": p99,
+                                       "p999_us": 2 * p99, **other}
+
+    def figures(self, **arrived):
+        machine = {"gateway": 0.5, "idle": 0.4, "other": 0.0, "speed": 1.5}
+        return storm.figures(self.load(400.0), self.load(600.0), self.load(9000.0, **{"done": 5000, **arrived}),
+                             {**machine, "idle": 0.8, "cpu": 0.1}, {**machine, "cpu": 0.2})
+
+    def test_the_rows_hold_what_was_quiet_and_what_was_beside(self):
+        figures = self.figures()
+        self.assertEqual((figures["times p99"], figures["new/s"], figures["problems"]), (1.5, 500.0, []))
+        self.assertAlmostEqual(figures["CPU us/new"], 200.0)
+        data = {**results(), "kind": "storm", "results": {"nginx-http": [figures], "portcullis-http": [figures] * 2,
+                                                          "haproxy-http": [{"problems": ["it broke"]}]}}
+        text = report.storm_table(data)
+        self.assertIn("| portcullis-http | 200 (200–200) → 300 (300–300) | 400 (400–400) → 600 (600–600) |", text)
+        self.assertIn("| **1.50** |", text)
+        self.assertIn("| 80% → 40% |", text)
+        self.assertNotIn("| haproxy-http | –", text)
+
+    def test_a_flood_that_did_not_come_is_a_problem(self):
+        self.assertIn("new: only 400 a second", self.figures(done=4000)["problems"])
+        self.assertIn("new: 3 failed reset", self.figures(failed=3, error="reset")["problems"])
 
 
 class Plot(unittest.TestCase):
