@@ -11,7 +11,10 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Inherited, Socket, socket::canonical};
+use super::{
+    Inherited, Socket,
+    socket::{canonical, tune},
+};
 use crate::config::ListenAddress;
 
 /// Connections that the kernel holds ready for us; systemd's default for sockets is the same.
@@ -93,6 +96,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
+    // what is accepted has it from here, which takes six calls less for each
+    tune(&socket);
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into()).map(Listener::Tcp)
 }
@@ -130,6 +135,7 @@ fn take(address: &ListenAddress, name: &str, inherited: &Inherited) -> Result<Li
     let listener = if local.is_unix() {
         UnixListener::from_std(socket.into()).map(Listener::Unix)
     } else {
+        tune(&socket);
         TcpListener::from_std(socket.into()).map(Listener::Tcp)
     };
     listener.map_err(|error| bad(error.to_string()))
@@ -198,6 +204,7 @@ impl AcceptBackoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DialAddress;
 
     #[test]
     fn a_system_error_pauses_longer_each_time_and_success_forgets() {
@@ -214,6 +221,31 @@ mod tests {
             backoff.after(&io::ErrorKind::ConnectionAborted.into()),
             None
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_is_tuned_as_what_is_dialled() {
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = listener.local_address().unwrap();
+        let to = DialAddress::Ip(to);
+        let (dialled, accepted) = tokio::join!(crate::net::dial(&to, None), listener.accept());
+        let options = |socket: &Socket| {
+            let Socket::Tcp(tcp) = socket else {
+                unreachable!("it is TCP");
+            };
+            let socket = socket2::SockRef::from(tcp);
+            (
+                socket.tcp_nodelay().unwrap(),
+                socket.tcp_notsent_lowat().unwrap(),
+                socket.keepalive().unwrap(),
+                socket.tcp_keepalive_time().unwrap(),
+                socket.tcp_keepalive_interval().unwrap(),
+                socket.tcp_keepalive_retries().unwrap(),
+            )
+        };
+        let accepted = options(&accepted.unwrap().0);
+        assert_eq!(accepted, options(&dialled.unwrap()));
+        assert!(accepted.0 && accepted.2, "{accepted:?}");
     }
 
     #[tokio::test]

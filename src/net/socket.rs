@@ -51,21 +51,11 @@ impl Socket {
         }
     }
 
-    /// No delay for small writes, little room for unsent ones, and keepalive. A socket that refuses an option works without.
+    /// Sets what a TCP connection of ours has. Those that a listener of ours accepts have it
+    /// from there.
     pub fn tune(&self) {
         if let Self::Tcp(tcp) = self {
-            let keepalive = TcpKeepalive::new()
-                .with_time(KEEPALIVE)
-                .with_interval(INTERVAL)
-                .with_retries(6);
-            let socket = SockRef::from(tcp);
-            let tuned = socket
-                .set_tcp_nodelay(true)
-                .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT))
-                .and_then(|()| socket.set_tcp_keepalive(&keepalive));
-            if let Err(error) = tuned {
-                tracing::debug!(%error, "socket option refused");
-            }
+            tune(&SockRef::from(tcp));
         }
     }
 
@@ -76,6 +66,22 @@ impl Socket {
         {
             tracing::debug!(%error, "SO_LINGER refused");
         }
+    }
+}
+
+/// No delay for small writes, little room for unsent ones, and keepalive. A socket that refuses an
+/// option works without.
+pub(super) fn tune(socket: &socket2::Socket) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(INTERVAL)
+        .with_retries(6);
+    let tuned = socket
+        .set_tcp_nodelay(true)
+        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT))
+        .and_then(|()| socket.set_tcp_keepalive(&keepalive));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "socket option refused");
     }
 }
 

@@ -217,7 +217,6 @@ impl Serving {
         } = arrival;
         let id = new_connection_id();
         let local = socket.local_addr().unwrap_or(UNKNOWN_ADDRESS);
-        socket.tune();
         let limit = snapshot.rules.limits.handshake_timeout;
         let mut seen = Seen { source, local };
         // boxed: its state must not stay allocated while bytes are relayed
