@@ -52,8 +52,8 @@ pub(crate) async fn link(
 ) -> (Accepted<DuplexStream>, Connected<DuplexStream>) {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let (accepted, connected) = tokio::join!(
-        accept(Buffered::new(far), server, anybody()),
-        connect(Buffered::new(near), client, name(), anybody())
+        Box::pin(accept(Buffered::new(far), server, anybody())),
+        Box::pin(connect(Buffered::new(near), client, name(), anybody()))
     );
     let (mut accepted, mut connected) = (accepted.unwrap(), connected.unwrap());
     accepted.stream.write_all(b"!").await.unwrap();
