@@ -24,7 +24,7 @@ pub(super) struct Early {
     /// `None`: the client announced none, or all of it has come.
     left: Option<usize>,
     /// The one that opens what comes behind it.
-    key: Option<Key>,
+    key: Option<Box<Key>>,
 }
 
 impl Early {
@@ -64,7 +64,9 @@ impl Early {
             let secret = noted(notes).handshake.take();
             self.key = secret.and_then(|octets| {
                 let cipher = Cipher::named(common.negotiated_cipher_suite()?.suite())?;
-                Key::new(Secret::new(cipher, &octets)?, 0).ok()
+                Key::new(Secret::new(cipher, &octets)?, 0)
+                    .ok()
+                    .map(Box::new)
             });
         }
         self.key.as_mut().is_some_and(|key| key.fits(payload))
