@@ -22,6 +22,8 @@
 //! | any default or timeout | `config/defaults.rs` |
 //! | where a request ends, and what it says | `wire/framing/` |
 //! | how an answer is written | `wire/http1/reply.rs` |
+//! | where an answer ends | `wire/http1/answer.rs` |
+//! | when a next hop's connection is used again | `serve/http/hop/` |
 //! | which headers are removed and set | `wire/forwarded/` |
 //! | what may come on a link with many clients | `wire/mux/` |
 //! | what a request proves to an acceptor | `acceptor/http/require/` |

@@ -1,7 +1,7 @@
 //! What both roles share of http mode: a connection with its deadlines, bodies with their limits,
 //! refusals, and how a request goes out and its answer comes back (RFC 9110, 9112 and 9113; HTTP/2
-//! is spoken by hyper). What a role decides for itself, where a request goes and what it looks like there, is
-//! in `gateway/http` and `acceptor/http`.
+//! is spoken by hyper, HTTP/1.1 to the next hop by `hop`). What a role decides for itself, where a
+//! request goes and what it looks like there, is in `gateway/http` and `acceptor/http`.
 
 pub(crate) mod activity;
 pub(crate) mod body;
