@@ -155,6 +155,11 @@ impl RequestBody {
         }
     }
 
+    /// Whether the next hop has not asked for it yet.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// The same, whose trailers may not have these names.
     pub(crate) fn without(self, names: &Arc<[HeaderName]>) -> Self {
         Self {

@@ -38,6 +38,10 @@ pub(crate) struct Http1Answer {
     room: usize,
     /// What follows is no longer HTTP.
     tunnel: bool,
+    /// Something was handed on since it was last waited for.
+    handed: bool,
+    /// Why it breaks, once what was handed on has gone out.
+    broken: Option<HopError>,
 }
 
 impl Http1Answer {
@@ -52,6 +56,9 @@ impl Http1Answer {
             keep_alive,
             room: if long { LONG } else { SHORT },
             tunnel: length == Length::Tunnel,
+            // the head
+            handed: true,
+            broken: None,
         }
     }
 
@@ -65,6 +72,9 @@ impl Http1Answer {
         if decoder.is_ended() {
             return Poll::Ready(None);
         }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = match owner {
             Owner::Alone(hop) => poll_hop(hop, decoder, room, cx),
             Owner::Shared(shared) => {
@@ -73,10 +83,21 @@ impl Http1Answer {
             // it broke before
             Owner::Nobody => Poll::Ready(Some(Err(HopError::Closed))),
         };
-        if matches!(polled, Poll::Ready(Some(Err(_)))) {
-            self.give_up();
+        let was_handed = std::mem::replace(&mut self.handed, polled.is_ready());
+        match polled {
+            Poll::Ready(Some(Err(error))) => {
+                self.give_up();
+                if !was_handed {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                // an error takes along what the client's side has not written yet
+                self.handed = false;
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
         }
-        polled
     }
 
     fn give_up(&mut self) {

@@ -177,7 +177,9 @@ impl Exchange<'_> {
         let owner = if out.is_done() {
             shared::Owner::Alone(hop)
         } else {
-            shared::Owner::Shared(Shared::begin(hop, out, self.broken.is_some()))
+            // a body that was not asked for is not read
+            let deaf = self.broken.is_some() || out.is_held();
+            shared::Owner::Shared(Shared::begin(hop, out, deaf))
         };
         let body = AnswerBody::Http1(Http1Answer::new(owner, length, keep_alive));
         let mut response = Response::new(body);

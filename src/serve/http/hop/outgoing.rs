@@ -120,6 +120,11 @@ impl Outgoing {
         self.done
     }
 
+    /// Whether its body waits to be asked for.
+    pub(super) fn is_held(&self) -> bool {
+        self.body.is_held()
+    }
+
     pub(super) fn is_touched(&self) -> bool {
         self.touched
     }
