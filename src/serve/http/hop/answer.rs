@@ -96,7 +96,7 @@ impl Http1Answer {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            polled => polled,
+            polled @ (Poll::Ready(_) | Poll::Pending) => polled,
         }
     }
 
