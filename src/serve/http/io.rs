@@ -148,7 +148,7 @@ impl ClientIo {
             }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         }
-        if self.linger.is_some() || self.activity.may_be_sending() {
+        if self.linger.is_some() || self.activity.may_be_sending() || self.more_came(cx) {
             self.read_away(cx);
             if self.linger.is_some() {
                 return Poll::Pending;
@@ -156,6 +156,12 @@ impl ClientIo {
         }
         self.closed = true;
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether an HTTP/1 client sent more than was read of it: it may go on.
+    fn more_came(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.activity.is_http2()
+            && matches!(self.stream.poll_fill(cx), Poll::Ready(Ok(more)) if !more.is_empty())
     }
 
     fn poll_last_word(

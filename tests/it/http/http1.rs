@@ -234,6 +234,40 @@ fn http_1_0_stays_where_it_asks_to() {
     raw.ends();
 }
 
+/// A close with bytes that nobody read is a reset, which may take the answer along.
+#[test]
+fn a_last_answer_is_not_lost_for_what_comes_behind_its_request() {
+    let world = World::new();
+    let (go, gone) = mpsc::channel::<()>();
+    let (tell, came) = mpsc::channel();
+    let gone = std::sync::Mutex::new(gone);
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        if peer.head().is_some() {
+            tell.send(()).unwrap();
+            gone.lock().unwrap().recv().unwrap();
+            peer.send(ok("last"));
+        }
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    for close in ["HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\n"] {
+        let mut raw = chain.raw();
+        raw.send(format!("GET / {close}Host: site.test\r\n\r\n"));
+        came.recv().unwrap();
+        for _ in 0..200 {
+            raw.send([b'x'; 1000]);
+        }
+        go.send(()).unwrap();
+        assert_eq!(raw.answer().text(), "last");
+        raw.ends();
+        // for a moment what it goes on to send is read away
+        for _ in 0..20 {
+            raw.send("more");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 #[test]
 fn a_date_is_added_where_none_was_said() {
     let world = World::new();
