@@ -224,12 +224,18 @@ impl Activity {
     pub(crate) fn read(&self, n: usize) {
         self.bytes_in
             .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
-        if !self.http2
-            && self.under_way.load(Ordering::Relaxed) == 0
-            && self.head_since.load(Ordering::Relaxed) == 0
-        {
+    }
+
+    /// Something of an HTTP/1 head has come.
+    pub(crate) fn head_comes(&self) {
+        if self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// What is left of a request's body is read by nobody.
+    pub(crate) fn left_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn wrote(&self, n: usize) {
@@ -465,6 +471,10 @@ impl UnderWay {
     /// The client took the request back as soon as it was made.
     pub(crate) fn taken_back(&self) {
         let activity = &self.activity;
+        if !activity.http2 {
+            // it ends its connection by that
+            return;
+        }
         let back = activity.taken_back.fetch_add(1, Ordering::Relaxed);
         let begun = activity.begun.load(Ordering::Relaxed);
         if begun > MANY_REQUESTS && back.saturating_mul(2) > begun {
@@ -474,7 +484,7 @@ impl UnderWay {
 
     /// The request's body was not read to its end: what is left of it may still come.
     pub(crate) fn left_unread(&self) {
-        self.activity.unread.store(true, Ordering::Relaxed);
+        self.activity.left_unread();
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) const EXPECTATION: HeaderValue = HeaderValue::from_static("100-contin
 
 /// Whether a request waits for a 100.
 pub(crate) fn is_expected(headers: &HeaderMap) -> bool {
-    headers.get(header::EXPECT).is_some_and(|value| {
+    headers.get_all(header::EXPECT).iter().any(|value| {
         value
             .as_bytes()
             .eq_ignore_ascii_case(EXPECTATION.as_bytes())

@@ -56,6 +56,11 @@ impl ClientIo {
         self.stream.poll_fill(cx)
     }
 
+    /// Its end will be a reset.
+    pub(super) fn abort(&mut self) {
+        self.stream.socket().abort();
+    }
+
     /// So much of what has come is done with.
     pub(super) fn consume(&mut self, n: usize) {
         if n > 0 {
@@ -146,9 +151,17 @@ impl ClientIo {
             if let Some(refused) = refused {
                 ready!(self.poll_last_word(cx, refused))?;
             }
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let said = Pin::new(&mut self.stream).poll_shutdown(cx);
+            if said.is_pending() {
+                self.activity.stalled();
+            }
+            ready!(said)?;
         }
-        if self.linger.is_some() || self.activity.may_be_sending() || self.more_came(cx) {
+        // another protocol's half-close: its bytes are still to be read
+        let upgraded = self.activity.is_upgraded();
+        if self.linger.is_some()
+            || !upgraded && (self.activity.may_be_sending() || self.more_came(cx))
+        {
             self.read_away(cx);
             if self.linger.is_some() {
                 return Poll::Pending;

@@ -231,7 +231,7 @@ impl Head {
             }
             header::CONNECTION => self.connection.line(value),
             header::EXPECT => {
-                self.expects = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+                self.expects |= value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
             }
             header::TE => self.trailers |= has_token(value, b"trailers"),
             _ => {}

@@ -284,3 +284,69 @@ fn a_date_is_added_where_none_was_said() {
     let date = added.one("date").unwrap();
     assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
 }
+
+/// What the client still sends is the other protocol's, and not what a close may read away.
+#[test]
+fn a_backend_that_half_closes_still_reads_what_it_switched_to() {
+    const SENT: usize = 8 << 20;
+    let world = World::new();
+    let (tell, told) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        if peer.head().is_some() {
+            peer.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: pipe\r\n\r\n",
+            );
+            // bytes wait everywhere on the way when the end passes them
+            gone.lock().unwrap().recv().unwrap();
+            let stream = peer.stream.get_ref();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            let mut all = Vec::new();
+            let read = peer.stream.read_to_end(&mut all);
+            tell.send((read.is_ok(), all.len())).unwrap();
+        }
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    let mut raw = chain.raw();
+    raw.request(&["GET /", "Connection: upgrade", "Upgrade: pipe"]);
+    assert_eq!(raw.head().unwrap().status(), 101);
+    let sending = std::thread::spawn(move || {
+        for _ in 0..SENT / 4096 {
+            raw.send([b'x'; 4096]);
+        }
+        raw.tls().conn.send_close_notify();
+        raw.send("");
+        raw
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    go.send(()).unwrap();
+    let mut raw = sending.join().unwrap();
+    assert_eq!(told.recv().unwrap(), (true, SENT));
+    raw.ends();
+}
+
+/// Its length is told by the connection's end alone: one that is cut must not end in order.
+#[test]
+fn an_answer_to_http_1_0_that_breaks_ends_with_a_reset() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |stream| {
+        let mut peer = Peer::new(stream);
+        if peer.head().is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n");
+            std::thread::sleep(Duration::from_millis(200));
+            peer.reset();
+        }
+    });
+    let chain = Chain::new(world, backend.address, "", "");
+    let mut raw = chain.raw();
+    raw.send("GET / HTTP/1.0\r\nHost: site.test\r\n\r\n");
+    assert_eq!(raw.head().unwrap().status(), 200);
+    let mut rest = Vec::new();
+    let end = raw.reader().read_to_end(&mut rest);
+    assert_eq!(rest, b"part");
+    let kind = end.unwrap_err().kind();
+    assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+}

@@ -54,6 +54,11 @@ impl<K: Upstream> Answering<K> {
         (answering, parts, stays)
     }
 
+    /// Only the connection's end tells the client that it is whole.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.ending == Ending::Close
+    }
+
     /// Writes on; resolves when all of it has been written, or the connection has to go.
     pub(super) fn poll(
         &mut self,
@@ -111,6 +116,10 @@ impl<K: Upstream> Answering<K> {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         let last = body.is_end_stream();
+                        if !last && is_last(&self.ending, &data) {
+                            // its end may come by itself, and is asked for once
+                            let _end = Pin::new(&mut *body).poll_frame(cx).is_ready();
+                        }
                         self.data(data, last, out)?;
                     }
                     Err(frame) => {
@@ -162,4 +171,10 @@ impl<K: Upstream> Answering<K> {
             }
         }
     }
+}
+
+/// Whether a part is the last by the length that was announced.
+fn is_last(ending: &Ending, data: &Bytes) -> bool {
+    let n = u64::try_from(data.len()).unwrap_or(u64::MAX);
+    matches!(ending, Ending::Sized(left) if *left <= n)
 }

@@ -5,6 +5,8 @@ mod answering;
 mod coming;
 mod out;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::{
     convert::Infallible,
@@ -197,6 +199,9 @@ impl<C: Client> Connection<C> {
             let (mut answering, parts, stays) = Answering::begin(answer, asked, keep, &mut out);
             let written = poll_fn(|cx| answering.poll(cx, shared, &mut out)).await;
             if let Err(denied) = written {
+                if answering.ends_with_connection() {
+                    shared.abort();
+                }
                 return Some(denied);
             }
             if asked.switches(status) {

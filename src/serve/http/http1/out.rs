@@ -10,8 +10,6 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use tokio::io::AsyncWrite;
 
-use super::super::io::ClientIo;
-
 /// Parts of up to this are copied behind the head.
 const SMALL: usize = 4 << 10;
 /// So much is put together before it is written.
@@ -68,7 +66,7 @@ impl Out {
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut ClientIo,
+        io: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let front = self.front.get(self.written..).unwrap_or_default();
@@ -77,7 +75,8 @@ impl Out {
                 IoSlice::new(&self.data),
                 IoSlice::new(self.tail),
             ];
-            let filled = if self.data.is_empty() { 1 } else { 3 };
+            // an empty write would look like a stream that takes nothing
+            let filled = if self.is_open() { 1 } else { 3 };
             let bufs = bufs.get(..filled).unwrap_or(&bufs);
             match ready!(Pin::new(&mut *io).poll_write_vectored(cx, bufs))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -95,7 +94,75 @@ impl Out {
         let n = n.saturating_sub(front);
         let data = self.data.len().min(n);
         self.data.advance(data);
+        if self.data.is_empty() {
+            // a slice that is empty holds its buffer all the same
+            self.data = Bytes::new();
+        }
         let n = n.saturating_sub(data);
         self.tail = self.tail.get(n..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes so many octets at once.
+    struct Takes(usize, Vec<u8>);
+
+    impl AsyncWrite for Takes {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let this = self.get_mut();
+            let n = buf.len().min(this.0);
+            this.1.extend_from_slice(&buf[..n]);
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let this = self.get_mut();
+            let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+            let n = all.len().min(this.0);
+            this.1.extend_from_slice(&all[..n]);
+            Poll::Ready(Ok(n))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn all_is_written_wherever_a_write_ends() {
+        let data = Bytes::from(vec![b'd'; SMALL + 1]);
+        let whole = SMALL + 1 + 4 + 7;
+        for at_once in (1..40).chain(whole - 40..=whole) {
+            let mut out = Out::default();
+            out.front().extend_from_slice(b"head");
+            out.part(data.clone(), b"\r\n0\r\n\r\n");
+            let mut stream = Takes(at_once, Vec::new());
+            let mut cx = Context::from_waker(Waker::noop());
+            let written = out.poll_write(&mut cx, &mut stream);
+            assert!(matches!(written, Poll::Ready(Ok(()))), "{at_once}");
+            assert_eq!(stream.1.len(), whole, "{at_once}");
+            assert!(stream.1.ends_with(b"d\r\n0\r\n\r\n"), "{at_once}");
+        }
     }
 }

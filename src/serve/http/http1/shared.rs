@@ -38,8 +38,12 @@ struct Inner {
     /// The beginning of a head, or of a line, whose rest has not come.
     held: Vec<u8>,
     body: Coming,
+    /// The number of the request under way: a body that outlives its own reads no other's.
+    turn: u64,
     /// Somebody may still read the body.
     has_reader: bool,
+    /// Who waits for more of it, in whatever task.
+    reader: Option<Waker>,
     /// The client waits to be told to go on.
     expects: bool,
     /// It is to be told.
@@ -115,6 +119,19 @@ impl Inner {
         Poll::Ready(part)
     }
 
+    /// Whether something of the body has still to come, or to be handed on.
+    fn is_unsettled(&self) -> bool {
+        self.body.is_coming() || self.has_reader && matches!(self.body, Coming::Trailers(_))
+    }
+
+    /// Nothing more of the body will be read; whoever waits for it is told.
+    fn give_up_body(&mut self) {
+        self.body = Coming::Broken;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
     /// Reads away what has come of a body that nobody reads.
     fn drain(&mut self, cx: &mut Context<'_>) {
         if self.has_reader {
@@ -135,7 +152,9 @@ impl Shared {
                 io: Some(io),
                 held: Vec::new(),
                 body: Coming::Whole,
+                turn: 0,
                 has_reader: false,
+                reader: None,
                 expects: false,
                 asked: false,
                 ahead: false,
@@ -206,6 +225,7 @@ impl Shared {
                 held.extend_from_slice(came);
             }
             io.activity().waits(false);
+            io.activity().head_comes();
             match read {
                 Ok(Some((end, arrived))) => {
                     io.consume(end.saturating_sub(before));
@@ -225,11 +245,14 @@ impl Shared {
     pub(super) fn begin(self: &Arc<Self>, length: Length, expects: bool) -> Option<Http1Body> {
         let mut inner = self.lock();
         inner.body = Coming::new(length);
+        inner.turn = inner.turn.wrapping_add(1);
         inner.has_reader = inner.body.is_coming();
+        inner.reader = None;
         inner.expects = expects;
         (inner.asked, inner.ahead) = (false, false);
         inner.has_reader.then(|| Http1Body {
             shared: Arc::clone(self),
+            turn: inner.turn,
             left: match length {
                 Length::Sized(length) => Some(length),
                 Length::Chunked => None,
@@ -256,7 +279,11 @@ impl Shared {
                 .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         let Inner {
-            io, body, ahead, ..
+            io,
+            body,
+            ahead,
+            expects,
+            ..
         } = &mut *inner;
         let Some(io) = io.as_deref_mut() else {
             return Poll::Ready(gone(&over()));
@@ -267,13 +294,15 @@ impl Shared {
         {
             return Poll::Ready(gone(&error));
         }
-        if *ahead || body.is_coming() || matches!(body, Coming::Broken) {
+        // nobody reads a body that the client waits to be asked for
+        let read = body.is_coming() && !*expects;
+        if *ahead || read || matches!(body, Coming::Broken) {
             return Poll::Pending;
         }
         match io.poll_fill(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(came)) if !came.is_empty() => {
-                *ahead = true;
+                *ahead = !body.is_coming();
                 Poll::Pending
             }
             Poll::Ready(Ok(_)) => Poll::Ready(Denied::new(
@@ -288,6 +317,10 @@ impl Shared {
     pub(super) fn answer_begins(&self, cx: &mut Context<'_>) -> bool {
         let mut inner = self.lock();
         inner.drain(cx);
+        if inner.expects && inner.body.is_coming() {
+            // a client that was not asked may leave its body out, and another may not
+            return false;
+        }
         // whoever still reads may come to its end
         !inner.body.is_coming() && !matches!(inner.body, Coming::Broken) || inner.has_reader
     }
@@ -299,7 +332,7 @@ impl Shared {
         if matches!(inner.body, Coming::Broken) {
             return Poll::Ready(false);
         }
-        if inner.body.is_coming() {
+        if inner.is_unsettled() {
             if inner.has_reader && !finish {
                 inner.task = Some(cx.waker().clone());
                 return Poll::Pending;
@@ -322,7 +355,19 @@ impl Shared {
         cx: &mut Context<'_>,
         last: Option<&Denied>,
     ) -> Poll<io::Result<()>> {
-        self.lock().io()?.poll_close(cx, last)
+        let mut inner = self.lock();
+        if inner.body.is_coming() {
+            inner.give_up_body();
+            inner.io()?.activity().left_unread();
+        }
+        inner.io()?.poll_close(cx, last)
+    }
+
+    /// The answer's end is the connection's, and it has not come to it: a reset tells.
+    pub(super) fn abort(&self) {
+        if let Ok(io) = self.lock().io() {
+            io.abort();
+        }
     }
 
     /// The bytes are another protocol's from here on, if all of the request has come.
@@ -349,7 +394,7 @@ impl Shared {
         if let Some(waiting) = waiting.take() {
             waiting.wake();
         }
-        inner.body = Coming::Broken;
+        inner.give_up_body();
         inner.io.take()
     }
 
@@ -376,6 +421,7 @@ pub(super) fn gone(error: &io::Error) -> Denied {
 /// The body of a request, as it comes.
 pub(crate) struct Http1Body {
     shared: Arc<Shared>,
+    turn: u64,
     /// What is left of it, where that is known.
     left: Option<u64>,
     ended: bool,
@@ -404,11 +450,24 @@ impl Http1Body {
             return Poll::Ready(None);
         }
         let mut inner = self.shared.lock();
+        if inner.turn != self.turn {
+            self.ended = true;
+            return Poll::Ready(Some(Err(BodyError::Unfinished)));
+        }
         if std::mem::take(&mut inner.expects) {
             inner.asked = true;
             inner.wake(Some(cx));
         }
-        let part = ready!(inner.poll_part(cx));
+        let Poll::Ready(part) = inner.poll_part(cx) else {
+            if !inner
+                .reader
+                .as_ref()
+                .is_some_and(|r| r.will_wake(cx.waker()))
+            {
+                inner.reader = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        };
         self.ended = inner.body.is_delivered();
         drop(inner);
         Poll::Ready(match part {
@@ -436,8 +495,12 @@ impl Http1Body {
 impl Drop for Http1Body {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
-        inner.has_reader = false;
-        if inner.body.is_coming() {
+        if inner.turn != self.turn {
+            return;
+        }
+        let unsettled = inner.is_unsettled();
+        (inner.has_reader, inner.reader) = (false, None);
+        if unsettled {
             inner.wake(None);
         }
     }
