@@ -109,26 +109,22 @@ impl Process {
         self.take(loaded, svid.as_deref())
     }
 
-    /// Loads the configuration again; whether it is in force now. One that can't be read leaves the
-    /// last good one in force, with the files that it names as they are now: a slip of the pen must
-    /// not keep a revocation or a renewal out.
+    /// Loads the configuration again; whether it is in force now. One that can't be leaves the last
+    /// good one in force, with the files that it names as they are now: a slip of the pen must not
+    /// keep a revocation or a renewal out.
     pub fn reload(&self) -> bool {
         let file = self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()));
         let Some(file) = file else { return false };
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
-        let problems = match config::load(&file) {
-            Err(problems) => {
-                self.load_files_again(svid.as_deref());
-                vec![problems.to_string()]
-            }
-            Ok(config) => match self.load(config, svid.as_deref()) {
-                Err(problems) => vec![problems.to_string()],
-                Ok(loaded) => match self.take(loaded, svid.as_deref()) {
-                    Ok(()) => return true,
-                    Err(errors) => errors.iter().map(ToString::to_string).collect(),
-                },
+        let loaded = config::load(&file).and_then(|config| self.load(config, svid.as_deref()));
+        let problems: Vec<String> = match loaded {
+            Err(problems) => vec![problems.to_string()],
+            Ok(loaded) => match self.take(loaded, svid.as_deref()) {
+                Ok(()) => return true,
+                Err(errors) => errors.iter().map(ToString::to_string).collect(),
             },
         };
+        self.load_files_again(svid.as_deref());
         for problem in &problems {
             tracing::error!(%problem, "reload refused: the last good configuration stays in force");
         }
@@ -140,13 +136,24 @@ impl Process {
         false
     }
 
-    /// While the process stops: whoever is left is judged by what is on disk now. Nothing is bound,
-    /// and what can't be loaded changes nothing.
+    /// While the process stops: whoever is left is judged by what is on disk now, or by the
+    /// configuration in force with the files of now. Nothing is bound.
     pub fn judge_who_is_left(&self) {
         let file = self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()));
         let Some(file) = file else { return };
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
-        match config::load(&file).and_then(|config| self.load(config, svid.as_deref())) {
+        let load = |config| self.load(config, svid.as_deref());
+        let loaded = config::load(&file).and_then(load).or_else(|problems| {
+            tracing::error!(
+                problem = %problems,
+                "what changed does not load: whoever is left is judged by the last good configuration"
+            );
+            match self.with(|in_force| in_force.map(|f| f.loaded.config.clone())) {
+                Some(config) => load(config),
+                None => Err(problems),
+            }
+        });
+        match loaded {
             Ok(loaded) => {
                 let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
                 for listener in &loaded.listeners {
@@ -161,7 +168,7 @@ impl Process {
             }
             Err(problems) => tracing::error!(
                 problem = %problems,
-                "what changed does not load: whoever is left stays judged as before"
+                "the files of the last good configuration do not load either"
             ),
         }
     }

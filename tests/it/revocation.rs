@@ -408,3 +408,55 @@ fn a_configuration_that_can_not_be_read_keeps_no_revocation_out() {
     );
     drop(gateway);
 }
+
+/// Why a configuration that can be read is refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Slip {
+    NoSuchFile,
+    AddressInUse,
+}
+
+#[rstest]
+#[case(Slip::NoSuchFile)]
+#[case(Slip::AddressInUse)]
+fn a_configuration_that_is_refused_keeps_no_revocation_out(#[case] slip: Slip) {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (gateway, acceptor, edge) = world.chain(&backend.address.to_string());
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    assert!(answers(&mut stream));
+    let taken = std::net::TcpListener::bind(world.address()).unwrap();
+    let (at, tls) = match slip {
+        Slip::NoSuchFile => {
+            let missing = world.path("missing.pem");
+            let tls = format!("backend_tls = {{ trust = {missing:?}, server_name = \"a.test\" }}");
+            (world.address(), tls)
+        }
+        Slip::AddressInUse => (taken.local_addr().unwrap(), String::new()),
+    };
+    let more = format!("trusted_ips = [{:?}]\n{tls}", world.near());
+    let second = world.acceptor_text(at, &backend.address.to_string(), &more);
+    let second = second.replace("name = \"legacy\"", "name = \"second\"");
+    edit(
+        &world,
+        &acceptor,
+        "[[listener]]",
+        &format!("{second}\n[[listener]]"),
+    );
+    acceptor.line("the refusal", |line| {
+        line["message"]
+            .as_str()
+            .is_some_and(|said| said.starts_with("reload refused"))
+    });
+    assert!(answers(&mut stream));
+    world
+        .authority
+        .revoke("gateway/edge-1", Reason::KeyCompromise)
+        .unwrap();
+    acceptor.line("its end", |line| {
+        line["decision"] == "ended" && line["reason"] == "rules_changed"
+    });
+    let (_, said) = acceptor.admin("/readyz?verbose").unwrap();
+    assert!(said.contains("warn reload"), "{said}");
+    drop(gateway);
+}
