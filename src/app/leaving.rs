@@ -10,7 +10,7 @@ use super::load::Loaded;
 use crate::{
     config::{AcceptorConfig, AuthorityConfig, Config, GatewayConfig, Problems},
     drain::Drain,
-    serve::Serving,
+    serve::{Serving, Snapshot},
 };
 
 /// Those listeners.
@@ -75,7 +75,9 @@ impl Leaving {
             let Some(serving) = entry.serving.upgrade() else {
                 continue;
             };
-            if serving.follow(loaded, &entry.name) {
+            if let Some(snapshot) = named(loaded, &entry.name) {
+                // the one that took its place is at work by it
+                serving.publish_of_other(snapshot);
                 entry.last = None;
             } else if entry.last.is_none() {
                 before = before.or_else(|| in_force.cloned().map(Arc::new));
@@ -98,15 +100,10 @@ impl Entry {
     }
 }
 
-impl Serving {
-    /// Takes over the rules of the listener of this name, if there is one.
-    fn follow(&self, loaded: &Loaded, name: &str) -> bool {
-        let listener = loaded.listeners.iter().find(|l| &*l.name == name);
-        if let Some(listener) = listener {
-            self.publish(Arc::clone(&listener.snapshot));
-        }
-        listener.is_some()
-    }
+/// The rules of the listener of this name, if there is one.
+fn named(loaded: &Loaded, name: &str) -> Option<Arc<Snapshot>> {
+    let listener = loaded.listeners.iter().find(|l| &*l.name == name);
+    listener.map(|listener| Arc::clone(&listener.snapshot))
 }
 
 fn judge_removed(
@@ -130,12 +127,15 @@ fn judge_removed(
         let Some(serving) = entry.serving.upgrade() else {
             continue;
         };
-        let judged = match &of_today {
-            Some(Ok(of_today)) => serving.follow(of_today, &entry.name),
-            Some(Err(_)) | None => false,
+        let snapshot = match &of_today {
+            Some(Ok(of_today)) => named(of_today, &entry.name),
+            Some(Err(_)) | None => None,
         };
-        if !judged {
-            serving.withdraw("the listener was removed, and its files do not load any more");
+        match snapshot {
+            Some(snapshot) => serving.publish(snapshot),
+            None => {
+                serving.withdraw("the listener was removed, and its files do not load any more");
+            }
         }
     }
 }

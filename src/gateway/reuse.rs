@@ -12,7 +12,10 @@ use std::{
 
 use futures_util::FutureExt as _;
 use rustls_pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    task::unconstrained,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -187,7 +190,10 @@ impl Kept {
 
     /// Nothing came from the acceptor, not even an end.
     fn is_quiet(&mut self) -> bool {
-        self.stream.read(&mut [0]).now_or_never().is_none()
+        // a task that has done much would be told to wait, and nothing would be asked
+        let mut one = [0];
+        let read = unconstrained(self.stream.read(&mut one));
+        read.now_or_never().is_none()
     }
 }
 

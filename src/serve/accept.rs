@@ -85,6 +85,12 @@ impl Serving {
         role.begin(self.snapshot.subscribe());
     }
 
+    /// The same where the rules are another listener's, which is at work by them already: what goes
+    /// on beside connections has begun there.
+    pub fn publish_of_other(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.send_replace(snapshot);
+    }
+
     /// Has every live connection judged by the rules in force, of this moment.
     pub fn look_again(&self) {
         self.snapshot.send_modify(|_same| {});

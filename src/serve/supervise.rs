@@ -212,13 +212,24 @@ impl LinkSupervision {
     }
 
     /// Judges the connection where something has changed since it was judged: how long it is good
-    /// for.
+    /// for. Where its listener has gone it goes on under one of the `others`, which it serves too.
     ///
     /// # Errors
     /// It has to end.
-    pub(crate) fn judged(&mut self) -> Result<Duration, Denied> {
+    pub(crate) fn judged(
+        &mut self,
+        others: &[watch::Receiver<Arc<Snapshot>>],
+    ) -> Result<Duration, Denied> {
         let left = still_good(self.until)?;
-        if self.rules.has_changed().map_err(|_removed| removed())? {
+        let changed = match self.rules.has_changed() {
+            Ok(changed) => changed,
+            Err(_removed) => {
+                let other = others.iter().find(|other| other.has_changed().is_ok());
+                self.rules = other.ok_or_else(removed)?.clone();
+                true
+            }
+        };
+        if changed {
             self.judge()?;
         }
         Ok(left)

@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::links::{self, Links, Watcher};
+use super::links::{self, Links};
 use crate::{
     admit::{Denial, Denied},
     clock,
@@ -66,9 +66,8 @@ struct Shared {
     idle: Mutex<Vec<VecDeque<Kept>>>,
     /// How long an acceptor may take nothing of a request.
     write_timeout: Duration,
-    /// What watches over those that speak HTTP/1.1, and that until it does.
+    /// What watches over those that speak HTTP/1.1.
     links: Arc<Links>,
-    watcher: Mutex<Option<Watcher>>,
     drain: Drain,
 }
 
@@ -128,14 +127,12 @@ impl Ways for PoolFor<'_> {
 impl Pool {
     pub(super) fn new(backend: Arc<BackendRuntime>, write_timeout: Duration, drain: Drain) -> Self {
         let idle = backend.acceptors().iter().map(|_| VecDeque::new());
-        let (links, watcher) = Links::new();
         Self {
             shared: Arc::new(Shared {
                 idle: Mutex::new(idle.collect()),
                 backend,
                 write_timeout,
-                links,
-                watcher: Mutex::new(Some(watcher)),
+                links: Links::new(),
                 drain,
             }),
         }
@@ -175,20 +172,29 @@ impl Pool {
 
     /// Keeps `pool.ready` connections open, so that requests after a quiet time need not wait
     /// for a handshake, and closes what is idle for too long, or when the process is to end. Ends
-    /// with the pool.
+    /// with the pool, and with the listener of these rules.
     pub(super) fn keep_ready(&self, rules: watch::Receiver<Arc<Snapshot>>) {
         let shared = &self.shared;
         let wanted = shared.backend.config.pool.ready;
         let stop = shared.drain.draining();
         let pool = Arc::downgrade(shared);
+        shared.links.hear(&rules);
+        let mut heard = rules.clone();
         shared.drain.spawn(async move {
             let mut pause = Duration::ZERO;
+            let mut gone = pin!(async move { while heard.changed().await.is_ok() {} });
             loop {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {
                         if let Some(pool) = pool.upgrade() {
                             pool.idle().iter_mut().for_each(VecDeque::clear);
+                        }
+                        return;
+                    }
+                    () = &mut gone => {
+                        if let Some(pool) = pool.upgrade() {
+                            pool.links.forget_gone();
                         }
                         return;
                     }
@@ -329,7 +335,7 @@ impl Shared {
             }
             BackendProtocol::Http2 => {
                 let io = TokioIo::new(stream);
-                let cut = cut(over, self.drain.forced());
+                let cut = cut(over, Arc::downgrade(&self.links), self.drain.forced());
                 let end = Arc::clone(ended.insert(Arc::new(SetOnce::new())));
                 let broken =
                     |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
@@ -360,11 +366,7 @@ impl Shared {
 
     /// Has a link watched over, by the rules of the listener that it serves.
     fn watch(self: &Arc<Self>, over: LinkSupervision) -> Arc<Fate> {
-        let watcher = self
-            .watcher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let (fate, watcher) = self.links.add(over);
         if let Some(watcher) = watcher {
             let pool = Arc::downgrade(self);
             let tidy = move || {
@@ -374,10 +376,9 @@ impl Shared {
                     }
                 }
             };
-            let watching = watcher.watch(over.rules.clone(), self.drain.clone(), tidy);
-            self.drain.spawn(watching);
+            self.drain.spawn(watcher.watch(self.drain.clone(), tidy));
         }
-        self.links.add(over)
+        fate
     }
 
     fn sender(self: &Arc<Self>, link: LinkSender, reused: bool) -> Sender {
@@ -406,11 +407,17 @@ fn supervision(
 }
 
 /// Resolves when a link connection in HTTP/2 has to end.
-async fn cut(mut link: LinkSupervision, force: CancellationToken) {
-    let why = tokio::select! {
-        biased;
-        () = force.cancelled() => return,
-        why = link.ended() => why,
+async fn cut(mut link: LinkSupervision, links: Weak<Links>, force: CancellationToken) {
+    let why = loop {
+        let why = tokio::select! {
+            biased;
+            () = force.cancelled() => return,
+            why = link.ended() => why,
+        };
+        let goes_on = |links: Arc<Links>| links.takes_over(&mut link);
+        if !links.upgrade().is_some_and(goes_on) {
+            break why;
+        }
     };
     links::log(&link, &why);
 }

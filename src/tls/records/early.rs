@@ -23,6 +23,8 @@ const ALLOWANCE: usize = MAX_CONTENT + 64 * (TAG + 1);
 pub(super) struct Early {
     /// `None`: the client announced none, or all of it has come.
     left: Option<usize>,
+    /// What is skipped is counted once for a handshake, whatever else comes in it.
+    given: bool,
     /// The one that opens what comes behind it.
     key: Option<Box<Key>>,
 }
@@ -44,8 +46,10 @@ impl Early {
         };
         if kind == Content::Handshake as u8 {
             // a second hello must announce none: what was announced came before it
-            self.left = offers_early_data(records).then_some(ALLOWANCE);
-            noted(notes).early = self.left.is_some();
+            let announced = !self.given && offers_early_data(records);
+            self.given |= announced;
+            self.left = announced.then_some(ALLOWANCE);
+            noted(notes).early = announced;
         }
         let Some(left) = self.left.filter(|_| kind == Content::Data as u8) else {
             return false;

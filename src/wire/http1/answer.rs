@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
 use super::names;
@@ -11,6 +11,8 @@ use super::names;
 pub const MAX_HEAD: usize = 64 << 10;
 /// The most fields of one.
 pub const MAX_FIELDS: usize = 100;
+/// The most empty lines before one (RFC 9112 section 2.2 has servers skip one).
+const MAX_EMPTY: u8 = 8;
 
 /// Why bytes are no answer that has one reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +109,8 @@ impl Head {
 pub struct Heads {
     /// So far its end was looked for.
     seen: usize,
+    /// Empty lines that came before it.
+    empty: u8,
 }
 
 /// Where a field lies in its head.
@@ -128,6 +132,7 @@ impl Heads {
         asked: Asked,
         table: &mut HeaderMap,
     ) -> Result<Option<Head>, Fault> {
+        self.skip_empty(buf)?;
         if buf.is_empty() || (self.seen > 0 && !self.may_end(buf)) {
             return self.more(buf.len());
         }
@@ -166,7 +171,7 @@ impl Heads {
                 value: place(field.value),
             };
         }
-        self.seen = 0;
+        *self = Self::default();
         let bytes = buf.split_to(length).freeze();
         let mut headers = std::mem::take(table);
         headers.clear();
@@ -191,6 +196,23 @@ impl Heads {
                 && !matches!(length, Length::Close | Length::Tunnel),
             length,
         }))
+    }
+
+    /// Takes empty lines off the front: each of them would look like the end of a head.
+    fn skip_empty(&mut self, buf: &mut BytesMut) -> Result<(), Fault> {
+        loop {
+            let line = match **buf {
+                [b'\n', ..] => 1,
+                [b'\r', b'\n', ..] => 2,
+                _ => return Ok(()),
+            };
+            self.empty = self.empty.saturating_add(1);
+            if self.empty > MAX_EMPTY {
+                return Err(Fault::StatusLine);
+            }
+            buf.advance(line);
+            self.seen = 0;
+        }
     }
 
     /// Whether an empty line is among what was not seen before.

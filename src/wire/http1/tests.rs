@@ -125,6 +125,39 @@ fn a_head_has_bounds_and_is_not_looked_through_again_for_every_byte() {
     assert!(came.is_some(), "an endless head is waited for");
 }
 
+#[rstest::rstest]
+#[case("\r\n", 8)]
+#[case("\n", 8)]
+#[case("\r\n", 9)]
+#[case("\n", 9)]
+fn empty_lines_before_a_head_are_few_and_not_kept(#[case] line: &str, #[case] lines: usize) {
+    let head = "HTTP/1.1 204 No\r\n\r\n";
+    let bytes = line.repeat(lines) + head;
+    let whole = length(&bytes, Asked::Other);
+    let mut buf = BytesMut::new();
+    let mut heads = Heads::default();
+    let mut read = |buf: &mut BytesMut| heads.read(buf, Asked::Other, &mut HeaderMap::new());
+    let mut last = Ok(None);
+    for byte in bytes.as_bytes() {
+        buf.extend_from_slice(&[*byte]);
+        last = read(&mut buf);
+        assert!(buf.len() < head.len(), "{buf:?}");
+        if last.is_err() {
+            break;
+        }
+    }
+    if lines > 8 {
+        assert_eq!(whole, Err(Fault::StatusLine));
+        assert_eq!(last.unwrap_err(), Fault::StatusLine);
+        return;
+    }
+    assert_eq!(whole, Ok(Length::Absent));
+    assert_eq!(last.unwrap().expect("a whole head").length, Length::Absent);
+    // those before the next are counted anew
+    buf.extend_from_slice(bytes.as_bytes());
+    assert!(read(&mut buf).unwrap().is_some());
+}
+
 #[test]
 fn a_request_s_head_is_written_as_it_is() {
     let mut headers = HeaderMap::new();

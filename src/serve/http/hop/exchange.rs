@@ -3,11 +3,13 @@
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::{HeaderMap, Request, Response};
+use tokio::time::{Sleep, sleep};
 
 use super::{
     AnswerBody, Hop, HopError, SHORT,
@@ -62,8 +64,8 @@ struct Exchange<'a> {
     interims: u32,
     /// The answer that makes the connection another protocol's, once the request is sent.
     switched: Option<Head>,
-    /// Why the request can't be sent to its end, and since when.
-    broken: Option<(HopError, Instant)>,
+    /// Why the request can't be sent to its end, and how long an answer is waited for.
+    broken: Option<(HopError, Pin<Box<Sleep>>)>,
 }
 
 impl Exchange<'_> {
@@ -91,13 +93,15 @@ impl Exchange<'_> {
         }
     }
 
-    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<Result<T, HopError>> {
-        let late = |(_, since): &mut (HopError, Instant)| since.elapsed() >= MOMENT;
+    fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, HopError>> {
+        let late = |(_, over): &mut (HopError, Pin<Box<Sleep>>)| over.as_mut().poll(cx).is_ready();
         if let Some((error, _)) = self.broken.take_if(late) {
             return Poll::Ready(Err(error));
         }
         if let Some(fate) = &self.hop.fate {
             fate.wake_reader(cx);
+            // sealed since it was looked at, it has woken nobody
+            self.hop.fated()?;
         }
         Poll::Pending
     }
@@ -109,7 +113,7 @@ impl Exchange<'_> {
         }
         match self.out.poll(self.hop.io()?, cx) {
             Poll::Ready(Err(error)) if error.may_be_answered() => {
-                self.broken = Some((error, Instant::now()));
+                self.broken = Some((error, Box::pin(sleep(MOMENT))));
                 Ok(())
             }
             Poll::Ready(done) => done,
@@ -121,18 +125,13 @@ impl Exchange<'_> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Poll<Option<Head>>, HopError> {
         loop {
             if !self.hop.buf.is_empty() {
-                let table = match &mut self.table {
-                    Some(table) => table,
-                    table => table.insert(if self.out.is_touched() {
-                        self.out.take_table()
-                    } else {
-                        HeaderMap::new()
-                    }),
-                };
+                // nor may it begin then, and end behind the request
+                if !self.out.is_touched() {
+                    return Err(HopError::Unasked);
+                }
+                let out = &mut self.out;
+                let table = self.table.get_or_insert_with(|| out.take_table());
                 if let Some(head) = self.heads.read(&mut self.hop.buf, self.asked, table)? {
-                    if !self.out.is_touched() {
-                        return Err(HopError::Unasked);
-                    }
                     if !head.is_interim() {
                         return Ok(Poll::Ready(Some(head)));
                     }

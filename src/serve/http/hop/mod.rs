@@ -13,14 +13,19 @@ mod tunnel;
 mod tests;
 
 use std::{
+    future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::Handle,
+    task::unconstrained,
+};
 use tokio_util::io::poll_read_buf;
 
 pub(crate) use self::{answer::AnswerBody, exchange::send, fate::Fate, tunnel::Tunnel};
@@ -72,9 +77,9 @@ impl Hop {
         }
         let Some(io) = &mut self.io else { return false };
         let mut one = [0];
-        Pin::new(io)
-            .poll_read(cx, &mut ReadBuf::new(&mut one))
-            .is_pending()
+        let read = poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, &mut ReadBuf::new(&mut one)));
+        // a task that has done much would be told to wait, and nothing would be asked
+        pin!(unconstrained(read)).poll(cx).is_pending()
     }
 
     /// The same, asked in passing.
@@ -108,6 +113,10 @@ impl Hop {
             && let Some(fate) = fate
         {
             fate.wake_reader(cx);
+            // it may have been sealed since it was looked at, when nobody was there to be woken
+            if let Some(why) = fate.end() {
+                return Poll::Ready(Err(HopError::Ended(why.clone())));
+            }
         }
         read.map_err(HopError::Io)
     }
@@ -125,7 +134,10 @@ impl Hop {
 impl Drop for Hop {
     /// Says that it closes, if that can be said at once: the other end would take it for cut.
     fn drop(&mut self) {
-        if let Some(io) = &mut self.io {
+        // what can't be said at once sets a timer, which is nowhere else
+        if let Some(io) = &mut self.io
+            && Handle::try_current().is_ok()
+        {
             let mut cx = Context::from_waker(Waker::noop());
             let _said = Pin::new(io).poll_shutdown(&mut cx);
         }

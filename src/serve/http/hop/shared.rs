@@ -79,11 +79,19 @@ impl Shared {
             },
             Err(error) => Poll::Ready(Err(error)),
         };
+        let sent = match &held.fate {
+            Some(fate) if sent.is_pending() => {
+                fate.wake_writer(cx);
+                // sealed since it was looked at, it has woken nobody
+                match held.fated() {
+                    Ok(()) => sent,
+                    Err(error) => Poll::Ready(Err(error)),
+                }
+            }
+            Some(_) | None => sent,
+        };
         match sent {
             Poll::Pending => {
-                if let Some(fate) = &held.fate {
-                    fate.wake_writer(cx);
-                }
                 state.writer = Some(cx.waker().clone());
                 return Poll::Pending;
             }

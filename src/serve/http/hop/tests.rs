@@ -12,7 +12,11 @@ use tokio::{
 
 use super::*;
 use crate::{
-    serve::http::{body::RequestBody, client::SendFailed, expect::Interim},
+    serve::http::{
+        body::RequestBody,
+        client::{Kind, SendFailed},
+        expect::Interim,
+    },
     telemetry::metrics::Metrics,
 };
 
@@ -156,7 +160,7 @@ async fn what_stands_behind_an_answer_ends_its_connection(
 #[case("HTTP/1.1 102 Processing\r\n\r\n".repeat(2000), "interim answers")]
 #[case(format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(1 << 20)), "longer than")]
 #[case("HTTP/1.1 200 OK\r\n".to_owned() + &"A: b\r\n".repeat(1 << 18), "fields")]
-#[case("\r\n".repeat(1 << 18), "longer than")]
+#[case("\r\n".repeat(1 << 18), "status line")]
 #[tokio::test]
 async fn what_never_becomes_an_answer_is_not_waited_for(#[case] bytes: String, #[case] why: &str) {
     let (hop, far) = pair();
@@ -230,4 +234,122 @@ async fn who_waits_on_a_link_is_told_that_it_ends() {
     let failed = in_time(ask(hop, &Method::GET)).await.err().unwrap();
     assert!(failed.unsent.is_some());
     assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "not a byte of it");
+}
+
+/// A next hop that says this and no more, and takes what it is sent, or breaks, or waits.
+struct Silent {
+    says: &'static str,
+    takes: Poll<bool>,
+    /// Sealed while it is listened to in vain.
+    seals: Option<Arc<Fate>>,
+}
+
+impl AsyncRead for Silent {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.says.is_empty() {
+            buf.put_slice(std::mem::take(&mut self.says).as_bytes());
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(fate) = &self.seals {
+            fate.seal(Denied::new(Denial::RulesChanged, "gone"));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Silent {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.takes.map(|takes| match takes {
+            true => Ok(bytes.len()),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.takes.map(|_| Ok(()))
+    }
+}
+
+#[rstest]
+#[case("")]
+#[case("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhel")]
+#[tokio::test(start_paused = true)]
+async fn an_end_that_comes_while_the_link_is_looked_at_is_not_lost(#[case] says: &'static str) {
+    let fate = Arc::new(Fate::new(Arc::new(())));
+    let silent = Silent {
+        says,
+        takes: Poll::Ready(true),
+        seals: Some(Arc::clone(&fate)),
+    };
+    let hop = Hop::new(silent, Some(fate), Drain::new());
+    let begun = tokio::time::Instant::now();
+    let broken = match in_time(ask(hop, &Method::GET)).await {
+        Ok(response) => in_time(whole(response)).await.unwrap_err(),
+        Err(failed) => failed.denied.detail,
+    };
+    // a clock that stands goes on when everybody waits
+    assert!(begun.elapsed().is_zero(), "nobody was woken");
+    assert!(broken.contains("the link connection ended"), "{broken}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_from_who_takes_nothing_more_is_not_waited_for_long() {
+    let silent = Silent {
+        says: "",
+        takes: Poll::Ready(false),
+        seals: None,
+    };
+    let hop = Hop::new(silent, None, Drain::new());
+    let failed = in_time(ask(hop, &Method::GET)).await.err().unwrap();
+    assert_eq!(failed.denied.reason, Denial::UpstreamBroken);
+}
+
+#[rstest]
+#[case("HTTP/1.1 200 OK\r\nContent-Le")]
+#[case("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]
+#[case("\r\n")]
+#[tokio::test(start_paused = true)]
+async fn what_comes_before_the_request_is_not_its_answer(#[case] says: &'static str) {
+    let silent = Silent {
+        says,
+        takes: Poll::Pending,
+        seals: None,
+    };
+    let hop = Hop::new(silent, None, Drain::new());
+    let failed = in_time(ask(hop, &Method::GET)).await.err().unwrap();
+    let detail = &failed.denied.detail;
+    assert!(detail.contains("before it was asked"), "{detail}");
+    assert!(failed.unsent.is_some());
+}
+
+#[tokio::test]
+async fn a_task_that_has_done_much_is_told_that_a_connection_ended() {
+    let (mut hop, far) = pair();
+    drop(far);
+    while tokio::task::coop::consume_budget().now_or_never().is_some() {}
+    assert!(!hop.is_quiet_now());
+    assert!(!Kind::Http1(Some(hop)).ready().await);
+}
+
+#[test]
+fn a_connection_may_be_dropped_where_no_timer_can_be_set() {
+    let silent = Silent {
+        says: "",
+        takes: Poll::Pending,
+        seals: None,
+    };
+    let stalls = crate::net::Stalls::new(silent, Duration::from_secs(1));
+    drop(Hop::new(stalls, None, Drain::new()));
 }

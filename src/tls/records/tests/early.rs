@@ -4,6 +4,7 @@
 use std::{
     path::Path,
     process::{Command, Output, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::*;
+use super::{super::early::Early, *};
 
 /// The longest wait for openssl on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -107,4 +108,22 @@ async fn a_client_that_sends_it_is_served_without(
         assert_eq!(kind_of(served), io::ErrorKind::InvalidData);
         assert!(!said.contains("welcome"), "{said}");
     }
+}
+
+#[test]
+fn another_hello_allows_no_more_of_it() {
+    let connection = rustls::server::UnbufferedServerConnection::new(ends().server).unwrap();
+    // version, random, no session, one suite, no compression, early_data
+    let mut hello = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    hello.extend([0, 4, 0, 42, 0, 0]);
+    let len = u8::try_from(hello.len()).unwrap();
+    let hello = [&[22, 3, 1, 0, len + 4, 1, 0, 0, len][..], &hello].concat();
+    let data = [&[23, 3, 3, 3, 232][..], &[9; 1000]].concat();
+    let (mut early, notes) = (Early::default(), Mutex::default());
+    let mut skips = |record: &[u8]| early.skips(record, 0, &connection, &notes);
+    assert!(!skips(&hello));
+    assert!(skips(&data));
+    assert!(skips(&data));
+    assert!(!skips(&hello));
+    assert!(!skips(&data));
 }
