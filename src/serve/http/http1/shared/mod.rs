@@ -2,18 +2,18 @@
 //! the connection may become. The body reads for itself, in whatever task it is asked; the
 //! connection reads between bodies, and alone writes. At rest nothing is kept but the stream.
 
+mod body;
+mod switched;
+
 use std::{
     io,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::Bytes;
 use http::HeaderMap;
-use http_body::Frame;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub(crate) use self::{body::Http1Body, switched::Switched};
 use super::{
     super::{body::BodyError, errors, io::ClientIo},
     coming::{Coming, Part},
@@ -250,16 +250,10 @@ impl Shared {
         inner.reader = None;
         inner.expects = expects;
         (inner.asked, inner.ahead) = (false, false);
-        inner.has_reader.then(|| Http1Body {
-            shared: Arc::clone(self),
-            turn: inner.turn,
-            left: match length {
-                Length::Sized(length) => Some(length),
-                Length::Chunked => None,
-            },
-            ended: false,
-            broken: None,
-        })
+        let turn = inner.turn;
+        inner
+            .has_reader
+            .then(|| Http1Body::new(Arc::clone(self), turn, length))
     }
 
     /// What goes on beside a request: the client is told to go on, and whether it leaves is seen.
@@ -416,135 +410,4 @@ impl Shared {
 /// Why a connection is given up that broke.
 pub(super) fn gone(error: &io::Error) -> Denied {
     Denied::new(Denial::PeerReset, error.to_string())
-}
-
-/// The body of a request, as it comes.
-pub(crate) struct Http1Body {
-    shared: Arc<Shared>,
-    turn: u64,
-    /// What is left of it, where that is known.
-    left: Option<u64>,
-    ended: bool,
-    /// It is broken, which is said once what came before is on its way.
-    broken: Option<BodyError>,
-}
-
-impl Http1Body {
-    pub(in super::super) fn is_ended(&self) -> bool {
-        self.ended
-    }
-
-    pub(in super::super) fn left(&self) -> Option<u64> {
-        self.left
-    }
-
-    /// To ask for it is to tell a client to go on that waits for that.
-    pub(in super::super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let mut inner = self.shared.lock();
-        if inner.turn != self.turn {
-            self.ended = true;
-            return Poll::Ready(Some(Err(BodyError::Unfinished)));
-        }
-        if std::mem::take(&mut inner.expects) {
-            inner.asked = true;
-            inner.wake(Some(cx));
-        }
-        let Poll::Ready(part) = inner.poll_part(cx) else {
-            if !inner
-                .reader
-                .as_ref()
-                .is_some_and(|r| r.will_wake(cx.waker()))
-            {
-                inner.reader = Some(cx.waker().clone());
-            }
-            return Poll::Pending;
-        };
-        self.ended = inner.body.is_delivered();
-        drop(inner);
-        Poll::Ready(match part {
-            Ok(part) => part.map(|part| Ok(self.frame(part))),
-            Err(error) => {
-                self.broken = Some(error);
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-        })
-    }
-
-    fn frame(&mut self, part: Part) -> Frame<Bytes> {
-        match part {
-            Part::Data(data) => {
-                let n = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                self.left = self.left.map(|left| left.saturating_sub(n));
-                Frame::data(data)
-            }
-            Part::Trailers(trailers) => Frame::trailers(trailers),
-        }
-    }
-}
-
-impl Drop for Http1Body {
-    fn drop(&mut self) {
-        let mut inner = self.shared.lock();
-        if inner.turn != self.turn {
-            return;
-        }
-        let unsettled = inner.is_unsettled();
-        (inner.has_reader, inner.reader) = (false, None);
-        if unsettled {
-            inner.wake(None);
-        }
-    }
-}
-
-/// A connection that has become another: its bytes as they are.
-pub(crate) struct Switched(Arc<Shared>);
-
-impl AsyncRead for Switched {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(self.0.lock().io()?).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Switched {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(self.0.lock().io()?).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(self.0.lock().io()?).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.0.lock().io()?).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.0.lock().io()?).poll_shutdown(cx)
-    }
 }

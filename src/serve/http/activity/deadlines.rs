@@ -1,0 +1,174 @@
+//! The deadlines of a connection: one timer looks at all of them.
+
+use std::{
+    future::{Future as _, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use super::{Activity, Wish};
+use crate::{
+    admit::{Denial, Denied},
+    config::Limits,
+};
+
+/// A connection that was quiet for so long rests: it keeps nothing but its stream and its watch.
+const REST: Duration = Duration::from_millis(250);
+
+/// One timer for all deadlines of a connection, armed again only when it fires. A pointer: it is
+/// handed on, and every hand would keep room for it.
+pub(crate) struct Watch(Box<Deadlines>);
+
+struct Deadlines {
+    activity: Arc<Activity>,
+    head: Duration,
+    idle: Duration,
+    write: Duration,
+    step: Duration,
+    /// Nothing but a first byte is awaited.
+    resting: bool,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Activity {
+    /// The deadlines of this connection.
+    pub(crate) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
+        let (head, idle, write) = (
+            limits.header_timeout,
+            limits.keepalive_timeout,
+            limits.write_timeout,
+        );
+        // deadlines are met to within a quarter
+        let least = head.min(idle).min(write).min(limits.response_timeout);
+        let step = (least / 4).max(Duration::from_millis(10));
+        Watch(Box::new(Deadlines {
+            activity: Arc::clone(self),
+            head,
+            idle,
+            write,
+            step,
+            resting: false,
+            timer: Box::pin(tokio::time::sleep(step)),
+        }))
+    }
+}
+
+impl Watch {
+    /// Nothing is under way, and nothing will be until a byte comes: the timer is set for the end
+    /// of that wait.
+    pub(crate) fn rest(&mut self) {
+        self.0.resting = true;
+        self.0.arm();
+    }
+
+    /// A byte came.
+    pub(crate) fn wake(&mut self) {
+        self.0.resting = false;
+        self.0.arm();
+    }
+
+    /// Resolves when a deadline has passed; may be asked again. Nothing is lost when it is
+    /// dropped before.
+    pub(crate) async fn next(&mut self) -> Wish {
+        let deadlines = &mut *self.0;
+        loop {
+            let abuse = poll_fn(|cx| {
+                // first, so that what happens from here on is told
+                deadlines.activity.abused.register(cx.waker());
+                match deadlines.activity.abuse() {
+                    Some(why) => Poll::Ready(Some(why)),
+                    None => deadlines.timer.as_mut().poll(cx).map(|()| None),
+                }
+            });
+            if let Some(why) = abuse.await {
+                return Wish::Cut(why);
+            }
+            let wish = deadlines.wish();
+            deadlines.arm();
+            if let Some(wish) = wish {
+                return wish;
+            }
+        }
+    }
+
+    /// Notes why the connection ends, before what is under way learns that it does.
+    pub(crate) fn ended(&self, why: &Denied) {
+        // the first reason is the one
+        let _noted_before = self.0.activity.end.set(why.clone());
+    }
+}
+
+impl Deadlines {
+    fn arm(&mut self) {
+        let pause = self.pause();
+        self.timer
+            .as_mut()
+            .reset(tokio::time::Instant::now() + pause);
+    }
+
+    /// How long until the deadlines are looked at again.
+    fn pause(&self) -> Duration {
+        let activity = &self.activity;
+        let left = |moment: &AtomicU64, limit: Duration| {
+            let left = limit.saturating_sub(activity.elapsed(moment)?);
+            // a timer counts in whole milliseconds, and not from the same moment
+            Some(left.saturating_add(Duration::from_millis(1)))
+        };
+        if self.resting {
+            left(&activity.head_since, self.head)
+                .or_else(|| left(&activity.idle_since, self.idle))
+                .unwrap_or(self.step)
+        } else if activity.is_http2()
+            || activity.is_busy()
+            || activity.since(&activity.idle_since, REST)
+        {
+            self.step
+        } else {
+            left(&activity.idle_since, REST)
+                .unwrap_or(REST)
+                .min(self.step)
+        }
+    }
+
+    fn wish(&self) -> Option<Wish> {
+        let activity = &self.activity;
+        let owed = activity.owed.load(Ordering::Relaxed) > 0;
+        if activity.since(&activity.stalled_since, self.write)
+            || owed && activity.since(&activity.took_at, self.write)
+        {
+            return Some(Wish::Cut(Denied::new(
+                Denial::WriteTimeout,
+                "the client takes no bytes",
+            )));
+        }
+        if activity.under_way.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        if activity.since(&activity.head_since, self.head) {
+            return Some(Wish::Cut(Denied::new(
+                Denial::RequestTimeout,
+                format!("limits.header_timeout = {:?}", self.head),
+            )));
+        }
+        if activity.head_since.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        // a client that was told to go and neither asks nor goes is not waited for
+        if activity.since(&activity.idle_since, self.idle.saturating_add(self.head)) {
+            return Some(Wish::Cut(Denied::new(
+                Denial::IdleTimeout,
+                format!("limits.keepalive_timeout = {:?}", self.idle),
+            )));
+        }
+        if activity.since(&activity.idle_since, self.idle) {
+            return Some(Wish::GoAway);
+        }
+        let quiet = activity.since(&activity.idle_since, REST);
+        (quiet && !self.resting && activity.is_between()).then_some(Wish::Rest)
+    }
+}

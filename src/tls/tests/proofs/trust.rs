@@ -1,0 +1,145 @@
+//! Pins, bundles with names of their own, and cross-signed roots.
+
+use super::*;
+
+#[test]
+fn a_pin_is_believed_whatever_it_is_and_never_an_anchor() {
+    let mut world = World::new();
+    let (pinned, as_ca) = openssl_self_signed("partner");
+    assert_says(
+        &world.refusal(&pinned, &[]),
+        Denial::CertificateUnknownIssuer,
+        &["self-signed", "pinned"],
+    );
+
+    world.identity.pinned = vec![world.folder.write("partner.pem", &pinned.pem)];
+    assert_eq!(world.prove(&pinned, &[]).unwrap().proof, Proof::Pinned);
+
+    // what it signed is refused, sent with or without it
+    let minted = as_ca.leaf(client("minted.internal"));
+    for above in [vec![], vec![&as_ca]] {
+        assert_says(
+            &world.refusal(&minted, &above),
+            Denial::CertificateUnknownIssuer,
+            &["never an anchor"],
+        );
+    }
+
+    // the same key and names in another certificate are another certificate
+    let (other, _) = openssl_self_signed("partner");
+    assert_eq!(
+        world.refusal(&other, &[]).reason,
+        Denial::CertificateUnknownIssuer
+    );
+}
+
+#[test]
+fn pins_alone_are_enough_and_admit_nobody_else() {
+    let mut world = World::new();
+    let (pinned, _) = openssl_self_signed("partner");
+    world.identity.trust = None;
+    world.identity.pinned = vec![world.folder.write("partner.pem", &pinned.pem)];
+    assert!(world.prove(&pinned, &[]).is_ok());
+    let leaf = world.issuing.leaf(client("edge.internal"));
+    assert_says(
+        &world.refusal(&leaf, &[&world.issuing]),
+        Denial::CertificateUnknownIssuer,
+        &["there is no trust"],
+    );
+}
+
+#[test]
+fn a_pin_is_bound_to_its_dates() {
+    let mut world = World::new();
+    let (pinned, _) = openssl_self_signed("partner");
+    world.identity.pinned = vec![world.folder.write("partner.pem", &pinned.pem)];
+    let late = world.prove_at(&pinned, &[], in_days(31)).unwrap_err();
+    assert_says(&late, Denial::CertificateExpired, &["partner"]);
+    let early = world.prove_at(&pinned, &[], in_days(-2)).unwrap_err();
+    assert_says(&early, Denial::CertificateNotYetValid, &["partner"]);
+}
+
+// bundles
+
+fn names(of: &[&str]) -> PeerNames {
+    PeerNames(of.iter().map(|n| PeerName::parse(n).unwrap()).collect())
+}
+
+#[test]
+fn a_bundle_hands_its_names_on_and_trust_wins_over_it() {
+    let mut world = World::new();
+    let partner = Ca::root("partner root");
+    let bundle = names(&["dns:*.partner.example"]);
+    world.identity.bundles = vec![TrustBundle {
+        file: world.folder.write("partner.pem", &partner.pem),
+        names: bundle.clone(),
+    }];
+    let theirs = partner.leaf(client("edge.partner.example"));
+    let proof = world.prove(&theirs, &[]).unwrap().proof.clone();
+    assert_eq!(
+        proof,
+        Proof::Chain {
+            bundle: Some(bundle),
+            root: "CN=partner root".into()
+        }
+    );
+    let ours = world.issuing.leaf(client("edge.internal"));
+    let proof = world.prove(&ours, &[&world.issuing]).unwrap().proof.clone();
+    assert_eq!(
+        proof,
+        Proof::Chain {
+            bundle: None,
+            root: "CN=root".into()
+        }
+    );
+
+    // the same root in trust and in a bundle
+    world.identity.bundles[0].file = world.folder.write("both.pem", &world.root.pem);
+    let proof = world.prove(&ours, &[&world.issuing]).unwrap().proof.clone();
+    assert_eq!(
+        proof,
+        Proof::Chain {
+            bundle: None,
+            root: "CN=root".into()
+        }
+    );
+}
+
+#[test]
+fn a_root_in_two_bundles_speaks_for_the_names_of_both() {
+    let mut world = World::new();
+    let partner = Ca::root("partner root");
+    let file = world.folder.write("partner.pem", &partner.pem);
+    world.identity.bundles = ["dns:a.example", "dns:b.example"]
+        .map(|name| TrustBundle {
+            file: file.clone(),
+            names: names(&[name]),
+        })
+        .to_vec();
+    let leaf = partner.leaf(client("a.example"));
+    let Proof::Chain {
+        bundle: Some(found),
+        ..
+    } = world.prove(&leaf, &[]).unwrap().proof.clone()
+    else {
+        panic!("a bundle's root proved without its names");
+    };
+    assert_eq!(found, names(&["dns:a.example", "dns:b.example"]));
+}
+
+#[test]
+fn a_partner_that_we_cross_signed_keeps_its_narrow_names() {
+    // its CA is an intermediate below our root, and in a bundle of its own
+    let mut world = World::new();
+    let partner = world.root.below("partner ca");
+    let bundle = names(&["dns:*.partner.example"]);
+    world.identity.bundles = vec![TrustBundle {
+        file: world.folder.write("partner.pem", &partner.pem),
+        names: bundle.clone(),
+    }];
+    let leaf = partner.leaf(client("edge.internal"));
+    let proof = world.prove(&leaf, &[&partner]).unwrap().proof.clone();
+    assert!(matches!(proof, Proof::Chain { bundle: Some(found), .. } if found == bundle));
+}
+
+// revocation
