@@ -253,13 +253,21 @@ pub fn overrides() -> impl Iterator<Item = &'static str> {
 
 /// Removes from trailers what has no place there: claims, routing, framing and credentials.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
-    remove_where(trailers, |_, folded| {
-        is_claim(folded)
-            || folded == "proxy"
-            || names::is_override(folded)
-            || HOP_BY_HOP.contains(&folded)
-            || NEVER_IN_TRAILERS.contains(&folded)
-    });
+    remove_where(trailers, |_, folded| is_never_trailer(folded));
+}
+
+/// Whether a field may stand behind a body, by [`strip_trailers`].
+#[must_use]
+pub fn may_trail(name: &HeaderName) -> bool {
+    !is_never_trailer(&fold(name.as_str()))
+}
+
+fn is_never_trailer(folded: &str) -> bool {
+    is_claim(folded)
+        || folded == "proxy"
+        || names::is_override(folded)
+        || HOP_BY_HOP.contains(&folded)
+        || NEVER_IN_TRAILERS.contains(&folded)
 }
 
 /// Removes every spelling of a name that we set ourselves: call it before a credential or a

@@ -6,6 +6,7 @@ pub mod body;
 pub mod names;
 pub mod reply;
 pub mod request;
+pub mod write;
 
 #[cfg(test)]
 mod tests;

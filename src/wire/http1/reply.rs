@@ -2,7 +2,11 @@
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
-use super::{Connection, has_token};
+use super::{
+    Connection, has_token,
+    write::{self, content_length, field},
+};
+use crate::wire::forwarded::may_trail;
 
 /// What an answer has to know of its request.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +95,7 @@ pub fn head(
                 if !matches!(ending, Ending::Chunked(_)) {
                     continue;
                 }
-                announced.extend(names(value.as_bytes()));
+                announced.extend(write::announced(value.as_bytes()));
             }
             header::CONNECTION => connection.line(value.as_bytes()),
             header::DATE => dated = true,
@@ -150,74 +154,11 @@ fn status_line(out: &mut Vec<u8>, asked: Asked, status: StatusCode) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn content_length(out: &mut Vec<u8>, length: u64) {
-    field(
-        out,
-        "content-length",
-        itoa::Buffer::new().format(length).as_bytes(),
-    );
-}
-
-/// The names in a line of `Trailer`.
-fn names(list: &[u8]) -> impl Iterator<Item = HeaderName> {
-    list.split(|byte| *byte == b',')
-        .filter_map(|name| super::names::name(name.trim_ascii()).ok())
-}
-
-/// Writes the line in front of a chunk's data.
-pub fn chunk(out: &mut Vec<u8>, length: usize) {
-    let mut digits = [0_u8; 2 * size_of::<usize>()];
-    let mut left = length;
-    let mut used = 0_usize;
-    for place in digits.iter_mut().rev() {
-        *place = char::from_digit(u32::try_from(left & 15).unwrap_or(0), 16)
-            .and_then(|digit| u8::try_from(digit).ok())
-            .unwrap_or(b'0');
-        left >>= 4;
-        used = used.saturating_add(1);
-        if left == 0 {
-            break;
-        }
-    }
-    let start = digits.len().saturating_sub(used);
-    out.extend_from_slice(digits.get(start..).unwrap_or_default());
-    out.extend_from_slice(b"\r\n");
-}
-
 /// Writes the last chunk, with those of the trailers that were announced (RFC 9110 section 6.6.2)
 /// and may stand there (section 6.5.1).
 pub fn last_chunk(out: &mut Vec<u8>, announced: &[HeaderName], trailers: Option<&HeaderMap>) {
-    out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers.into_iter().flatten() {
-        if announced.contains(name) && !NEVER.contains(name) {
-            field(out, name.as_str(), value.as_bytes());
-        }
-    }
-    out.extend_from_slice(b"\r\n");
+    write::last_chunk(out, announced, trailers, may_trail);
 }
-
-/// What says how a message is read, who may read it, or how long it is.
-static NEVER: [HeaderName; 12] = [
-    header::AUTHORIZATION,
-    header::CACHE_CONTROL,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::HOST,
-    header::MAX_FORWARDS,
-    header::SET_COOKIE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-];
 
 #[cfg(test)]
 mod tests {
@@ -347,7 +288,7 @@ mod tests {
     fn chunks_are_said_in_hexadecimal() {
         for length in [0, 1, 9, 10, 15, 16, 255, 4096, 65_535, usize::MAX] {
             let mut out = Vec::new();
-            chunk(&mut out, length);
+            write::chunk_size(&mut out, length);
             assert_eq!(out, format!("{length:x}\r\n").into_bytes());
         }
     }

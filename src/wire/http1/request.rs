@@ -1,7 +1,8 @@
-//! A request's head and its body's chunks, as they are written to the next hop (RFC 9112 sections 3
-//! and 7.1).
+//! A request's head, as it is written to the next hop (RFC 9112 section 3).
 
 use http::{HeaderMap, HeaderName, Method, Uri, header};
+
+use super::write::{self, content_length, field};
 
 /// How a request's body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub fn write_head(
     write_target(out, target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     for value in headers.get_all(header::HOST) {
-        write_field(out, &header::HOST, value.as_bytes());
+        field(out, header::HOST.as_str(), value.as_bytes());
     }
     for (name, value) in headers {
         if *name == header::HOST
@@ -37,16 +38,12 @@ pub fn write_head(
         {
             continue;
         }
-        write_field(out, name, value.as_bytes());
+        field(out, name.as_str(), value.as_bytes());
     }
     match coding {
         Coding::Absent => {}
-        Coding::Sized(length) => {
-            let mut digits = itoa::Buffer::new();
-            let digits = digits.format(length);
-            write_field(out, &header::CONTENT_LENGTH, digits.as_bytes());
-        }
-        Coding::Chunked => write_field(out, &header::TRANSFER_ENCODING, b"chunked"),
+        Coding::Sized(length) => content_length(out, length),
+        Coding::Chunked => field(out, header::TRANSFER_ENCODING.as_str(), b"chunked"),
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -67,57 +64,12 @@ fn write_target(out: &mut Vec<u8>, target: &Uri) {
     }
 }
 
-fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// What stands between a chunk and the next.
-pub const CHUNK_END: &[u8] = b"\r\n";
-/// What stands behind the last octets of a body without trailers.
-pub const CHUNKS_END: &[u8] = b"\r\n0\r\n\r\n";
-/// The end of a body whose last chunk has passed.
-pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
-/// Begins a chunk. One of no octets would be the last: it is not to be begun.
-pub fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
-    let mut digits = [0; 16];
-    let mut left = size;
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = *HEX.get(left & 0xf).unwrap_or(&b'0');
-        used += 1;
-        left >>= 4;
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
-    out.extend_from_slice(b"\r\n");
-}
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
-/// The last chunk and the trailers that the head announced (RFC 9110 section 6.6.2).
-pub fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap, announced: &[HeaderName]) {
-    out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers {
-        if announced.contains(name) {
-            write_field(out, name, value.as_bytes());
-        }
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
 /// The names that a head announces in `Trailer`.
 #[must_use]
 pub fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::TRAILER)
         .iter()
-        .flat_map(|list| list.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .flat_map(|list| write::announced(list.as_bytes()))
         .collect()
 }

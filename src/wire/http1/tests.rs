@@ -6,6 +6,7 @@ use super::{
     answer::{Asked, Fault, Head, Heads, Length, MAX_FIELDS, MAX_HEAD},
     body::{Decoder, Piece},
     request::{self, Coding},
+    write,
 };
 use crate::wire::framing::{self, guard::Guard};
 
@@ -260,12 +261,12 @@ fn old_servers_pad_their_sizes_and_what_is_no_chunk_is_refused() {
 fn chunked(parts: &[Vec<u8>], trailers: &HeaderMap) -> Vec<u8> {
     let mut out = Vec::new();
     for part in parts.iter().filter(|part| !part.is_empty()) {
-        request::write_chunk_size(&mut out, part.len());
+        write::chunk_size(&mut out, part.len());
         out.extend_from_slice(part);
-        out.extend_from_slice(request::CHUNK_END);
+        out.extend_from_slice(write::CHUNK_END);
     }
     let announced: Vec<HeaderName> = trailers.keys().cloned().collect();
-    request::write_trailers(&mut out, trailers, &announced);
+    write::last_chunk(&mut out, &announced, Some(trailers), |_| true);
     out
 }
 

@@ -15,9 +15,9 @@ use tokio::io::AsyncWrite as _;
 use super::{HopError, Io};
 use crate::{
     serve::http::body::RequestBody,
-    wire::http1::request::{
-        CHUNK_END, CHUNKS_END, Coding, LAST_CHUNK, announced, write_chunk_size, write_head,
-        write_trailers,
+    wire::http1::{
+        request::{Coding, announced, write_head},
+        write::{self, CHUNK_END, CHUNKS_END, LAST_CHUNK},
     },
 };
 
@@ -205,7 +205,8 @@ impl Outgoing {
                 if let (Ok(trailers), Some(Coding::Chunked)) = (frame.into_trailers(), self.coding)
                 {
                     self.rewind();
-                    write_trailers(&mut self.front, &trailers, &self.announced);
+                    // what may not pass was taken out of them
+                    write::last_chunk(&mut self.front, &self.announced, Some(&trailers), |_| true);
                     self.ended = true;
                     return Ok(());
                 }
@@ -222,7 +223,7 @@ impl Outgoing {
                 }
                 Some(Coding::Chunked) => {
                     self.rewind();
-                    write_chunk_size(&mut self.front, data.len());
+                    write::chunk_size(&mut self.front, data.len());
                     self.back = CHUNK_END;
                 }
                 Some(Coding::Absent) | None => return Err(HopError::Length),

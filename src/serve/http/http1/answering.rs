@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
-    wire::http1::reply::{self, Asked, Ending},
+    wire::http1::{
+        reply::{self, Asked, Ending},
+        write::{self, CHUNK_END, CHUNKS_END},
+    },
 };
 
 /// An answer, as far as it is written.
@@ -141,8 +144,8 @@ impl<K: Upstream> Answering<K> {
                     out.part(data, b"");
                 }
                 Ending::Chunked(_) => {
-                    reply::chunk(out.front(), data.len());
-                    out.part(data, b"\r\n");
+                    write::chunk_size(out.front(), data.len());
+                    out.part(data, CHUNK_END);
                 }
                 Ending::Close => out.part(data, b""),
             }
@@ -165,7 +168,7 @@ impl<K: Upstream> Answering<K> {
                 if out.is_open() {
                     reply::last_chunk(out.front(), announced, trailers);
                 } else {
-                    out.end_part(b"\r\n0\r\n\r\n");
+                    out.end_part(CHUNKS_END);
                 }
                 Ok(())
             }
