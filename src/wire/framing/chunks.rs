@@ -62,12 +62,7 @@ impl Chunks {
         }
     }
 
-    /// Whether the next line is a trailer, or the end.
-    pub(in crate::wire) fn is_trailers(&self) -> bool {
-        matches!(self.at, At::Trailers)
-    }
-
-    /// The trailers of a request that came, once it has ended.
+    /// The trailers that came, once it has ended.
     pub fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.fields.take().map(|fields| *fields)
     }
@@ -141,10 +136,7 @@ impl Chunks {
                     return Ok(Progress::Ended(length));
                 }
                 let (name, value) = field(content)?;
-                if self.answer {
-                    return Ok(Progress::Passed(length));
-                }
-                if FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one)) {
+                if !self.answer && FORBIDDEN.iter().any(|one| name.eq_ignore_ascii_case(one)) {
                     return Err(Fault::Trailer);
                 }
                 self.keep(name, value)?;
@@ -155,7 +147,7 @@ impl Chunks {
 
     fn keep(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
         let fields = self.fields.get_or_insert_default();
-        if fields.len() == MAX_FIELDS {
+        if !self.answer && fields.len() == MAX_FIELDS {
             return Err(Fault::TrailersTooLarge);
         }
         let name = names::name(name).map_err(|_no_token| Fault::FieldName)?;

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
-use super::names;
+use super::{Connection, names};
 
 /// The longest head of an answer.
 pub const MAX_HEAD: usize = 64 << 10;
@@ -186,13 +186,11 @@ impl Heads {
         } else {
             facts.length(status, version, asked)?
         };
-        let persists = version == Version::HTTP_11 || facts.keep_alive;
         Ok(Some(Head {
             status,
             version,
             headers,
-            keep_alive: persists
-                && !facts.close
+            keep_alive: facts.connection.keeps(version == Version::HTTP_10)
                 && !matches!(length, Length::Close | Length::Tunnel),
             length,
         }))
@@ -250,8 +248,7 @@ struct Facts {
     length: Option<u64>,
     codings: usize,
     chunked: bool,
-    close: bool,
-    keep_alive: bool,
+    connection: Connection,
 }
 
 fn collect(bytes: &Bytes, places: &[Place], headers: &mut HeaderMap) -> Result<Facts, Fault> {
@@ -274,11 +271,7 @@ fn collect(bytes: &Bytes, places: &[Place], headers: &mut HeaderMap) -> Result<F
             facts.codings = facts.codings.saturating_add(1);
             facts.chunked = text.eq_ignore_ascii_case(b"chunked");
         } else if name == header::CONNECTION {
-            for option in text.split(|byte| *byte == b',') {
-                let option = option.trim_ascii();
-                facts.close |= option.eq_ignore_ascii_case(b"close");
-                facts.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            }
+            facts.connection.line(text);
         }
         headers
             .try_append(name, value)

@@ -1,9 +1,9 @@
 //! An answer's body, taken off what was read.
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
-use super::{answer::Length, names};
+use super::answer::Length;
 use crate::wire::framing::{Chunks, Fault, Progress};
 
 /// A body as far as it has come.
@@ -14,14 +14,8 @@ pub struct Decoder(State);
 enum State {
     Ended,
     Sized(u64),
-    Chunked(Box<Chunked>),
+    Chunked(Box<Chunks>),
     Close,
-}
-
-#[derive(Debug)]
-struct Chunked {
-    chunks: Chunks,
-    trailers: HeaderMap,
 }
 
 /// What was taken.
@@ -42,10 +36,7 @@ impl Decoder {
         Self(match length {
             Length::Absent | Length::Sized(0) | Length::Tunnel => State::Ended,
             Length::Sized(length) => State::Sized(length),
-            Length::Chunked => State::Chunked(Box::new(Chunked {
-                chunks: Chunks::of_answer(),
-                trailers: HeaderMap::new(),
-            })),
+            Length::Chunked => State::Chunked(Box::new(Chunks::of_answer())),
             Length::Close => State::Close,
         })
     }
@@ -83,8 +74,8 @@ impl Decoder {
                 }
                 Ok(Some(Piece::Data(buf.split_to(here).freeze())))
             }
-            State::Chunked(chunked) => {
-                let piece = chunked.read(buf)?;
+            State::Chunked(chunks) => {
+                let piece = chunked(chunks, buf)?;
                 if matches!(piece, Some(Piece::End | Piece::Trailers(_))) {
                     self.0 = State::Ended;
                 }
@@ -103,45 +94,18 @@ impl Decoder {
     }
 }
 
-impl Chunked {
-    fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Piece>, Fault> {
-        while !buf.is_empty() {
-            let trailer = self.chunks.is_trailers();
-            match self.chunks.read(buf)? {
-                Progress::More => return Ok(None),
-                Progress::Data(n) => {
-                    return Ok(Some(Piece::Data(buf.split_to(n).freeze())));
-                }
-                Progress::Passed(n) => {
-                    if trailer {
-                        self.trailer(buf.get(..n).unwrap_or_default())?;
-                    }
-                    buf.advance(n);
-                }
-                Progress::Ended(n) => {
-                    buf.advance(n);
-                    let trailers = std::mem::take(&mut self.trailers);
-                    return Ok(Some(if trailers.is_empty() {
-                        Piece::End
-                    } else {
-                        Piece::Trailers(trailers)
-                    }));
-                }
+fn chunked(chunks: &mut Chunks, buf: &mut BytesMut) -> Result<Option<Piece>, Fault> {
+    while !buf.is_empty() {
+        match chunks.read(buf)? {
+            Progress::More => return Ok(None),
+            Progress::Data(n) => return Ok(Some(Piece::Data(buf.split_to(n).freeze()))),
+            Progress::Passed(n) => buf.advance(n),
+            Progress::Ended(n) => {
+                buf.advance(n);
+                let trailers = chunks.take_trailers();
+                return Ok(Some(trailers.map_or(Piece::End, Piece::Trailers)));
             }
         }
-        Ok(None)
     }
-
-    /// A line that was judged.
-    fn trailer(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let mut parts = line.splitn(2, |byte| *byte == b':');
-        let (name, value) = (parts.next(), parts.next());
-        let name = names::name(name.unwrap_or_default()).map_err(|_no_token| Fault::FieldName)?;
-        let value = HeaderValue::from_bytes(value.unwrap_or_default().trim_ascii())
-            .map_err(|_control| Fault::FieldValue)?;
-        self.trailers
-            .try_append(name, value)
-            .map_err(|_too_many| Fault::TrailersTooLarge)?;
-        Ok(())
-    }
+    Ok(None)
 }
