@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::{
@@ -70,6 +71,19 @@ pub(crate) enum AnswerError {
     Http2(#[source] hyper::Error),
     #[error("the stream was reset before its end")]
     Reset,
+}
+
+/// What comes next of a body in HTTP/2; `Err(None)`: its stream was reset before its end with
+/// NO_ERROR, which hyper takes for an end.
+pub(super) fn poll_http2(
+    body: &mut Incoming,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Option<hyper::Error>>>> {
+    let polled = ready!(Pin::new(&mut *body).poll_frame(cx));
+    if polled.is_none() && !body.is_end_stream() {
+        return Poll::Ready(Some(Err(None)));
+    }
+    Poll::Ready(polled.map(|frame| frame.map_err(Some)))
 }
 
 impl BodyError {

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{body::BodyError, http1::Http1Body};
+use super::{
+    body::{BodyError, poll_http2},
+    http1::Http1Body,
+};
 
 /// A body as it comes.
 pub(crate) enum ClientBody {
@@ -30,14 +33,8 @@ impl Body for ClientBody {
         match self.get_mut() {
             Self::None => Poll::Ready(None),
             Self::Http1(body) => body.poll_frame(cx),
-            Self::Http2(body) => {
-                let polled = Pin::new(&mut *body).poll_frame(cx);
-                // cut by RST_STREAM with NO_ERROR
-                if matches!(polled, Poll::Ready(None)) && !body.is_end_stream() {
-                    return Poll::Ready(Some(Err(BodyError::Reset)));
-                }
-                polled.map_err(BodyError::Broken)
-            }
+            Self::Http2(body) => poll_http2(body, cx)
+                .map_err(|error| error.map_or(BodyError::Reset, BodyError::Broken)),
         }
     }
 

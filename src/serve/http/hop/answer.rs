@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::{Hop, HopError, LONG, LONGEST, SHORT, Tunnel, shared::Owner};
 use crate::{
-    serve::http::body::AnswerError,
+    serve::http::body::{AnswerError, poll_http2},
     wire::http1::{
         answer::Length,
         body::{Decoder, Piece},
@@ -198,14 +198,8 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match self.get_mut() {
             Self::Http1(answer) => answer.poll(cx).map_err(AnswerError::Http1),
-            Self::Http2(body) => {
-                let polled = ready!(Pin::new(&mut *body).poll_frame(cx));
-                // what hyper takes for an end, where RST_STREAM said NO_ERROR
-                if polled.is_none() && !body.is_end_stream() {
-                    return Poll::Ready(Some(Err(AnswerError::Reset)));
-                }
-                Poll::Ready(polled.map(|frame| frame.map_err(AnswerError::Http2)))
-            }
+            Self::Http2(body) => poll_http2(body, cx)
+                .map_err(|error| error.map_or(AnswerError::Reset, AnswerError::Http2)),
             Self::Passed => Poll::Ready(None),
         }
     }

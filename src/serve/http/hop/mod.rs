@@ -192,10 +192,10 @@ impl HopError {
         Denied::new(Denial::UpstreamBroken, self.to_string())
     }
 
-    /// TLS says why.
-    fn is_explained(&self) -> bool {
+    /// What the stream itself said, where it broke.
+    fn io(&self) -> Option<&io::Error> {
         match self {
-            Self::Io(error) => error.get_ref().is_some_and(|tls| tls.is::<rustls::Error>()),
+            Self::Io(error) => Some(error),
             Self::Closed
             | Self::Unasked
             | Self::Interim(_)
@@ -203,22 +203,18 @@ impl HopError {
             | Self::Body(_)
             | Self::Request(_)
             | Self::Length
-            | Self::Ended(_) => false,
+            | Self::Ended(_) => None,
         }
+    }
+
+    /// TLS says why.
+    fn is_explained(&self) -> bool {
+        let said = self.io().and_then(io::Error::get_ref);
+        said.is_some_and(|tls| tls.is::<rustls::Error>())
     }
 
     /// Whether an answer may still come, though the request can't be sent.
     fn may_be_answered(&self) -> bool {
-        match self {
-            Self::Io(error) => Stalled::of(error).is_none(),
-            Self::Closed
-            | Self::Unasked
-            | Self::Interim(_)
-            | Self::Head(_)
-            | Self::Body(_)
-            | Self::Request(_)
-            | Self::Length
-            | Self::Ended(_) => false,
-        }
+        self.io().is_some_and(|error| Stalled::of(error).is_none())
     }
 }
