@@ -12,6 +12,7 @@ pub(crate) mod errors;
 pub(crate) mod exchange;
 pub(crate) mod expect;
 mod frames;
+mod gather;
 pub(crate) mod hop;
 pub(crate) mod host;
 mod http1;

@@ -2,19 +2,19 @@
 //! next hop takes it.
 
 use std::{
-    io::IoSlice,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::{HeaderName, Method, Request, header, request::Parts};
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite as _;
 
 use super::{HopError, Io};
 use crate::{
-    serve::http::body::RequestBody,
+    serve::http::{body::RequestBody, gather::Gather},
     wire::http1::{
         request::{Coding, announced, write_head},
         write::{self, CHUNK_END, CHUNKS_END, LAST_CHUNK},
@@ -33,13 +33,8 @@ pub(super) struct Outgoing {
     coding: Option<Coding>,
     /// Trailers that may follow.
     announced: Vec<HeaderName>,
-    /// The head, the size of a chunk, trailers.
-    front: Vec<u8>,
-    /// What of `front` is written.
-    at: usize,
-    data: Bytes,
-    /// What ends a chunk.
-    back: &'static [u8],
+    /// The head, chunks, trailers.
+    gather: Gather,
     /// The body was looked at before the head is written.
     looked: bool,
     /// All of the body is taken.
@@ -59,10 +54,7 @@ impl Outgoing {
         let mut outgoing = Self {
             coding: None,
             announced: Vec::new(),
-            front: Vec::new(),
-            at: 0,
-            data: Bytes::new(),
-            back: b"",
+            gather: Gather::default(),
             looked: false,
             ended: body.is_end_stream(),
             used: false,
@@ -105,14 +97,9 @@ impl Outgoing {
             self.announced = announced(&parts.headers);
         }
         // most heads fit, with what was added here to what came
-        self.front.reserve(1 << 10);
-        write_head(
-            &mut self.front,
-            &parts.method,
-            &parts.uri,
-            &parts.headers,
-            coding,
-        );
+        let front = self.gather.front();
+        front.reserve(1 << 10);
+        write_head(front, &parts.method, &parts.uri, &parts.headers, coding);
         self.coding = Some(coding);
     }
 
@@ -170,7 +157,7 @@ impl Outgoing {
     }
 
     fn has_more(&self) -> bool {
-        self.at < self.front.len() || !self.data.is_empty() || !self.back.is_empty()
+        !self.gather.is_empty()
     }
 
     /// Takes the body's next part.
@@ -204,9 +191,13 @@ impl Outgoing {
             Err(frame) => {
                 if let (Ok(trailers), Some(Coding::Chunked)) = (frame.into_trailers(), self.coding)
                 {
-                    self.rewind();
                     // what may not pass was taken out of them
-                    write::last_chunk(&mut self.front, &self.announced, Some(&trailers), |_| true);
+                    write::last_chunk(
+                        self.gather.front(),
+                        &self.announced,
+                        Some(&trailers),
+                        |_| true,
+                    );
                     self.ended = true;
                     return Ok(());
                 }
@@ -216,19 +207,19 @@ impl Outgoing {
         let last = self.body.is_end_stream();
         // a chunk without octets would be the last
         if !data.is_empty() {
-            match &mut self.coding {
+            let tail = match &mut self.coding {
                 Some(Coding::Sized(left)) => {
                     let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
                     *left = left.checked_sub(len).ok_or(HopError::Length)?;
+                    b"".as_slice()
                 }
                 Some(Coding::Chunked) => {
-                    self.rewind();
-                    write::chunk_size(&mut self.front, data.len());
-                    self.back = CHUNK_END;
+                    write::chunk_size(self.gather.front(), data.len());
+                    CHUNK_END
                 }
                 Some(Coding::Absent) | None => return Err(HopError::Length),
-            }
-            self.data = data;
+            };
+            self.gather.part(data, tail);
         }
         if last { self.end(true) } else { Ok(()) }
     }
@@ -239,22 +230,15 @@ impl Outgoing {
             None => self.begin(Coding::Absent),
             Some(Coding::Sized(0) | Coding::Absent) => {}
             Some(Coding::Sized(_)) => return Err(HopError::Length),
-            Some(Coding::Chunked) if behind && !self.back.is_empty() => self.back = CHUNKS_END,
+            Some(Coding::Chunked) if behind && !self.gather.is_open() => {
+                self.gather.end_part(CHUNKS_END);
+            }
             Some(Coding::Chunked) => {
-                self.rewind();
-                self.front.extend_from_slice(LAST_CHUNK);
+                self.gather.front().extend_from_slice(LAST_CHUNK);
             }
         }
         self.ended = true;
         Ok(())
-    }
-
-    /// What is written of `front` makes room.
-    fn rewind(&mut self) {
-        if self.at >= self.front.len() {
-            self.front.clear();
-            self.at = 0;
-        }
     }
 
     fn poll_write(
@@ -262,42 +246,12 @@ impl Outgoing {
         io: &mut Box<dyn Io>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), HopError>> {
-        let front = self.front.get(self.at..).unwrap_or_default();
-        let slices = [
-            IoSlice::new(front),
-            IoSlice::new(&self.data),
-            IoSlice::new(self.back),
-        ];
-        let whole = front.len() + self.data.len() + self.back.len();
-        let io = Pin::new(io);
-        let written = if whole == front.len() {
-            io.poll_write(cx, front)
-        } else {
-            io.poll_write_vectored(cx, &slices)
-        };
-        let n = match ready!(written) {
-            Ok(n) => n,
-            Err(error) => {
-                self.touched |= whole > RECORD;
-                return Poll::Ready(Err(HopError::Io(error)));
-            }
-        };
-        self.touched = true;
-        if n == 0 {
-            let error = std::io::ErrorKind::WriteZero.into();
+        let whole = self.gather.left();
+        if let Err(error) = ready!(self.gather.poll_write(cx, io)) {
+            self.touched |= whole > RECORD || error.kind() == io::ErrorKind::WriteZero;
             return Poll::Ready(Err(HopError::Io(error)));
         }
-        self.unflushed = true;
-        let first = n.min(front.len());
-        self.at = self.at.saturating_add(first);
-        let second = n.saturating_sub(first).min(self.data.len());
-        self.data.advance(second);
-        if self.data.is_empty() {
-            // else it would hold the buffer that it came in
-            self.data = Bytes::new();
-        }
-        let third = n.saturating_sub(first).saturating_sub(second);
-        self.back = self.back.get(third..).unwrap_or_default();
+        (self.touched, self.unflushed) = (true, true);
         Poll::Ready(Ok(()))
     }
 

@@ -1,14 +1,15 @@
-//! What is written to a client: heads and small parts in one buffer, which is used again, and a
-//! large part as it came.
+//! What is written to a client: heads and small parts together, and a large part as it came.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
+
+use crate::serve::http::gather::Gather;
 
 /// Parts of up to this are copied behind the head.
 const SMALL: usize = 4 << 10;
@@ -16,49 +17,42 @@ const SMALL: usize = 4 << 10;
 const FULL: usize = 16 << 10;
 
 #[derive(Default)]
-pub(super) struct Out {
-    front: Vec<u8>,
-    /// So much of it has been written.
-    written: usize,
-    /// What stands behind it.
-    data: Bytes,
-    /// What stands behind that.
-    tail: &'static [u8],
-}
+pub(super) struct Out(Gather);
 
 impl Out {
     /// Whether all has been written.
     pub(super) fn is_empty(&self) -> bool {
-        self.written == self.front.len() && self.data.is_empty() && self.tail.is_empty()
+        self.0.is_empty()
     }
 
     /// Whether more is to be put behind it before it is written.
     pub(super) fn has_room(&self) -> bool {
-        self.is_open() && self.front.len() < FULL
+        self.is_open() && self.0.front_len() < FULL
     }
 
     /// Whether what is put in front stands behind all that is there.
     pub(super) fn is_open(&self) -> bool {
-        self.data.is_empty() && self.tail.is_empty()
+        self.0.is_open()
     }
 
     /// Where heads are written.
     pub(super) fn front(&mut self) -> &mut Vec<u8> {
-        &mut self.front
+        self.0.front()
     }
 
     /// Another end behind the part that was put there last.
     pub(super) fn end_part(&mut self, end: &'static [u8]) {
-        self.tail = end;
+        self.0.end_part(end);
     }
 
     /// Puts a part of a body behind what is there, and an end behind that.
     pub(super) fn part(&mut self, data: Bytes, end: &'static [u8]) {
         if data.len() <= SMALL {
-            self.front.extend_from_slice(&data);
-            self.front.extend_from_slice(end);
+            let front = self.front();
+            front.extend_from_slice(&data);
+            front.extend_from_slice(end);
         } else {
-            (self.data, self.tail) = (data, end);
+            self.0.part(data, end);
         }
     }
 
@@ -69,43 +63,17 @@ impl Out {
         io: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let front = self.front.get(self.written..).unwrap_or_default();
-            let bufs = [
-                IoSlice::new(front),
-                IoSlice::new(&self.data),
-                IoSlice::new(self.tail),
-            ];
-            // an empty write would look like a stream that takes nothing
-            let filled = if self.is_open() { 1 } else { 3 };
-            let bufs = bufs.get(..filled).unwrap_or(&bufs);
-            match ready!(Pin::new(&mut *io).poll_write_vectored(cx, bufs))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.took(n),
-            }
+            ready!(self.0.poll_write(cx, io))?;
         }
-        self.front.clear();
-        self.written = 0;
+        // what is written makes room
+        self.front();
         Pin::new(io).poll_flush(cx)
-    }
-
-    fn took(&mut self, n: usize) {
-        let front = self.front.len().saturating_sub(self.written).min(n);
-        self.written = self.written.saturating_add(front);
-        let n = n.saturating_sub(front);
-        let data = self.data.len().min(n);
-        self.data.advance(data);
-        if self.data.is_empty() {
-            // a slice that is empty holds its buffer all the same
-            self.data = Bytes::new();
-        }
-        let n = n.saturating_sub(data);
-        self.tail = self.tail.get(n..).unwrap_or_default();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::{io::IoSlice, task::Waker};
 
     use super::*;
 
