@@ -25,6 +25,9 @@ use super::{
 /// runtime's own budget.
 const ROUNDS: usize = 16;
 
+/// When a relay that moved bytes is looked at again.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Limits of a relay.
 #[derive(Debug, Default)]
 pub struct RelayOptions {
@@ -329,7 +332,7 @@ impl Watch {
             since: now,
             timer: Box::pin(sleep_until(now)),
         };
-        let first = watch.step();
+        let first = watch.step().min(SOON);
         watch.timer.as_mut().reset(now + first);
         watch
     }
@@ -354,7 +357,8 @@ impl Watch {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let bytes = progress.bytes();
-            if bytes != self.seen {
+            let seen = self.seen;
+            if bytes != seen {
                 (self.seen, self.since) = (bytes, now);
             } else if !self.idle.is_zero() && now.duration_since(self.since) >= self.idle {
                 return Poll::Ready(RelayCause::Idle);
@@ -367,8 +371,13 @@ impl Watch {
                     return Poll::Ready(RelayCause::WriteStalled { side: half.to() });
                 }
             }
-            let step = self.step();
-            self.timer.as_mut().reset(now + step);
+            // what goes quiet is looked at soon: its streams then give back what they keep for use
+            let next = if bytes == seen {
+                self.step()
+            } else {
+                self.step().min(SOON)
+            };
+            self.timer.as_mut().reset(now + next);
         }
         Poll::Pending
     }

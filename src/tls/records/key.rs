@@ -178,8 +178,7 @@ impl Key {
         Ok([head.to_vec(), sealed].concat())
     }
 
-    /// For tests: it is not ready for use.
-    #[cfg(test)]
+    /// It is not ready for use.
     pub(super) fn is_at_rest(&self) -> bool {
         self.ready.is_none()
     }

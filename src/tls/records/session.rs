@@ -1,9 +1,13 @@
 //! One connection without its socket: what a record is, and what it does.
 
+use std::time::Duration;
+
 use rustls::{
     AlertDescription, ContentType, Error, HandshakeType, InvalidMessage, PeerMisbehaved,
     client::ClientConnectionData, kernel::KernelConnection,
 };
+
+use tokio::time::Instant;
 
 use super::{
     Content, EMPTY_RECORDS, HEADER, KEY_RECORDS, KEY_UPDATES, MAX_CONTENT, MAX_MESSAGE,
@@ -19,6 +23,8 @@ pub(super) struct Keys {
     pub(super) write: Key,
 }
 
+/// Keys that nothing used for so long rest, as soon as that is noticed.
+pub(super) const REST: Duration = Duration::from_millis(200);
 /// Octets of a handshake message's header.
 const MESSAGE_HEADER: usize = 4;
 /// Octets of a KeyUpdate in its record.
@@ -42,6 +48,8 @@ pub(super) struct Session {
     warnings: u8,
     /// The peer wants a key update of ours before our next data.
     update_owed: bool,
+    /// How many records there were, and since when there are no more.
+    quiet: Option<(u64, Instant)>,
 }
 
 /// What a record was.
@@ -101,13 +109,28 @@ impl Session {
             empty_records: EMPTY_RECORDS,
             warnings: WARNINGS,
             update_owed: false,
+            quiet: None,
         }
     }
 
-    /// Nothing moves for now.
-    pub(super) fn rest(&mut self) {
-        self.read.rest();
-        self.write.rest();
+    /// Nothing moves for now: where it has not for a while, the keys rest. To make them ready for
+    /// each of many short exchanges costs more than to open and seal those.
+    pub(super) fn pause(&mut self) {
+        if self.read.is_at_rest() && self.write.is_at_rest() {
+            return;
+        }
+        let now = Instant::now();
+        let records = self.read.count().wrapping_add(self.write.count());
+        match &self.quiet {
+            Some((at, since)) if *at == records => {
+                if now.saturating_duration_since(*since) >= REST {
+                    self.read.rest();
+                    self.write.rest();
+                    self.quiet = None;
+                }
+            }
+            Some(_) | None => self.quiet = Some((records, now)),
+        }
     }
 
     /// Whether the peer may send such a message at all. A server is told nothing but key updates.

@@ -198,7 +198,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
             self.tail = input.closed().into();
         }
         if read.is_pending() && self.output.is_none() {
-            self.session.rest();
+            self.session.pause();
         }
         ready!(read)?;
         if n == 0 {

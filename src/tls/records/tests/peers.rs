@@ -7,7 +7,7 @@ use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
 };
 
-use super::*;
+use super::{super::session::REST, *};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
@@ -229,6 +229,9 @@ async fn who_waits_for_the_first_byte_holds_nothing_and_loses_nothing() {
     let (mut a, mut b) = pair(&ends(), 1 << 16).await;
     let wait = std::time::Duration::from_millis(5);
     let idle = tokio::time::timeout(wait, b.fill_buf()).await;
+    assert!(idle.is_err());
+    tokio::time::sleep(REST).await;
+    let idle = tokio::time::timeout(wait, b.fill_buf()).await;
     assert!(idle.is_err() && b.input.is_none() && b.output.is_none() && b.session.is_at_rest());
     a.write_all(b"GET /").await.unwrap();
     assert_eq!(b.fill_buf().await.unwrap(), b"GET /");
@@ -268,6 +271,10 @@ async fn an_idle_connection_holds_no_buffer() {
     a.write_all(&[1; 100]).await.unwrap();
     assert!(a.output.is_none());
     assert!(!a.session.is_at_rest());
+    // it is not made ready anew for each of many short exchanges
+    let idle = tokio::time::timeout(wait, a.read(&mut [0; 9])).await;
+    assert!(idle.is_err() && !a.session.is_at_rest());
+    tokio::time::sleep(REST).await;
     let idle = tokio::time::timeout(wait, a.read(&mut [0; 9])).await;
     assert!(idle.is_err() && a.session.is_at_rest());
 }
