@@ -4,12 +4,15 @@ use std::{future::Future, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::workers::{Place, Workers};
+
 /// Shared by everything that has to end with the process.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     tracker: TaskTracker,
     draining: CancellationToken,
     forced: CancellationToken,
+    workers: Workers,
 }
 
 impl Drain {
@@ -19,12 +22,38 @@ impl Drain {
         Self::default()
     }
 
-    /// Starts a task that the drain waits for.
+    /// The same, with threads that carry its connections.
+    #[must_use]
+    pub fn on(workers: Workers) -> Self {
+        Self {
+            workers,
+            ..Self::default()
+        }
+    }
+
+    /// What carries connections.
+    #[must_use]
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Starts a task that the drain waits for, on the thread of who starts it.
     pub fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         drop(self.tracker.spawn(task));
+    }
+
+    /// The same elsewhere.
+    pub fn spawn_at<F>(&self, place: &Place, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match place.handle() {
+            Some(handle) => drop(self.tracker.spawn_on(task, handle)),
+            None => self.spawn(task),
+        }
     }
 
     /// Cancelled when accepting has to stop and idle connections have to close.

@@ -30,6 +30,7 @@
 //! | what proves us to a backend | `gateway/credentials/` |
 //! | what a request's signature covers | `wire/signature/` |
 //! | how a challenge is answered | `wire/digest/` |
+//! | which thread carries a connection | `workers.rs` |
 //! | order of checks on a socket | `serve/accept.rs` |
 //! | bytes from one side to the other | `net/relay/` |
 //! | what a reload keeps on failure | `app/reload.rs` |
@@ -55,6 +56,7 @@ pub mod clock;
 pub mod drain;
 pub mod net;
 pub mod tls;
+pub mod workers;
 // L3: the one accept loop.
 pub mod serve;
 // L4: the roles and the authority.

@@ -25,6 +25,7 @@ use crate::{
     serve::Serving,
     telemetry::metrics::Metrics,
     tls::{HeldSvid, challenge::Challenges},
+    workers::Place,
 };
 
 /// One bound listener.
@@ -280,8 +281,10 @@ impl Process {
                 .get(&listener.name)
                 .is_some_and(|l| l.address == listener.address);
             if !kept {
-                match Listener::bind(&listener.address, &self.inherited) {
-                    Ok(socket) => bound.push((listener, socket)),
+                // listeners take turns: one alone would do all of the accepting
+                let place = self.drain.workers().nth(bound.len());
+                match place.enter(|| Listener::bind(&listener.address, &self.inherited)) {
+                    Ok(socket) => bound.push((listener, socket, place)),
                     Err(error) => failed.push(error),
                 }
             }
@@ -299,8 +302,8 @@ impl Process {
                 held.serving.publish(Arc::clone(&listener.snapshot));
             }
         }
-        for (listener, socket) in bound {
-            let begun = self.begin(listener, socket);
+        for (listener, socket, place) in bound {
+            let begun = self.begin(listener, socket, &place);
             if let Some(moved) = live.insert(Arc::clone(&listener.name), begun) {
                 // the same listener at another address
                 self.leaving.add(&listener.name, moved.serving, &self.drain);
@@ -313,7 +316,7 @@ impl Process {
         Ok(())
     }
 
-    fn begin(&self, listener: &LoadedListener, socket: Listener) -> Live {
+    fn begin(&self, listener: &LoadedListener, socket: Listener, place: &Place) -> Live {
         let bound = socket.local_address();
         let serving = Serving::new(
             Arc::clone(&listener.snapshot),
@@ -322,7 +325,7 @@ impl Process {
         );
         let shown = bound.map_or_else(|| listener.address.to_string(), |a| a.to_string());
         tracing::info!(listener = %listener.name, address = %shown, "listening");
-        self.drain.spawn(Arc::clone(&serving).run(socket));
+        self.drain.spawn_at(place, Arc::clone(&serving).run(socket));
         Live {
             address: listener.address.clone(),
             bound,

@@ -1,6 +1,6 @@
 //! The life of a process: load, bind, run, reload, drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{
     admin,
@@ -16,10 +16,14 @@ use crate::{
     drain::Drain,
     net::{BindError, Inherited, fd},
     telemetry::{log, metrics::Metrics},
+    workers::{self, Workers},
 };
 
 /// Where no listener says another.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long threads are waited for at the end.
+const END: Duration = Duration::from_secs(1);
 
 /// A process that could not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,23 +70,27 @@ pub fn run(config: Config) -> Result<(), StartError> {
     // before the runtime's threads: this edits the environment
     let inherited = Inherited::from_environment();
     log::init(&config.common().log);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if config.common().workers > 0 {
-        runtime.worker_threads(config.common().workers);
-    }
-    let runtime = runtime
+    let system = |error: io::Error| StartError::System(error.to_string());
+    let count = match config.common().workers {
+        0 => workers::cores(),
+        count => count,
+    };
+    let (workers, threads) = Workers::start(count).map_err(system)?;
+    // beside what carries connections there is little to do
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
-        .map_err(|error| StartError::System(error.to_string()))?;
-    let done = runtime.block_on(live(config, inherited));
+        .map_err(system)?;
+    let done = runtime.block_on(live(config, inherited, Drain::on(workers)));
     // what is left is stuck in a blocking call: it is not waited for
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    threads.stop(END);
+    runtime.shutdown_timeout(END);
     done
 }
 
-async fn live(config: Config, inherited: Inherited) -> Result<(), StartError> {
+async fn live(config: Config, inherited: Inherited, drain: Drain) -> Result<(), StartError> {
     let metrics = Metrics::new();
-    let drain = Drain::new();
     let mut signals = Signals::new().map_err(|error| StartError::System(error.to_string()))?;
     check_descriptors(&config, &metrics);
     renew::prepare(&config);

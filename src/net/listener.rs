@@ -1,10 +1,13 @@
 //! Listening sockets: bound once, before anything runs.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::{fs::PermissionsExt, net::UnixStream as StdUnixStream},
     path::Path,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -70,20 +73,29 @@ impl Listener {
     /// # Errors
     /// See [`AcceptBackoff`].
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
-        match self {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// The same for one who says where the connection is to live: it is heard by the runtime that
+    /// this is polled in.
+    ///
+    /// # Errors
+    /// See [`AcceptBackoff`].
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, SocketAddr)>> {
+        Poll::Ready(Ok(match self {
             Self::Tcp(tcp) => {
-                let (stream, source) = tcp.accept().await?;
+                let (stream, source) = ready!(tcp.poll_accept(cx))?;
                 // the one place where IPv4-mapped sources become IPv4
-                Ok((Socket::Tcp(stream), canonical(source)))
+                (Socket::Tcp(stream), canonical(source))
             }
             Self::Unix(unix) => {
-                let (stream, _) = unix.accept().await?;
-                Ok((
+                let (stream, _) = ready!(unix.poll_accept(cx))?;
+                (
                     Socket::Unix(stream),
                     SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-                ))
+                )
             }
-        }
+        }))
     }
 }
 

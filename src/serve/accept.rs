@@ -1,9 +1,11 @@
 //! The order of checks on a socket: source, caps, PROXY header, starttls, handshake, decision.
 
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    task::{Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -29,6 +31,7 @@ use crate::{
         pace::Turns,
     },
     wire::ConnectionId,
+    workers::Place,
 };
 
 /// How long a refused peer's bytes are read away, so that the alert arrives before the reset.
@@ -137,12 +140,12 @@ impl Serving {
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
+                accepted = self.accept(&listener) => accepted,
             };
             match accepted {
-                Ok((socket, source)) => {
+                Ok((socket, source, place)) => {
                     backoff.reset();
-                    self.arrived(socket, source);
+                    self.arrived(socket, source, &place);
                 }
                 Err(error) => {
                     if let Some(pause) = backoff.after(&error) {
@@ -154,12 +157,22 @@ impl Serving {
         }
     }
 
+    /// The next connection, and where it is to live.
+    async fn accept(&self, listener: &Listener) -> io::Result<(Socket, SocketAddr, Place)> {
+        poll_fn(|cx| {
+            let place = self.drain.workers().least();
+            let (socket, source) = ready!(place.enter(|| listener.poll_accept(cx)))?;
+            Poll::Ready(Ok((socket, source, place)))
+        })
+        .await
+    }
+
     fn name(&self) -> Arc<str> {
         Arc::clone(&self.snapshot.borrow().rules.name)
     }
 
     /// Source and caps: no byte is read and no task made for a source that is not trusted.
-    fn arrived(self: &Arc<Self>, socket: Socket, source: SocketAddr) {
+    fn arrived(self: &Arc<Self>, socket: Socket, source: SocketAddr, place: &Place) {
         let at = Instant::now();
         self.metrics.accepted();
         let subscription = self.snapshot.subscribe();
@@ -198,7 +211,9 @@ impl Serving {
                 // boxed: nothing of it stays while the connection lives
                 let welcome = Box::pin(Arc::clone(self).welcome(arrival));
                 let serving = Arc::clone(self);
-                self.drain.spawn(async move {
+                let lodger = place.lodge();
+                self.drain.spawn_at(place, async move {
+                    let _lives = lodger;
                     let Some((carried, slot)) = welcome.await else {
                         return;
                     };

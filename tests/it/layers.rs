@@ -8,7 +8,7 @@ use std::{
 const LEVELS: [&[&str]; 7] = [
     &["admit", "identity", "wire"],
     &["config", "telemetry"],
-    &["clock", "drain", "net", "tls"],
+    &["clock", "drain", "net", "tls", "workers"],
     &["serve"],
     &["acceptor", "gateway", "pki"],
     &["app"],

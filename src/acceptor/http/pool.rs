@@ -37,6 +37,7 @@ use crate::{
         },
     },
     telemetry::metrics::RequestMetrics,
+    workers::Home,
 };
 
 /// Connections kept for the next request. A gateway's pool holds as many.
@@ -76,6 +77,8 @@ struct Kept {
 /// A connection that can take a request.
 struct Way {
     kind: Kind,
+    /// The thread that hears it.
+    home: Home,
     opened: Instant,
 }
 
@@ -186,12 +189,17 @@ impl Shared {
 
     fn pop(&self) -> Option<Way> {
         let mut idle = self.idle();
-        while let Some(kept) = idle.pop_back() {
+        loop {
+            // another thread's would be heard there, and its news handed over
+            let own = idle.iter().rposition(|kept| kept.link.home == Home::here());
+            let kept = match own {
+                Some(at) => idle.remove(at),
+                None => idle.pop_back(),
+            }?;
             if kept.is_young() {
                 return Some(kept.link);
             }
         }
-        None
     }
 
     fn expire(&self) {
@@ -253,6 +261,7 @@ impl Shared {
         };
         Ok(Way {
             kind,
+            home: Home::here(),
             opened: Instant::now(),
         })
     }
