@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use super::{
     ClientFacts,
     credentials::Credentials,
-    dial::{Dialled, Dialler, LinkStream},
+    dial::{Dialled, Dialler, LinkStream, Purpose},
     health::Verdict,
     mux::Links,
     reuse::{KeptLinks, Reopened},
@@ -27,6 +27,7 @@ use crate::{
     serve::http::retries::RetryBudget,
     telemetry::metrics::BackendMetrics,
     tls::{Generation, Usage},
+    workers::Home,
 };
 
 /// An acceptor that failed is the last choice for so long, doubled with each failure.
@@ -69,6 +70,8 @@ pub struct AcceptorState {
 pub struct Link {
     /// The stream.
     pub stream: LinkStream,
+    /// The thread that hears it.
+    pub(super) home: Home,
     /// The acceptor, and our place in its count.
     pub lease: Lease,
     /// When the acceptor's chain ends.
@@ -294,11 +297,21 @@ impl BackendRuntime {
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
     ) -> Result<Link, Denied> {
+        self.connect_for(acceptor, client, Purpose::One).await
+    }
+
+    /// The same for one client, or for many.
+    pub(super) async fn connect_for(
+        &self,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+        purpose: Purpose,
+    ) -> Result<Link, Denied> {
         let lease = acceptor.lease(&self.name);
         let began = Instant::now();
         let limit = self.config.connect_timeout;
         // boxed: the handshake's state is gone while bytes are relayed
-        let dialling = Box::pin(acceptor.dialler.dial(client));
+        let dialling = Box::pin(acceptor.dialler.dial(client, purpose));
         let dialled = tokio::time::timeout(limit, dialling)
             .await
             .unwrap_or_else(|_elapsed| {
@@ -325,6 +338,7 @@ impl BackendRuntime {
                 self.metrics.handshake(resumed);
                 Ok(Link {
                     stream,
+                    home: Home::here(),
                     lease,
                     until,
                     chain,

@@ -34,11 +34,22 @@ pub(crate) struct Dialler {
     /// Offers one that carries many clients of tcp mode, one after the other or at once; `None`:
     /// `tunnel` says no.
     pub(crate) reused: Option<ClientTls>,
+    /// Offers one that carries many requests of http mode at once; `None`: `tunnel` says no.
+    pub(crate) shared: Option<ClientTls>,
     /// `tunnel = "reuse"`: nothing else will do.
     pub(crate) must_reuse: bool,
     pub(crate) judge: Judge,
     pub(crate) bind: Option<std::net::IpAddr>,
     pub(crate) proxy_protocol: Option<ProxyVersion>,
+}
+
+/// What a link connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A client, or requests one after the other.
+    One,
+    /// Many at once, where the acceptor can.
+    Many,
 }
 
 /// An admitted link connection.
@@ -60,8 +71,17 @@ impl Dialler {
     ///
     /// # Errors
     /// Where it stopped: no TCP, closed before ServerHello, the alert, the acceptor's word.
-    pub(crate) async fn dial(&self, client: &ClientFacts) -> Result<Dialled, Denied> {
-        let wanted = self.reused.as_ref().filter(|_| !client.http);
+    pub(crate) async fn dial(
+        &self,
+        client: &ClientFacts,
+        purpose: Purpose,
+    ) -> Result<Dialled, Denied> {
+        let wanted = match (client.http, purpose) {
+            (true, Purpose::One) => None,
+            (true, Purpose::Many) => self.shared.as_ref(),
+            // these tell by `tunnel`
+            (false, Purpose::One | Purpose::Many) => self.reused.as_ref(),
+        };
         let connected = match self.handshake(wanted.unwrap_or(&self.tls)).await {
             // a foreign acceptor with protocols of its own and none in common says so with
             // this alert: it is asked again without ours
@@ -69,7 +89,7 @@ impl Dialler {
             other => other,
         };
         let connected = connected.map_err(|denied| self.explained(denied))?;
-        if wanted.is_some() && self.must_reuse && !connected.reused {
+        if self.must_reuse && !client.http && !connected.reused {
             return Err(self.explained(Denied::new(
                 Denial::NoSharedTls,
                 "tunnel = \"reuse\" needs an acceptor of ours in tcp mode at the other end; \"auto\" takes any",
@@ -106,7 +126,12 @@ impl Dialler {
     /// Where it stopped.
     pub(super) async fn dial_mux(&self) -> Result<Option<Dialled>, Denied> {
         let connected = self
-            .handshake(self.reused.as_ref().unwrap_or(&self.tls))
+            .handshake(
+                self.shared
+                    .as_ref()
+                    .or(self.reused.as_ref())
+                    .unwrap_or(&self.tls),
+            )
             .await
             .map_err(|denied| self.explained(denied))?;
         if !connected.mux {
@@ -126,7 +151,8 @@ impl Dialler {
 
     /// Drops TLS sessions whose time is over.
     pub(crate) fn forget_old(&self) {
-        for tls in [&self.tls, &self.foreign].into_iter().chain(&self.reused) {
+        let offers = [&self.tls, &self.foreign].into_iter();
+        for tls in offers.chain(&self.reused).chain(&self.shared) {
             tls.forget_old();
         }
     }

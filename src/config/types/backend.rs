@@ -52,14 +52,15 @@ pub struct Pool {
 /// `tunnel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tunnel {
-    /// One client after the other on a kept connection where the acceptor can, else `Direct`.
+    /// As `Mux`, and nothing is said where that can't be.
     #[default]
     Auto,
     /// One connection for each client.
     Direct,
-    /// As `Auto`, and any other end is refused.
+    /// One client after the other on a kept connection; any end that can't is refused.
     Reuse,
-    /// Many clients at once on few connections where the acceptor can, else `Auto`.
+    /// Many at once on few connections where the acceptor can, else one after the other on kept
+    /// ones, else `Direct`.
     Mux,
 }
 

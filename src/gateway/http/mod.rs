@@ -1,6 +1,7 @@
 //! http mode: HTTP/1.1 and HTTP/2 in, requests routed one by one over kept link connections.
 //! What is forwarded is written anew from the parsed message.
 
+mod carried;
 mod links;
 mod pool;
 mod proven;

@@ -12,18 +12,22 @@ use http::{Request, Response};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::{SetOnce, watch};
+use tokio::sync::{SetOnce, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::links::{self, Links};
+use super::{
+    carried::RequestStream,
+    links::{self, Links},
+};
 use crate::{
     admit::{Denial, Denied},
     clock,
     config::BackendProtocol,
     drain::Drain,
     gateway::{
-        BackendRuntime, ClientFacts, Link,
+        BackendRuntime, ClientFacts,
         backend::{AcceptorState, Lease},
+        mux::Carried,
     },
     identity::UnixSeconds,
     net::Stalls,
@@ -37,8 +41,9 @@ use crate::{
             hop::{AnswerBody, Fate, Hop},
             send::{self, Ways},
         },
-        spread,
+        mux, spread,
     },
+    workers::Home,
 };
 
 /// How often is looked whether enough connections are ready.
@@ -85,6 +90,10 @@ struct LinkSender {
     retires: Option<UnixSeconds>,
     chain: Arc<[CertificateDer<'static>]>,
     acceptor: Arc<AcceptorState>,
+    /// The thread that hears it.
+    home: Home,
+    /// The link that it is a stream of.
+    shared: Option<mux::Link>,
     /// What one of HTTP/2 broke of, once it has ended. In HTTP/1.1 whoever uses it is told.
     ended: Option<Arc<SetOnce<Option<Denied>>>>,
 }
@@ -218,12 +227,19 @@ impl Shared {
         let mut queues = self.idle();
         let queue = queues.get_mut(acceptor.index)?;
         self.expire(queue, now);
-        while let Some(kept) = queue.pop_back() {
+        loop {
+            // another thread's would be heard there, and its news handed over
+            let own = queue
+                .iter()
+                .rposition(|kept| kept.link.home == Home::here());
+            let kept = match own {
+                Some(at) => queue.remove(at),
+                None => queue.pop_back(),
+            }?;
             if self.fits(&kept.link, now) {
                 return Some(kept.link);
             }
         }
-        None
     }
 
     /// Closes what was idle for too long.
@@ -238,7 +254,8 @@ impl Shared {
     }
 
     fn fits(&self, link: &LinkSender, now: Instant) -> bool {
-        let over = link.retires.is_some_and(|end| clock::now() > end);
+        let over = link.retires.is_some_and(|end| clock::now() > end)
+            || link.shared.as_ref().is_some_and(mux::Link::is_leaving);
         !over && now.saturating_duration_since(link.opened) < self.backend.config.pool.max_age
     }
 
@@ -293,21 +310,28 @@ impl Shared {
         if held >= wanted.min(self.backend.config.pool.idle) {
             return LOOK;
         }
-        let client = ClientFacts::ours();
-        let opening = Opening {
-            client: &client,
-            rules,
-        };
         // the acceptor that is first today; it is not told of the others' failures
         let Some(acceptor) = self.backend.order().next() else {
             return LONGEST_PAUSE;
         };
-        match self.open(&acceptor, opening).await {
-            Ok(link) => {
-                self.put(link);
-                Duration::ZERO
-            }
-            Err(_logged) => pause.saturating_mul(2).clamp(LOOK, LONGEST_PAUSE),
+        let (pool, rules) = (Arc::clone(self), rules.clone());
+        let (tell, told) = oneshot::channel();
+        // each thread has its share
+        let place = self.drain.workers().nth(held);
+        self.drain.spawn_at(&place, async move {
+            let client = ClientFacts::ours();
+            let opening = Opening {
+                client: &client,
+                rules: &rules,
+            };
+            let opened = pool.open(&acceptor, opening).await;
+            // who asked may have gone
+            let _told = tell.send(opened.map(|link| pool.put(link)).is_ok());
+        });
+        match told.await {
+            Ok(true) => Duration::ZERO,
+            // what failed is logged
+            Ok(false) | Err(_) => pause.saturating_mul(2).clamp(LOOK, LONGEST_PAUSE),
         }
     }
 
@@ -316,16 +340,21 @@ impl Shared {
         acceptor: &Arc<AcceptorState>,
         opening: Opening<'_>,
     ) -> Result<LinkSender, Denied> {
-        let Link {
-            stream,
+        let Carried {
+            upstream,
             lease,
             until,
             chain,
             ..
-        } = self.backend.connect_to(acceptor, opening.client).await?;
+        } = self
+            .backend
+            .carry_requests(acceptor, opening.client)
+            .await?;
         let over = supervision(&lease, &chain, until, opening.rules);
         // counted again with each request that it carries
         drop(lease);
+        let shared = upstream.link().cloned();
+        let stream = RequestStream::new(upstream, self.drain.clone());
         let stream = Stalls::new(stream, self.write_timeout);
         let mut ended = None;
         let kind = match self.backend.config.protocol {
@@ -355,6 +384,8 @@ impl Shared {
         };
         Ok(LinkSender {
             kind,
+            home: Home::here(),
+            shared,
             ended,
             opened: Instant::now(),
             until,

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -117,21 +117,34 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if data.is_empty() {
+        self.poll_write_vectored(cx, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if len == 0 {
             return Poll::Ready(Ok(0));
         }
         let reserved = self
             .link
-            .poll(|mux| mux.poll_reserve(self.id, data.len(), cx.waker()));
+            .poll(|mux| mux.poll_reserve(self.id, len, cx.waker()));
         match ready!(reserved) {
             Ok(n) => {
                 // copied outside of the lock
-                let octets = Octets::of(data.get(..n).unwrap_or_default());
+                let octets = Octets::gathered(bufs, n);
                 self.link.with(|state| state.mux.push(self.id, octets));
                 Poll::Ready(Ok(n))
             }
             Err(why) => Poll::Ready(Err(self.failed(why))),
         }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     /// What was written goes by itself.

@@ -23,6 +23,7 @@ mod raw;
 mod require;
 mod resting;
 mod semantics;
+mod shared_links;
 mod shut_out;
 mod signed;
 mod streaming;

@@ -105,7 +105,7 @@ impl Hop {
         let Some(io) = io else {
             return Poll::Ready(Err(HopError::Closed));
         };
-        if buf.capacity().saturating_sub(buf.len()) < wanted.min(SHORT) {
+        if buf.capacity().saturating_sub(buf.len()) < wanted.min(LONG) {
             buf.reserve(wanted);
         }
         let read = poll_read_buf(Pin::new(io), cx, buf);

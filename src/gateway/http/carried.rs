@@ -1,0 +1,98 @@
+//! What carries requests to an acceptor: a connection, or a stream of one that is shared.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+use crate::{drain::Drain, gateway::reuse::Upstream};
+
+/// How long the backend may take to answer our end with its own.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The way of one request after the other.
+pub(super) struct RequestStream {
+    /// `None`: it has gone to who waits for its other end.
+    upstream: Option<Upstream>,
+    /// We have said that no more comes.
+    finished: bool,
+    drain: Drain,
+}
+
+impl RequestStream {
+    pub(super) fn new(upstream: Upstream, drain: Drain) -> Self {
+        Self {
+            upstream: Some(upstream),
+            finished: false,
+            drain,
+        }
+    }
+
+    fn upstream(&mut self) -> Result<Pin<&mut Upstream>, io::Error> {
+        let upstream = self.upstream.as_mut().map(Pin::new);
+        upstream.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for RequestStream {
+    /// A stream that is let go before its other end would reset the backend's connection, which
+    /// can't tell that from a request that broke.
+    fn drop(&mut self) {
+        if !self.finished {
+            return;
+        }
+        if let Some(mut upstream @ Upstream::Stream(_)) = self.upstream.take() {
+            self.drain.spawn(async move {
+                // what still comes nobody asked for
+                let _end = tokio::time::timeout(FAREWELL, upstream.read(&mut [0])).await;
+            });
+        }
+    }
+}
+
+impl AsyncRead for RequestStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.get_mut().upstream()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for RequestStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().upstream()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().upstream()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().upstream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let done = this.upstream()?.poll_shutdown(cx);
+        this.finished |= matches!(done, Poll::Ready(Ok(())));
+        done
+    }
+}
