@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::client::conn::{TrySendError, http2};
 
 use super::{
@@ -21,11 +22,29 @@ pub(crate) enum Kind {
     Http2(http2::SendRequest<RequestBody>),
 }
 
+/// A request without a body and with a safe method. Hyper gives back no more of a request than what
+/// it sent nothing of.
+fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+    let body = request.body();
+    if !request.method().is_safe() || !body.is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::none(&body.received));
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    *copy.version_mut() = request.version();
+    Some(Box::new(copy))
+}
+
 /// A request that did not get an answer.
 pub(crate) struct SendFailed {
     pub(crate) denied: Denied,
     /// The request, when not a byte of it was sent.
     pub(crate) unsent: Option<Box<Request<RequestBody>>>,
+    /// The request, when it was sent and may be sent twice (RFC 9110 section 9.2.2): it has a safe
+    /// method and no body.
+    pub(crate) repeatable: Option<Box<Request<RequestBody>>>,
 }
 
 impl Kind {
@@ -59,13 +78,16 @@ impl Kind {
                 None => Err(SendFailed {
                     denied: Denied::new(Denial::UpstreamBroken, "the connection is in use"),
                     unsent: Some(Box::new(request)),
+                    repeatable: None,
                 }),
             },
             Self::Http2(sender) => {
+                let repeatable = copy(&request);
                 let answered = sender.try_send_request(request).await;
                 let failed = |mut error: TrySendError<Request<RequestBody>>| SendFailed {
                     unsent: error.take_message().map(Box::new),
                     denied: broken(&error.into_error()),
+                    repeatable,
                 };
                 answered
                     .map(|response| response.map(AnswerBody::Http2))

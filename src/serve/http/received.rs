@@ -32,29 +32,31 @@ impl Received {
 /// How long a next hop has taken nothing of a request's body, though there is more of it. Only of
 /// one that speaks HTTP/2: the stalls of others are those of their sockets.
 pub(super) struct Untaken {
-    http2: bool,
+    /// `None`: it speaks HTTP/1.1.
+    since: Option<Instant>,
     handed: u64,
-    since: Instant,
 }
 
 impl Untaken {
     pub(super) fn new(http2: bool) -> Self {
         Self {
-            http2,
+            since: http2.then(Instant::now),
             handed: 0,
-            since: Instant::now(),
         }
     }
 
     pub(super) fn for_longer_than(&mut self, limit: Duration, received: &Received) -> bool {
-        if !self.http2 || received.is_done() {
+        let Some(since) = &mut self.since else {
+            return false;
+        };
+        if received.is_done() {
             return false;
         }
         if received.handed() == Some(self.handed) {
-            return self.since.elapsed() >= limit;
+            return since.elapsed() >= limit;
         }
         self.handed = received.handed().unwrap_or(self.handed);
-        self.since = Instant::now();
+        *since = Instant::now();
         false
     }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::Body as _;
 
 use super::{
     Upstream,
@@ -65,18 +64,17 @@ pub(crate) async fn send<W: Ways>(
     received: &Arc<Received>,
 ) -> Result<Sent<W::Way>, Denied> {
     let mut sender = ways.take().await?;
-    let copy = sender
-        .is_reused()
-        .then(|| copy(&request, received))
-        .flatten();
     let answered = respond_in_time(patience, &mut sender, request, received).await;
     let again = match answered {
         Ok(response) => return Ok((sender, response)),
         Err(Failure::Unsent(request, _)) if sender.is_reused() && ways.may_retry() => *request,
-        Err(Failure::Denied(denied)) => match copy {
-            Some(copy) if denied.reason == Denial::UpstreamBroken && ways.may_retry() => copy,
-            _ => return Err(denied),
-        },
+        Err(Failure::Repeatable(request, denied))
+            if sender.is_reused()
+                && denied.reason == Denial::UpstreamBroken
+                && ways.may_retry() =>
+        {
+            *request
+        }
         Err(failure) => return Err(failure.denied(sender.broke()).await),
     };
     // boxed: the rare case keeps no room in every request
@@ -97,22 +95,11 @@ async fn resend<W: Ways>(
     }
 }
 
-/// A request without a body and with a safe method.
-fn copy(request: &Request<RequestBody>, received: &Arc<Received>) -> Option<Request<RequestBody>> {
-    if !request.method().is_safe() || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::none(received));
-    request.method().clone_into(copy.method_mut());
-    request.uri().clone_into(copy.uri_mut());
-    request.headers().clone_into(copy.headers_mut());
-    *copy.version_mut() = request.version();
-    Some(copy)
-}
-
 enum Failure {
     /// And what is known of the reason.
     Unsent(Box<Request<RequestBody>>, Denied),
+    /// It was sent, and may be sent twice.
+    Repeatable(Box<Request<RequestBody>>, Denied),
     Denied(Denied),
 }
 
@@ -124,7 +111,7 @@ impl Failure {
             Self::Unsent(..) => Box::pin(broke).await.unwrap_or_else(|| {
                 Denied::new(Denial::UpstreamBroken, "closed before the request was sent")
             }),
-            Self::Denied(denied) => denied,
+            Self::Repeatable(_, denied) | Self::Denied(denied) => denied,
         }
     }
 }
@@ -167,9 +154,10 @@ async fn respond_in_time(
     };
     match answered {
         Some(Ok(response)) => Ok(response),
-        Some(Err(failed)) => Err(match failed.unsent {
-            Some(request) => Failure::Unsent(request, failed.denied),
-            None => Failure::Denied(failed.denied),
+        Some(Err(failed)) => Err(match (failed.unsent, failed.repeatable) {
+            (Some(request), _) => Failure::Unsent(request, failed.denied),
+            (None, Some(request)) => Failure::Repeatable(request, failed.denied),
+            (None, None) => Failure::Denied(failed.denied),
         }),
         None => {
             let detail = format!("limits.response_timeout = {limit:?}");

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::{Connection, names};
 
@@ -121,8 +121,8 @@ struct Place {
 }
 
 impl Heads {
-    /// Takes a head off the front of `buf`, if all of it is there. `table` is used for its fields,
-    /// where it has room.
+    /// Takes a head off the front of `buf`, if all of it is there. `table` is used for the fields of
+    /// one that is not interim; until such a head is there, it is left as it is.
     ///
     /// # Errors
     /// It is none, or one with two readings.
@@ -154,6 +154,7 @@ impl Heads {
             Some(1) => Version::HTTP_11,
             _ => Version::HTTP_10,
         };
+        let mut facts = Facts::default();
         let start = buf.as_ptr() as usize;
         let place = |bytes: &[u8]| {
             let from = (bytes.as_ptr() as usize).saturating_sub(start);
@@ -170,22 +171,23 @@ impl Heads {
                 name: place(field.name.as_bytes()),
                 value: place(field.value),
             };
+            facts.field(field.name.as_bytes(), field.value);
         }
         *self = Self::default();
         let bytes = buf.split_to(length).freeze();
-        let mut headers = std::mem::take(table);
-        headers.clear();
-        let facts = collect(
-            &bytes,
-            places.get(..count).unwrap_or_default(),
-            &mut headers,
-        )?;
         let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
         let length = if interim {
             Length::Absent
         } else {
             facts.length(status, version, asked)?
         };
+        let mut headers = match interim {
+            true => HeaderMap::new(),
+            false => std::mem::take(table),
+        };
+        headers.clear();
+        let places = places.get(..count).unwrap_or_default();
+        collect(&bytes, places, &mut headers)?;
         Ok(Some(Head {
             status,
             version,
@@ -251,8 +253,7 @@ struct Facts {
     connection: Connection,
 }
 
-fn collect(bytes: &Bytes, places: &[Place], headers: &mut HeaderMap) -> Result<Facts, Fault> {
-    let mut facts = Facts::default();
+fn collect(bytes: &Bytes, places: &[Place], headers: &mut HeaderMap) -> Result<(), Fault> {
     let range = |(from, to): (u32, u32)| {
         let index = |at| usize::try_from(at).unwrap_or(0);
         index(from)..index(to)
@@ -263,21 +264,11 @@ fn collect(bytes: &Bytes, places: &[Place], headers: &mut HeaderMap) -> Result<F
         let name = names::name(name).map_err(|_no_token| Fault::Field)?;
         let value = HeaderValue::from_maybe_shared(bytes.slice(range(place.value)))
             .map_err(|_control| Fault::Field)?;
-        let text = value.as_bytes();
-        if name == header::CONTENT_LENGTH {
-            facts.lengths = facts.lengths.saturating_add(1);
-            facts.length = number(text);
-        } else if name == header::TRANSFER_ENCODING {
-            facts.codings = facts.codings.saturating_add(1);
-            facts.chunked = text.eq_ignore_ascii_case(b"chunked");
-        } else if name == header::CONNECTION {
-            facts.connection.line(text);
-        }
         headers
             .try_append(name, value)
             .map_err(|_too_many| Fault::TooMany)?;
     }
-    Ok(facts)
+    Ok(())
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -288,6 +279,23 @@ fn number(text: &[u8]) -> Option<u64> {
 }
 
 impl Facts {
+    /// One of the fields.
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        // by its length first: few fields are one of these
+        match name.len() {
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                self.lengths = self.lengths.saturating_add(1);
+                self.length = number(value);
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                self.codings = self.codings.saturating_add(1);
+                self.chunked = value.eq_ignore_ascii_case(b"chunked");
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => self.connection.line(value),
+            _ => {}
+        }
+    }
+
     /// RFC 9112 section 6.3. What says two things of the end is refused whatever it is an answer
     /// to: somebody behind us may read it otherwise.
     fn length(&self, status: StatusCode, version: Version, asked: Asked) -> Result<Length, Fault> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use tokio::time::{Sleep, sleep};
 
 use super::{
@@ -38,7 +38,6 @@ pub(crate) async fn send(
         asked: Asked::of(request.method()),
         out: Outgoing::new(request),
         heads: Heads::default(),
-        table: None,
         interim,
         interims: 0,
         switched: None,
@@ -46,10 +45,7 @@ pub(crate) async fn send(
     };
     match poll_fn(|cx| exchange.poll(cx)).await {
         Ok(head) => Ok(exchange.answered(head)),
-        Err(error) => Err(SendFailed {
-            denied: error.denied(),
-            unsent: exchange.out.unsent().map(Box::new),
-        }),
+        Err(error) => Err(exchange.out.failed(error.denied())),
     }
 }
 
@@ -58,8 +54,6 @@ struct Exchange<'a> {
     out: Outgoing,
     asked: Asked,
     heads: Heads,
-    /// For the answer's fields.
-    table: Option<HeaderMap>,
     interim: Interim<'a>,
     interims: u32,
     /// The answer that makes the connection another protocol's, once the request is sent.
@@ -129,8 +123,7 @@ impl Exchange<'_> {
                 if !self.out.is_touched() {
                     return Err(HopError::Unasked);
                 }
-                let out = &mut self.out;
-                let table = self.table.get_or_insert_with(|| out.take_table());
+                let table = self.out.table();
                 if let Some(head) = self.heads.read(&mut self.hop.buf, self.asked, table)? {
                     if !head.is_interim() {
                         return Ok(Poll::Ready(Some(head)));
@@ -139,9 +132,7 @@ impl Exchange<'_> {
                     if self.interims > MAX_INTERIM {
                         return Err(HopError::Interim(MAX_INTERIM));
                     }
-                    let asks = self.interim.came(head.status);
-                    *table = head.headers;
-                    if asks {
+                    if self.interim.came(head.status) {
                         return Ok(Poll::Ready(None));
                     }
                     continue;

@@ -8,13 +8,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, Method, Request, header, request::Parts};
+use http::{HeaderMap, HeaderName, Method, Request, header, request::Parts};
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite as _;
 
 use super::{HopError, Io};
 use crate::{
-    serve::http::{body::RequestBody, gather::Gather},
+    admit::Denied,
+    serve::http::{body::RequestBody, client::SendFailed, gather::Gather},
     wire::http1::{
         request::{Coding, announced, write_head},
         write::{self, CHUNK_END, CHUNKS_END, LAST_CHUNK},
@@ -46,6 +47,8 @@ pub(super) struct Outgoing {
     /// Something is written and may not have gone out.
     unflushed: bool,
     done: bool,
+    /// For an answer that comes before all of it is sent.
+    spare: HeaderMap,
 }
 
 impl Outgoing {
@@ -61,6 +64,7 @@ impl Outgoing {
             touched: false,
             unflushed: false,
             done: false,
+            spare: HeaderMap::new(),
             parts,
             body,
         };
@@ -116,15 +120,33 @@ impl Outgoing {
         self.touched
     }
 
-    /// The request, where not a byte of it went out.
-    pub(super) fn unsent(self) -> Option<Request<RequestBody>> {
-        let whole = !self.touched && !self.used;
-        whole.then(|| Request::from_parts(self.parts, self.body))
+    /// There is no answer to it: what is left of the request.
+    pub(super) fn failed(self, denied: Denied) -> SendFailed {
+        // a request without fields is none that was sent: their table became an answer's
+        let had_fields = !self.parts.headers.is_empty();
+        let had_no_body = self.ended && !self.looked;
+        let is_unsent = !self.touched && !self.used;
+        let may_repeat = had_fields && had_no_body && self.parts.method.is_safe();
+        let request =
+            (is_unsent || may_repeat).then(|| Box::new(Request::from_parts(self.parts, self.body)));
+        let (unsent, repeatable) = match is_unsent {
+            true => (request, None),
+            false => (None, request),
+        };
+        SendFailed {
+            denied,
+            unsent,
+            repeatable,
+        }
     }
 
-    /// The table of its fields, which are written.
-    pub(super) fn take_table(&mut self) -> http::HeaderMap {
-        std::mem::take(&mut self.parts.headers)
+    /// A table for the answer's fields: the request's own, once that is sent. Until the answer's
+    /// head is whole it stays as it is, so that the request can be sent again.
+    pub(super) fn table(&mut self) -> &mut HeaderMap {
+        match self.done {
+            true => &mut self.parts.headers,
+            false => &mut self.spare,
+        }
     }
 
     /// Sends on: ready once everything has gone out.
