@@ -114,26 +114,33 @@ impl Head {
                 return self.unfinished(bytes).map(|()| None);
             };
             let end = self.seen.saturating_add(length);
-            let line = without_line_end(bytes.get(self.line..end).unwrap_or_default())?;
+            let line = bytes.get(self.line..end).unwrap_or_default();
+            let line = line.strip_suffix(b"\r\n").ok_or(Fault::LineEnd)?;
             let start = std::mem::replace(&mut self.line, end);
             self.seen = end;
             match (self.begun, line.is_empty()) {
                 (Begun::Not, true) => self.begun = Begun::EmptyLine,
                 (Begun::EmptyLine, true) => return Err(Fault::RequestLine),
-                (Begun::Not | Begun::EmptyLine, false) => {
-                    let (method, target, old) = request_line(line)?;
-                    let from = start.saturating_add(method.len()).saturating_add(1);
-                    self.target = from..from.saturating_add(target.len());
-                    self.method =
-                        Method::from_bytes(method).map_err(|_no_token| Fault::RequestLine)?;
-                    self.old = old;
-                    self.connect = self.method == Method::CONNECT;
-                    self.begun = Begun::Fields;
-                }
+                (Begun::Not | Begun::EmptyLine, false) => self
+                    .request_line(start, line)
+                    .map_err(|fault| or_line_end(fault, line))?,
                 (Begun::Fields, true) => return Ok(Some(end)),
-                (Begun::Fields, false) => self.field(start, line)?,
+                (Begun::Fields, false) => self
+                    .field(start, line)
+                    .map_err(|fault| or_line_end(fault, line))?,
             }
         }
+    }
+
+    fn request_line(&mut self, start: usize, line: &[u8]) -> Result<(), Fault> {
+        let (method, target, old) = request_line(line)?;
+        let from = start.saturating_add(method.len()).saturating_add(1);
+        self.target = from..from.saturating_add(target.len());
+        self.method = Method::from_bytes(method).map_err(|_no_token| Fault::RequestLine)?;
+        self.old = old;
+        self.connect = self.method == Method::CONNECT;
+        self.begun = Begun::Fields;
+        Ok(())
     }
 
     /// The request of a whole head, which is all of `bytes`. `spare` is a map to be used again.
@@ -274,6 +281,15 @@ pub(super) fn without_line_end(line: &[u8]) -> Result<&[u8], Fault> {
     Ok(content)
 }
 
+/// A CR inside a line has no place in a request line, a name or a value: it is not looked for in
+/// lines that have no other fault.
+fn or_line_end(fault: Fault, line: &[u8]) -> Fault {
+    match line.contains(&b'\r') {
+        true => Fault::LineEnd,
+        false => fault,
+    }
+}
+
 /// Method and target, and whether it is of HTTP/1.0.
 fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], bool), Fault> {
     let mut parts = line.split(|byte| *byte == b' ');
@@ -326,23 +342,26 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
     {
         return Err(Fault::Folded);
     }
-    let colon = line
-        .iter()
-        .position(|byte| *byte == b':')
-        .ok_or(Fault::FieldName)?;
-    let (name, value) = line.split_at_checked(colon).ok_or(Fault::FieldName)?;
-    if name.last().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
-        return Err(Fault::SpaceBeforeColon);
-    }
-    if !is_token(name) {
-        return Err(Fault::FieldName);
-    }
-    let value = value.get(1..).unwrap_or_default();
+    let end = line.iter().position(|byte| !is_of_token(*byte));
+    let parts = end.and_then(|end| line.split_at_checked(end));
+    let Some((name @ [_, ..], [b':', value @ ..])) = parts else {
+        return Err(name_fault(line));
+    };
     let control = |byte: u8| ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f);
     if value.iter().fold(false, |any, byte| any | control(*byte)) {
         return Err(Fault::FieldValue);
     }
     Ok((name, value))
+}
+
+/// Why a field line has no name.
+fn name_fault(line: &[u8]) -> Fault {
+    let colon = line.iter().position(|byte| *byte == b':');
+    let before = colon.and_then(|colon| line.get(..colon)?.last());
+    match before {
+        Some(b' ' | b'\t') => Fault::SpaceBeforeColon,
+        Some(_) | None => Fault::FieldName,
+    }
 }
 
 /// One plain number behind at most one space.
@@ -359,10 +378,11 @@ fn length(value: &[u8]) -> Result<u64, Fault> {
 
 /// RFC 9110 section 5.6.2.
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty()
-        && bytes
-            .iter()
-            .all(|byte| TOKEN.get(usize::from(*byte)) == Some(&true))
+    !bytes.is_empty() && bytes.iter().all(|byte| is_of_token(*byte))
+}
+
+fn is_of_token(byte: u8) -> bool {
+    TOKEN.get(usize::from(byte)) == Some(&true)
 }
 
 /// Looked up for every octet of every name.

@@ -59,7 +59,11 @@ const fn of_length(length: usize) -> Range<usize> {
 /// It is no token (RFC 9110 section 5.1).
 pub fn name(bytes: &[u8]) -> Result<HeaderName, InvalidHeaderName> {
     let known = COMMON.get(of_length(bytes.len())).unwrap_or_default();
-    let same = |known: &&HeaderName| known.as_str().as_bytes().eq_ignore_ascii_case(bytes);
+    let same = |known: &&HeaderName| {
+        let known = known.as_str().as_bytes();
+        // most of those who write one in lower case do so always
+        known == bytes || known.eq_ignore_ascii_case(bytes)
+    };
     match known.iter().find(same) {
         Some(known) => Ok(known.clone()),
         None => HeaderName::from_bytes(bytes),
