@@ -43,14 +43,20 @@ pub fn is_traceparent(value: &[u8]) -> bool {
     let Some((known, more)) = value.split_at_checked(LENGTH) else {
         return false;
     };
-    let mut parts = known.split(|byte| *byte == b'-');
+    let mut left = known;
+    // and the hyphen behind it, but for the last
     let mut part = |length: usize| {
-        parts.next().filter(|part| {
-            part.len() == length
-                && part
-                    .iter()
-                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        })
+        let (part, rest) = left.split_at_checked(length)?;
+        left = match rest {
+            [] => rest,
+            [b'-', rest @ ..] => rest,
+            _ => return None,
+        };
+        // without a way out of the loop many octets are looked at at a time
+        let hex = |byte: u8| byte.is_ascii_digit() | matches!(byte, b'a'..=b'f');
+        part.iter()
+            .fold(true, |all, byte| all & hex(*byte))
+            .then_some(part)
     };
     let (Some(version), Some(trace), Some(parent), Some(_flags)) =
         (part(2), part(32), part(16), part(2))
@@ -70,21 +76,26 @@ pub fn is_traceparent(value: &[u8]) -> bool {
 fn traceparent([high, low, parent]: Ids) -> HeaderValue {
     // zero is no id
     let (low, parent) = (low.max(1), parent.max(1));
-    let parts: [&[u8]; 6] = [b"00-", &hex(high), &hex(low), b"-", &hex(parent), b"-00"];
-    let text = parts.concat();
+    let mut text = Vec::with_capacity(LENGTH);
+    text.extend_from_slice(b"00-");
+    text.extend_from_slice(&hex(high));
+    text.extend_from_slice(&hex(low));
+    text.push(b'-');
+    text.extend_from_slice(&hex(parent));
+    text.extend_from_slice(b"-00");
     // hex digits and hyphens
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// Written by hand: it is written for each request, and a formatter costs more than the rest of
-/// the rewriting.
+/// the rewriting. Without a branch for each digit, all of them are written at once.
 fn hex(number: u64) -> [u8; 16] {
-    let mut left = number;
-    [0; 16].map(|_: u8| {
-        left = left.rotate_left(4);
-        let digit = u8::try_from(left & 0xf).unwrap_or(0);
-        digit.saturating_add(if digit < 10 { b'0' } else { b'a' - 10 })
-    })
+    let octets = number.to_be_bytes();
+    let mut digits = [0; 16];
+    for (pair, octet) in digits.chunks_exact_mut(2).zip(octets) {
+        pair.copy_from_slice(&[octet >> 4, octet & 0xf]);
+    }
+    digits.map(|digit| digit + b'0' + u8::from(digit > 9) * (b'a' - b'9' - 1))
 }
 
 #[cfg(test)]
