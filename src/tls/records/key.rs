@@ -90,21 +90,21 @@ impl Key {
 
     /// Opens what stands behind a record's header, where it is; the inner plaintext.
     pub(super) fn open<'a>(&mut self, payload: &'a mut [u8]) -> Result<&'a mut [u8], Error> {
-        let aad = header(payload.len()).ok_or(Error::PeerSentOversizedRecord)?;
-        let nonce = self.nonce().ok_or(Error::DecryptError)?;
-        let aead = self.ready().ok_or(Error::DecryptError)?;
+        let aad = header(payload.len()).ok_or_else(|| Error::PeerSentOversizedRecord)?;
+        let nonce = self.nonce().ok_or_else(|| Error::DecryptError)?;
+        let aead = self.ready().ok_or_else(|| Error::DecryptError)?;
         aead.open_in_place(nonce, Aad::from(aad), payload)
             .map_err(|_forged| Error::DecryptError)
     }
 
     /// The same into another place, which is as long as the inner plaintext.
     pub(super) fn open_into(&mut self, payload: &[u8], inner: &mut [u8]) -> Result<(), Error> {
-        let aad = header(payload.len()).ok_or(Error::PeerSentOversizedRecord)?;
+        let aad = header(payload.len()).ok_or_else(|| Error::PeerSentOversizedRecord)?;
         let (text, tag) = payload
             .split_at_checked(inner.len())
-            .ok_or(Error::DecryptError)?;
-        let nonce = self.nonce().ok_or(Error::DecryptError)?;
-        let aead = self.ready().ok_or(Error::DecryptError)?;
+            .ok_or_else(|| Error::DecryptError)?;
+        let nonce = self.nonce().ok_or_else(|| Error::DecryptError)?;
+        let aead = self.ready().ok_or_else(|| Error::DecryptError)?;
         aead.open_separate_gather(nonce, Aad::from(aad), text, tag, inner)
             .map_err(|_forged| Error::DecryptError)
     }
@@ -127,7 +127,7 @@ impl Key {
         record: &mut [u8],
     ) -> Result<(), Error> {
         let (text, rest, nonce, aad) = self.prepared(content.len(), record)?;
-        let aead = self.ready().ok_or(Error::EncryptError)?;
+        let aead = self.ready().ok_or_else(|| Error::EncryptError)?;
         aead.seal_out_of_place_scatter(nonce, aad, content, text, &[kind as u8], rest)
             .map_err(|_opaque| Error::EncryptError)
     }
@@ -136,7 +136,7 @@ impl Key {
     pub(super) fn seal(&mut self, kind: Content, record: &mut [u8]) -> Result<(), Error> {
         let len = record.len().saturating_sub(super::OVERHEAD);
         let (text, rest, nonce, aad) = self.prepared(len, record)?;
-        let aead = self.ready().ok_or(Error::EncryptError)?;
+        let aead = self.ready().ok_or_else(|| Error::EncryptError)?;
         aead.seal_in_place_scatter(nonce, aad, text, &[kind as u8], rest)
             .map_err(|_opaque| Error::EncryptError)
     }
@@ -153,25 +153,25 @@ impl Key {
     ) -> Result<(&'a mut [u8], &'a mut [u8], Nonce, Aad<[u8; HEADER]>), Error> {
         let (head, payload) = record
             .split_first_chunk_mut::<HEADER>()
-            .ok_or(Error::EncryptError)?;
-        *head = header(payload.len()).ok_or(Error::EncryptError)?;
+            .ok_or_else(|| Error::EncryptError)?;
+        *head = header(payload.len()).ok_or_else(|| Error::EncryptError)?;
         let aad = Aad::from(*head);
         let (text, rest) = payload
             .split_at_mut_checked(len)
-            .ok_or(Error::EncryptError)?;
+            .ok_or_else(|| Error::EncryptError)?;
         if rest.len() != TAG + 1 {
             return Err(Error::EncryptError);
         }
-        let nonce = self.nonce().ok_or(Error::EncryptError)?;
+        let nonce = self.nonce().ok_or_else(|| Error::EncryptError)?;
         Ok((text, rest, nonce, aad))
     }
 
     /// For tests: a record with any inner plaintext.
     #[cfg(any(test, fuzzing))]
     pub(super) fn seal_inner(&mut self, inner: &[u8]) -> Result<Vec<u8>, Error> {
-        let head = header(inner.len().saturating_add(TAG)).ok_or(Error::EncryptError)?;
-        let nonce = self.nonce().ok_or(Error::EncryptError)?;
-        let aead = self.ready().ok_or(Error::EncryptError)?;
+        let head = header(inner.len().saturating_add(TAG)).ok_or_else(|| Error::EncryptError)?;
+        let nonce = self.nonce().ok_or_else(|| Error::EncryptError)?;
+        let aead = self.ready().ok_or_else(|| Error::EncryptError)?;
         let mut sealed = inner.to_vec();
         aead.seal_in_place_append_tag(nonce, Aad::from(head), &mut sealed)
             .map_err(|_opaque| Error::EncryptError)?;
