@@ -68,18 +68,20 @@ pub(super) fn rewrite(
     let earlier = (word == Word::Ours && acceptor.client_cert_header == ClientCertHeader::Xfcc)
         .then(|| only(headers))
         .flatten();
-    match word {
+    let respelt = match word {
         // nobody has judged a client's own headers yet
         Word::Clients => forwarded::prepare_request(headers, &host.stamp, Trust::Untrusted),
         Word::Ours | Word::Foreign => {
-            forwarded::prepare_behind_gateway(headers, &host.stamp, word == Word::Ours);
+            forwarded::prepare_behind_gateway(headers, &host.stamp, word == Word::Ours)
         }
-    }
+    };
     // set again where the backend is to be asked
     headers.remove(header::EXPECT);
     stamp_certificate(headers, connection, acceptor, earlier);
     join_cookies(headers);
-    forwarded::remove_merged(headers, &WRITTEN);
+    if respelt {
+        forwarded::remove_merged(headers, &WRITTEN);
+    }
     // HTTP/1.0 may name none
     let named = host.stamp.host().cloned();
     let named = named.unwrap_or_else(|| HeaderValue::from_static("localhost"));

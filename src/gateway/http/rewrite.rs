@@ -54,7 +54,7 @@ pub(super) fn rewrite(
         keep: &judged.route.keep_headers,
         underscored: asked.gateway.underscores != UnderscoreHeaders::Drop,
     };
-    forwarded::prepare_request_by(headers, stamp, &policy);
+    let respelt = forwarded::prepare_request_by(headers, stamp, &policy);
     // set again where the backend is to be asked
     headers.remove(header::EXPECT);
     let backend = &judged.runtime.config;
@@ -88,7 +88,6 @@ pub(super) fn rewrite(
         }
     }
     join_cookies(headers);
-    let respelt = forwarded::has_respelt(headers);
     if let Some(credentials) = judged.runtime.credentials() {
         credentials.apply(headers, respelt);
     }

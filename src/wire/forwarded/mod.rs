@@ -6,7 +6,7 @@
 //! from what the client sent, and can't reach what is set afterwards; [`prepare_request`] keeps
 //! that order.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -18,6 +18,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+use super::http1::{has_token, names::name};
 use names::{
     HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, OVERRIDES, fold, is_claim, is_respelt,
 };
@@ -131,34 +132,37 @@ impl Stamp {
 
 /// Makes a request's headers ours: strips hop-by-hop fields and what the source may not claim,
 /// then sets the forwarding headers. Credentials and the client-certificate header are set after
-/// this by the caller.
-pub fn prepare_request(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) {
-    prepare_request_by(headers, stamp, &Policy::of(trust));
+/// this by the caller. Whether a name is left that has another spelling ([`is_other_spelling`]).
+pub fn prepare_request(headers: &mut HeaderMap, stamp: &Stamp, trust: Trust) -> bool {
+    prepare_request_by(headers, stamp, &Policy::of(trust))
 }
 
 /// The same with a policy of its own.
-pub fn prepare_request_by(headers: &mut HeaderMap, stamp: &Stamp, policy: &Policy<'_>) {
-    strip(headers, |name, folded| is_forbidden(name, folded, policy));
+pub fn prepare_request_by(headers: &mut HeaderMap, stamp: &Stamp, policy: &Policy<'_>) -> bool {
+    let respelt = strip(headers, |name, folded| is_forbidden(name, folded, policy));
     set_forwarding(headers, stamp, policy.trust);
+    respelt
 }
 
 /// Makes the headers of a request ours that an admitted gateway sent. What it says in
 /// `X-Forwarded-For` is kept and its own address appended, `X-Forwarded-Proto` is kept, and
 /// `Forwarded` is written anew. `ours`: it is one of our own in http mode, which has judged the
-/// client's headers already, so that `X-Forwarded-Host` and what a route keeps pass too.
-pub fn prepare_behind_gateway(headers: &mut HeaderMap, stamp: &Stamp, ours: bool) {
+/// client's headers already, so that `X-Forwarded-Host` and what a route keeps pass too. Whether a
+/// name is left that has another spelling.
+pub fn prepare_behind_gateway(headers: &mut HeaderMap, stamp: &Stamp, ours: bool) -> bool {
     let kept = |name: &str| match name {
         "x-forwarded-for" | "x-forwarded-proto" => true,
         "x-forwarded-host" => ours,
         _ => false,
     };
-    strip(headers, |name, folded| {
+    let respelt = strip(headers, |name, folded| {
         let never = folded == "proxy" || !ours && names::is_override(folded);
         never || is_claim(folded) && !kept(name)
     });
     append(headers, &X_FORWARDED_FOR, &stamp.client);
     headers.insert(FORWARDED, stamp.element.clone());
     keep_one_word(headers, stamp);
+    respelt
 }
 
 /// Removes what ends at this hop, and what `Connection` lists, except fields that a client may
@@ -168,27 +172,26 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Removes what ends at this hop, and what is unwanted otherwise. One pass over the names: most
-/// messages hold nothing of all that.
-fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) {
+/// messages hold nothing of all that. Whether a name is left that has another spelling.
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) -> bool {
     let mut doomed: Vec<HeaderName> = Vec::new();
+    let mut respelt = false;
     for name in headers.keys() {
         let folded = fold(name.as_str());
         if HOP_BY_HOP.contains(&&*folded) || unwanted(name.as_str(), &folded) {
             doomed.push(name.clone());
+        } else {
+            respelt |= matches!(folded, Cow::Owned(_));
         }
     }
-    if doomed.is_empty() {
-        return;
-    }
-    let trailers = headers
-        .get_all(TE)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
-    for name in connection_options(headers) {
-        let folded = fold(name.as_str());
-        if !NEVER_HOP_BY_HOP.contains(&&*folded) && !is_claim(&folded) {
-            headers.remove(name);
+    // both are among the doomed where they stand
+    let trailers = doomed.contains(&TE) && takes_trailers(headers);
+    if doomed.contains(&CONNECTION) {
+        for name in connection_options(headers) {
+            let folded = fold(name.as_str());
+            if !NEVER_HOP_BY_HOP.contains(&&*folded) && !is_claim(&folded) {
+                headers.remove(name);
+            }
         }
     }
     for name in doomed {
@@ -197,6 +200,12 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) {
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+    respelt
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(TE).iter();
+    lines.any(|line| has_token(line.as_bytes(), b"trailers"))
 }
 
 /// The protocol that a request asks to upgrade to, to be called before [`strip_hop_by_hop`]:
@@ -204,9 +213,9 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) {
 /// clear text (`h2c`) is never one.
 #[must_use]
 pub fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let listed = connection_options(headers).contains(&UPGRADE);
     let mut lines = headers.get_all(UPGRADE).iter();
     let (only, more) = (lines.next()?, lines.next());
+    let listed = connection_options(headers).contains(&UPGRADE);
     let text = only.to_str().ok()?;
     let single = more.is_none() && !text.contains(',') && !text.trim().is_empty();
     (listed && single && !text.trim().eq_ignore_ascii_case("h2c")).then(|| only.clone())
@@ -217,7 +226,7 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
         .get_all(CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        .filter_map(|option| name(option.trim_ascii()).ok())
         .collect()
 }
 

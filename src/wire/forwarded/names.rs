@@ -167,8 +167,25 @@ pub(super) fn is_claim(folded: &str) -> bool {
 /// Whether a name has a byte that is neither a letter, a digit nor a hyphen.
 pub(super) fn is_respelt(name: &str) -> bool {
     name.bytes()
-        .any(|byte| byte != b'-' && !byte.is_ascii_alphanumeric())
+        .any(|byte| PLAIN.get(usize::from(byte)) != Some(&true))
 }
+
+/// Looked up for every octet of every name.
+static PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "a u8 is within 256 entries, at compile time"
+        )]
+        {
+            table[byte as usize] = byte == b'-' || byte.is_ascii_alphanumeric();
+        }
+        byte += 1;
+    }
+    table
+};
 
 /// Backends that turn headers into variables (CGI, WSGI, Rack, PHP) see `X_Real_IP` and
 /// `X-Real-IP` as one name, and some of them (CGI of lighttpd) `X.Real.IP` too; so do we. A
