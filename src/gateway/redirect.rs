@@ -217,7 +217,7 @@ fn answer(connection: &Connection, request: &Request<ClientBody>) -> Answer<Nowh
         }
     };
     account.status = status.as_u16();
-    let mut response = Response::new(ResponseBody::Own(Some(text), account));
+    let mut response = Response::new(ResponseBody::own(Some(text), account));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     match location {

@@ -160,7 +160,7 @@ fn judge(
     if let Some(record) = &mut account.record {
         record.host.clone_from(&host.text);
     }
-    if let Some(doubt) = doubtful(request.headers(), request.uri()) {
+    if let Some(doubt) = doubtful(request) {
         return Err(invalid(&doubt));
     }
     if !tunnel {

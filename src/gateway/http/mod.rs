@@ -10,7 +10,7 @@ mod rewrite;
 
 use std::{
     any::Any,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     convert::Infallible,
     net::IpAddr,
     sync::{
@@ -47,7 +47,8 @@ pub struct HttpGateway {
     limits: Arc<Limits>,
     trusted_proxies: SourceRanges,
     routes: Vec<Arc<Route>>,
-    backends: HashMap<String, (Arc<BackendRuntime>, Pool)>,
+    /// A tree: names are few, and to compare them costs less than a keyed hash of one.
+    backends: BTreeMap<String, (Arc<BackendRuntime>, Pool)>,
     metrics: Arc<ListenerMetrics>,
     drain: Drain,
     access: bool,

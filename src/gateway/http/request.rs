@@ -143,7 +143,7 @@ fn judge<'c>(
     if host.misdirected {
         return Err(Denied::new(Denial::Misdirected, host.text.as_str()));
     }
-    if let Some(doubt) = doubtful(request.headers(), request.uri()) {
+    if let Some(doubt) = doubtful(request) {
         return Err(invalid(&doubt));
     }
     if gateway.underscores == UnderscoreHeaders::Refuse

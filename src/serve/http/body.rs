@@ -113,9 +113,17 @@ impl BodyError {
 
 /// What a client sends: counted, bounded in size and slowness, trailers cleaned.
 pub(crate) struct RequestBody {
-    /// `None`: there is nothing to send.
-    inner: Option<ClientBody>,
+    /// `None`: there is nothing to send. Boxed: most requests have no body, and are handed on many
+    /// times.
+    coming: Option<Box<Coming>>,
     pub(super) received: Arc<Received>,
+    /// What is sent in place of `coming`, or what it has to come to.
+    pub(super) special: Option<Box<Special>>,
+}
+
+/// A client's body, as it comes.
+struct Coming {
+    inner: ClientBody,
     left: u64,
     rate: u64,
     window_bytes: u64,
@@ -125,18 +133,16 @@ pub(crate) struct RequestBody {
     waiting: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Until the backend asks for it.
-    held: Option<Box<Held>>,
+    held: Option<Held>,
     /// Names that we set ourselves: they have no place in trailers either.
     ours: Option<Arc<[HeaderName]>>,
-    /// What is sent in place of `inner`, or what it has to come to.
-    pub(super) special: Option<Box<Special>>,
 }
 
 impl RequestBody {
     pub(crate) fn new(inner: ClientBody, limits: &Limits) -> (Self, Arc<Received>) {
-        let inner = Some(inner).filter(|body| !body.is_end_stream());
+        let empty = inner.is_end_stream();
         let received = Arc::new(Received {
-            done: AtomicBool::new(inner.is_none()),
+            done: AtomicBool::new(empty),
             bytes: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
         });
@@ -145,9 +151,8 @@ impl RequestBody {
         } else {
             limits.body_bytes
         };
-        let body = Self {
+        let coming = || Coming {
             inner,
-            received: Arc::clone(&received),
             left,
             rate: limits.body_min_rate,
             window_bytes: 0,
@@ -156,49 +161,48 @@ impl RequestBody {
             timer: None,
             held: None,
             ours: None,
+        };
+        let body = Self {
+            coming: (!empty).then(|| Box::new(coming())),
+            received: Arc::clone(&received),
             special: None,
         };
         (body, received)
     }
 
     /// The same, held back.
-    pub(crate) fn held(self, held: Held) -> Self {
-        Self {
-            held: Some(Box::new(held)),
-            ..self
+    pub(crate) fn held(mut self, held: Held) -> Self {
+        if let Some(coming) = &mut self.coming {
+            coming.held = Some(held);
         }
+        self
     }
 
     /// Whether the next hop has not asked for it yet.
     pub(super) fn is_held(&self) -> bool {
-        self.held.is_some()
+        let coming = self.coming.as_ref();
+        coming.is_some_and(|coming| coming.held.is_some())
     }
 
     /// The same, whose trailers may not have these names.
-    pub(crate) fn without(self, names: &Arc<[HeaderName]>) -> Self {
-        Self {
-            ours: Some(Arc::clone(names)),
-            ..self
+    pub(crate) fn without(mut self, names: &Arc<[HeaderName]>) -> Self {
+        if let Some(coming) = &mut self.coming {
+            coming.ours = Some(Arc::clone(names));
         }
+        self
     }
 
     /// No body, where there was none.
     pub(crate) fn none(received: &Arc<Received>) -> Self {
         Self {
-            inner: None,
+            coming: None,
             received: Arc::clone(received),
-            left: 0,
-            rate: 0,
-            window_bytes: 0,
-            waited: Duration::ZERO,
-            waiting: None,
-            timer: None,
-            held: None,
-            ours: None,
             special: None,
         }
     }
+}
 
+impl Coming {
     /// The client is the slow one whenever we wait here; what a backend takes its time for does
     /// not count.
     fn wait(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
@@ -240,19 +244,19 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let Some(inner) = &mut this.inner else {
+        let Some(coming) = &mut this.coming else {
             return Poll::Ready(this.next_kept().map(Ok));
         };
-        if let Some(held) = &mut this.held {
+        if let Some(held) = &mut coming.held {
             ready!(held.poll(cx));
-            this.held = None;
+            coming.held = None;
         }
-        let polled = Pin::new(&mut *inner).poll_frame(cx);
+        let polled = Pin::new(&mut coming.inner).poll_frame(cx);
         this.received
             .wanted
             .store(polled.is_pending(), Ordering::Relaxed);
         match polled {
-            Poll::Pending => match this.wait(cx) {
+            Poll::Pending => match coming.wait(cx) {
                 Ok(()) => Poll::Pending,
                 Err(error) => Poll::Ready(Some(Err(error))),
             },
@@ -263,21 +267,22 @@ impl Body for RequestBody {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
             Poll::Ready(Some(Ok(mut frame))) => {
-                let last = inner.is_end_stream();
+                let last = coming.inner.is_end_stream();
                 // in HTTP/2 a body of known length is whole before its stream ends
-                let whole = last || this.special.is_some() && inner.size_hint().exact() == Some(0);
+                let whole =
+                    last || this.special.is_some() && coming.inner.size_hint().exact() == Some(0);
                 if let Some(data) = frame.data_ref() {
                     let n = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                    this.came(n);
+                    coming.came(n);
                     this.received.bytes.fetch_add(n, Ordering::Relaxed);
-                    match this.left.checked_sub(n) {
-                        Some(left) => this.left = left,
+                    match coming.left.checked_sub(n) {
+                        Some(left) => coming.left = left,
                         None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
                     }
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     forwarded::strip_trailers(trailers);
-                    if let Some(ours) = &this.ours {
+                    if let Some(ours) = &coming.ours {
                         forwarded::remove_all_spellings(trailers, ours);
                     }
                 }
@@ -293,16 +298,16 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match (&self.inner, self.special.as_deref()) {
-            (Some(inner), _) => inner.is_end_stream(),
+        match (&self.coming, self.special.as_deref()) {
+            (Some(coming), _) => coming.inner.is_end_stream(),
             (None, Some(Special::Kept(kept))) => kept.is_empty(),
             (None, Some(Special::Hashed(_)) | None) => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.inner, self.special.as_deref()) {
-            (Some(inner), _) => inner.size_hint(),
+        match (&self.coming, self.special.as_deref()) {
+            (Some(coming), _) => coming.inner.size_hint(),
             // trailers need chunks
             (None, Some(Special::Kept(kept))) if kept.has_trailers() => SizeHint::default(),
             (None, Some(Special::Kept(kept))) => {
@@ -400,6 +405,13 @@ pub(crate) enum ResponseBody<K: Upstream> {
         received: Arc<Received>,
         account: Account,
     },
+}
+
+impl<K: Upstream> ResponseBody<K> {
+    /// Our own words, or none.
+    pub(crate) fn own(words: Option<Bytes>, account: Account) -> Box<Self> {
+        Box::new(Self::Own(words, account))
+    }
 }
 
 impl<K: Upstream> Body for ResponseBody<K> {

@@ -50,7 +50,7 @@ pub(crate) fn refusal<K: Upstream>(
             format!("{code}: {message}\nrequest {request_id}\n"),
         )
     };
-    let mut response = Response::new(ResponseBody::Own(Some(Bytes::from(text)), account));
+    let mut response = Response::new(ResponseBody::own(Some(Bytes::from(text)), account));
     *response.status_mut() = status;
     common(response.headers_mut(), kind);
     if denied.reason == Denial::MethodNotAllowed {

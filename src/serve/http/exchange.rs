@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 
 use super::{
     Answer, Client, Connection, Upstream,
@@ -109,7 +109,11 @@ pub(crate) fn coded(headers: &HeaderMap) -> bool {
 /// Why a request has two readings in HTTP/1.1. What comes as that has been judged by its bytes
 /// ([`crate::wire::framing`]); HTTP/2's parser takes lengths that repeat each other or are padded,
 /// and letters beyond ASCII in a target.
-pub(crate) fn doubtful(headers: &HeaderMap, target: &Uri) -> Option<&'static str> {
+pub(crate) fn doubtful<B>(request: &Request<B>) -> Option<&'static str> {
+    if request.version() != Version::HTTP_2 {
+        return None;
+    }
+    let (headers, target) = (request.headers(), request.uri());
     if coded(headers) {
         return Some("a transfer coding other than chunked");
     }
@@ -126,9 +130,13 @@ pub(crate) fn doubtful(headers: &HeaderMap, target: &Uri) -> Option<&'static str
     (!visible).then_some("the request target has bytes beyond ASCII")
 }
 
-/// Why an answer's end is in doubt. Hyper takes lengths that repeat each other, and lets chunks win
-/// over a length.
+/// Why an answer's end is in doubt that hyper has read: it takes lengths that repeat each other, and
+/// lets chunks win over a length. The others have been judged by their bytes
+/// ([`crate::wire::http1::answer`]).
 fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
+    if coded(headers) {
+        return Some("a transfer coding other than chunked");
+    }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next()?;
     if lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
@@ -142,15 +150,15 @@ impl<K: Upstream> Answered<K> {
     /// Refuses answers whose end, or whose meaning, is in doubt.
     pub(crate) fn checked(self) -> Result<Self, Denied> {
         let (status, headers) = (self.response.status(), self.response.headers());
-        let wrong = if coded(headers) {
-            Some("a transfer coding other than chunked")
-        } else {
-            ambiguous(headers).or_else(|| match &self.switch {
-                Some(switch) => switch.fault(status, headers),
-                None => (status == StatusCode::SWITCHING_PROTOCOLS)
-                    .then_some("101 to a request that asked for no upgrade"),
-            })
+        let ambiguous = match self.response.body() {
+            AnswerBody::Http2(_) => ambiguous(headers),
+            AnswerBody::Http1(_) | AnswerBody::Passed => None,
         };
+        let wrong = ambiguous.or_else(|| match &self.switch {
+            Some(switch) => switch.fault(status, headers),
+            None => (status == StatusCode::SWITCHING_PROTOCOLS)
+                .then_some("101 to a request that asked for no upgrade"),
+        });
         match wrong {
             Some(wrong) => Err(Denied::new(Denial::UpstreamBroken, wrong)),
             None => Ok(self),
@@ -183,12 +191,12 @@ impl<K: Upstream> Answered<K> {
         parts.version = Version::HTTP_11;
         Response::from_parts(
             parts,
-            ResponseBody::Upstream {
+            Box::new(ResponseBody::Upstream {
                 inner,
                 sender: Some(sender),
                 received,
                 account,
-            },
+            }),
         )
     }
 }
@@ -229,7 +237,7 @@ fn carry<C: Client, K: Upstream>(
         drop(sender);
     });
     connection.drain.spawn(task);
-    let mut answer = Response::new(ResponseBody::Own(None, shown));
+    let mut answer = Response::new(ResponseBody::own(None, shown));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer

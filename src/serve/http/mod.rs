@@ -89,7 +89,9 @@ async fn turn(
     }
 }
 
-pub(crate) type Answer<K> = Response<ResponseBody<K>>;
+/// Its body is boxed: an answer is handed on many times, and every hand would have to move all that
+/// the body holds on to.
+pub(crate) type Answer<K> = Response<Box<ResponseBody<K>>>;
 
 /// A connection to the next hop, taken for one request.
 pub(crate) trait Upstream: Send + Unpin + 'static {

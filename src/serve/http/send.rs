@@ -143,8 +143,13 @@ async fn respond_in_time(
             if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
                 return Poll::Ready(Some(answered));
             }
-            let late =
-                received.is_done() && since.get_or_insert_with(Instant::now).elapsed() >= limit;
+            let late = match since {
+                Some(since) => since.elapsed() >= limit,
+                None => {
+                    since = received.is_done().then(Instant::now);
+                    false
+                }
+            };
             if late || untaken.for_longer_than(limit, received) {
                 return Poll::Ready(None);
             }

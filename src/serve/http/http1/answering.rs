@@ -25,7 +25,7 @@ use crate::{
 /// An answer, as far as it is written.
 pub(super) struct Answering<K: Upstream> {
     /// What is left of its body; `None`: nothing.
-    body: Option<ResponseBody<K>>,
+    body: Option<Box<ResponseBody<K>>>,
     ending: Ending,
     /// Trailers may be sent.
     trailers: bool,
