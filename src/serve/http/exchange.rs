@@ -86,11 +86,15 @@ pub(crate) struct Answered<K: Upstream> {
 
 /// Who received a message, and how it was spoken (RFC 9110 section 7.6.3).
 pub(crate) fn via(received: Version) -> HeaderValue {
-    HeaderValue::from_static(match received {
-        Version::HTTP_2 => "2 portcullis",
-        Version::HTTP_10 => "1.0 portcullis",
-        _ => "1.1 portcullis",
-    })
+    // constants: to be checked when they are made, not with each message
+    const HTTP_2: HeaderValue = HeaderValue::from_static("2 portcullis");
+    const HTTP_10: HeaderValue = HeaderValue::from_static("1.0 portcullis");
+    const HTTP_11: HeaderValue = HeaderValue::from_static("1.1 portcullis");
+    match received {
+        Version::HTTP_2 => HTTP_2,
+        Version::HTTP_10 => HTTP_10,
+        _ => HTTP_11,
+    }
 }
 
 /// A transfer coding ends at this hop (RFC 9112 section 7): one that is not undone here would be

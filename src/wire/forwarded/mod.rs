@@ -18,7 +18,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use super::http1::{has_token, names::name};
+use super::http1::{has_token, members, names::name};
 use names::{
     HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, OVERRIDES, fold, is_claim, is_respelt,
 };
@@ -175,37 +175,59 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// messages hold nothing of all that. Whether a name is left that has another spelling.
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str, &str) -> bool) -> bool {
     let mut doomed: Vec<HeaderName> = Vec::new();
-    let mut respelt = false;
+    let (mut connection, mut te, mut respelt) = (false, false, false);
     for name in headers.keys() {
-        let folded = fold(name.as_str());
+        let folded = match *name {
+            // these say more than that they end here
+            CONNECTION => {
+                connection = true;
+                continue;
+            }
+            TE => {
+                te = true;
+                continue;
+            }
+            _ => fold(name.as_str()),
+        };
         if HOP_BY_HOP.contains(&&*folded) || unwanted(name.as_str(), &folded) {
             doomed.push(name.clone());
         } else {
             respelt |= matches!(folded, Cow::Owned(_));
         }
     }
-    // both are among the doomed where they stand
-    let trailers = doomed.contains(&TE) && takes_trailers(headers);
-    if doomed.contains(&CONNECTION) {
-        for name in connection_options(headers) {
-            let folded = fold(name.as_str());
-            if !NEVER_HOP_BY_HOP.contains(&&*folded) && !is_claim(&folded) {
-                headers.remove(name);
-            }
-        }
+    if connection {
+        doomed.extend(listed(headers));
+        headers.remove(CONNECTION);
     }
     for name in doomed {
         headers.remove(name);
     }
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+    if te {
+        let mut lines = headers.get_all(TE).iter();
+        if lines.any(|line| has_token(line.as_bytes(), b"trailers")) {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(TE);
+        }
     }
     respelt
 }
 
-fn takes_trailers(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(TE).iter();
-    lines.any(|line| has_token(line.as_bytes(), b"trailers"))
+/// The fields that `Connection` lists and that go because of it. What ends at this hop anyway is
+/// not made a name of.
+fn listed(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let ends_here = |option: &&[u8]| {
+        let mut known = HOP_BY_HOP.iter();
+        known.any(|name| name.as_bytes().eq_ignore_ascii_case(option))
+    };
+    let goes = |name: &HeaderName| {
+        let folded = fold(name.as_str());
+        !NEVER_HOP_BY_HOP.contains(&&*folded) && !is_claim(&folded)
+    };
+    connection_options(headers)
+        .filter(move |option| !ends_here(option))
+        .filter_map(|option| name(option).ok())
+        .filter(goes)
 }
 
 /// The protocol that a request asks to upgrade to, to be called before [`strip_hop_by_hop`]:
@@ -215,19 +237,18 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
 pub fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let (only, more) = (lines.next()?, lines.next());
-    let listed = connection_options(headers).contains(&UPGRADE);
+    let upgrade = UPGRADE.as_str().as_bytes();
+    let listed = connection_options(headers).any(|option| option.eq_ignore_ascii_case(upgrade));
     let text = only.to_str().ok()?;
     let single = more.is_none() && !text.contains(',') && !text.trim().is_empty();
     (listed && single && !text.trim().eq_ignore_ascii_case("h2c")).then(|| only.clone())
 }
 
-fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(CONNECTION)
         .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|option| name(option.trim_ascii()).ok())
-        .collect()
+        .flat_map(|value| members(value.as_bytes()))
 }
 
 /// Whether a source may not say this, in any spelling. From a trusted proxy only the spellings

@@ -21,8 +21,10 @@ pub struct Connection {
 impl Connection {
     /// One of its lines.
     pub fn line(&mut self, value: &[u8]) {
-        self.close |= has_token(value, b"close");
-        self.keep |= has_token(value, b"keep-alive");
+        for member in members(value) {
+            self.close |= member.eq_ignore_ascii_case(b"close");
+            self.keep |= member.eq_ignore_ascii_case(b"keep-alive");
+        }
     }
 
     /// Whether the connection stays. One `close` is enough, and HTTP/1.0 closes unless told.
@@ -35,6 +37,10 @@ impl Connection {
 /// Whether a list has this member, in any letter case.
 #[must_use]
 pub fn has_token(list: &[u8], token: &[u8]) -> bool {
-    list.split(|byte| *byte == b',')
-        .any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
+    members(list).any(|member| member.eq_ignore_ascii_case(token))
+}
+
+/// The members of a list (RFC 9110 section 5.6.1).
+pub fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::time::{Sleep, sleep};
 
 use super::{
@@ -123,7 +123,10 @@ impl Exchange<'_> {
                 if !self.out.is_touched() {
                     return Err(HopError::Unasked);
                 }
-                let table = self.out.table();
+                // an answer that comes before all of the request is sent has one of its own
+                let mut other = HeaderMap::new();
+                // left as it is until a head is whole, so that the request can be sent again
+                let table = self.out.table().unwrap_or(&mut other);
                 if let Some(head) = self.heads.read(&mut self.hop.buf, self.asked, table)? {
                     if !head.is_interim() {
                         return Ok(Poll::Ready(Some(head)));

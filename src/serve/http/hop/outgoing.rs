@@ -47,8 +47,6 @@ pub(super) struct Outgoing {
     /// Something is written and may not have gone out.
     unflushed: bool,
     done: bool,
-    /// For an answer that comes before all of it is sent.
-    spare: HeaderMap,
 }
 
 impl Outgoing {
@@ -64,7 +62,6 @@ impl Outgoing {
             touched: false,
             unflushed: false,
             done: false,
-            spare: HeaderMap::new(),
             parts,
             body,
         };
@@ -140,13 +137,9 @@ impl Outgoing {
         }
     }
 
-    /// A table for the answer's fields: the request's own, once that is sent. Until the answer's
-    /// head is whole it stays as it is, so that the request can be sent again.
-    pub(super) fn table(&mut self) -> &mut HeaderMap {
-        match self.done {
-            true => &mut self.parts.headers,
-            false => &mut self.spare,
-        }
+    /// The table of its fields, once it is sent: it is good for the answer's.
+    pub(super) fn table(&mut self) -> Option<&mut HeaderMap> {
+        self.done.then_some(&mut self.parts.headers)
     }
 
     /// Sends on: ready once everything has gone out.
