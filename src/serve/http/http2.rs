@@ -1,6 +1,6 @@
 //! A client's HTTP/2 connection.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{Request, body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -9,7 +9,7 @@ use super::{
     Answer, Client, Connection, Executor, Turn, Upstream,
     activity::Watch,
     client_body::ClientBody,
-    frames::FramedIo,
+    frames::framed,
     io::{self, ClientIo},
     turn,
 };
@@ -68,15 +68,15 @@ impl<C: Client> Connection<C> {
             .max_frame_size(64 << 10)
             .max_send_buf_size(256 << 10)
             .enable_connect_protocol();
-        let io = TokioIo::new(FramedIo::new(io, Arc::clone(&self.activity)));
-        let mut held = pin!(builder.serve_connection(io, Streams(service)));
+        let (io, mut gathering) = framed(io, Arc::clone(&self.activity));
+        let mut held = pin!(builder.serve_connection(TokioIo::new(io), Streams(service)));
         let mut graceful = false;
         let (cause, over) = loop {
             let turn = {
                 let turned = pin!(turn(&mut watch, supervision, &draining, graceful));
                 tokio::select! {
                     biased;
-                    done = held.as_mut() => {
+                    done = poll_fn(|cx| gathering.poll(cx, held.as_mut())) => {
                         break (done.err().map(|error| io::denied_by(&error)), true);
                     }
                     turn = Aside::new(turned) => turn,
@@ -101,7 +101,8 @@ impl<C: Client> Connection<C> {
         if !over && let Some(code) = cause.as_ref().and_then(last_word) {
             self.activity.part(code);
             // hyper hears that the client has ended, and ends too
-            drop(tokio::time::timeout(PARTING, held).await);
+            let parted = poll_fn(|cx| gathering.poll(cx, held.as_mut()));
+            drop(tokio::time::timeout(PARTING, parted).await);
         }
         self.activity.abuse().or(cause)
     }

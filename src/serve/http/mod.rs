@@ -19,6 +19,7 @@ mod http1;
 mod http2;
 pub(crate) mod io;
 pub(crate) mod kept;
+mod outbox;
 pub(crate) mod received;
 pub(crate) mod retries;
 pub(crate) mod send;

@@ -146,6 +146,11 @@ impl Activity {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether more than one request is under way.
+    pub(crate) fn has_many(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 1
+    }
+
     /// Whether an HTTP/1.1 connection waits for a head of which nothing has come.
     pub(crate) fn waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
@@ -232,6 +237,10 @@ impl Activity {
         if self.stalled_since.load(Ordering::Relaxed) != 0 {
             self.stalled_since.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// So much of HTTP/2 is on its way to the client at once.
+    pub(crate) fn handed_on(&self, n: usize) {
         if n > CONTROL_FRAME && self.owed.load(Ordering::Relaxed) > 0 {
             self.took();
         }
