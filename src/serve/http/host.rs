@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use http::{HeaderValue, Request, Version, header, uri};
+use http::{Request, Version, header, uri};
 
 use super::{Client, Connection};
 use crate::wire::{
@@ -12,8 +12,8 @@ use crate::wire::{
 
 /// A host that was asked for.
 pub(crate) struct AskedHost {
-    /// The one Host line that says it; `None`: other parts of the request have a say.
-    line: Option<HeaderValue>,
+    /// The one text that says it; `None`: other parts of the request have a say.
+    said: Option<Box<str>>,
     /// `None`: HTTP/1.0 may name none.
     authority: Option<Authority>,
     /// In one spelling; empty where there is none.
@@ -25,10 +25,20 @@ pub(crate) struct AskedHost {
     pub(crate) misdirected: bool,
 }
 
-/// A value with octets of its own: one from a request holds on to the buffer that the whole head
-/// was read into.
-fn own(value: &HeaderValue) -> Option<HeaderValue> {
-    HeaderValue::from_bytes(value.as_bytes()).ok()
+/// The text that says alone which host a request names: the one Host line in origin form, or
+/// `:authority` without such a line. Both are read alike ([`host::effective_host`]).
+fn said<B>(request: &Request<B>) -> Option<&str> {
+    let (target, mut lines) = (
+        request.uri(),
+        request.headers().get_all(header::HOST).iter(),
+    );
+    match (request.version(), lines.next(), lines.next()) {
+        (Version::HTTP_11, Some(line), None) if target.authority().is_none() => line.to_str().ok(),
+        (Version::HTTP_2, None, None) if target.scheme_str() != Some("") => {
+            target.authority().map(uri::Authority::as_str)
+        }
+        _ => None,
+    }
 }
 
 impl AskedHost {
@@ -49,17 +59,12 @@ impl<C: Client> Connection<C> {
         judged_by: u64,
         is_misdirected: impl FnOnce(&Host) -> bool,
     ) -> Result<Arc<AskedHost>, HostError> {
-        let mut lines = request.headers().get_all(header::HOST).iter();
-        // one line in origin form says all of it, and is mostly the same as the last one
-        let line = lines.next().filter(|_| {
-            lines.next().is_none()
-                && request.version() == Version::HTTP_11
-                && request.uri().authority().is_none()
-        });
+        // it is mostly the same as the last one
+        let said = said(request);
         let mut kept = self.host.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(same) = &*kept
-            && line.is_some()
-            && same.line.as_ref() == line
+            && said.is_some()
+            && same.said.as_deref() == said
             && same.judged_by == judged_by
         {
             return Ok(Arc::clone(same));
@@ -79,7 +84,8 @@ impl<C: Client> Connection<C> {
             host: &text,
         });
         let asked = Arc::new(AskedHost {
-            line: line.and_then(own),
+            // octets of its own: a request's hold on to the buffer that its head was read into
+            said: said.map(Box::from),
             judged_by,
             misdirected: authority
                 .as_ref()
@@ -95,17 +101,38 @@ impl<C: Client> Connection<C> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
-    #[test]
-    fn what_is_kept_of_a_head_does_not_keep_its_buffer() {
-        let head = Bytes::from(b"GET / HTTP/1.1\r\nHost: site.test\r\n\r\n".to_vec());
-        let value = HeaderValue::from_maybe_shared(head.slice(22..31)).unwrap();
-        let kept = own(&value);
-        drop(value);
-        assert!(head.is_unique());
-        assert_eq!(kept.unwrap(), "site.test");
+    #[rstest::rstest]
+    #[case(Version::HTTP_11, "/", &["site.test"], Some("site.test"))]
+    #[case(Version::HTTP_11, "/", &["site.test", "site.test"], None)]
+    #[case(Version::HTTP_11, "/", &["s\u{e9}.test"], None)]
+    #[case(Version::HTTP_11, "https://site.test/", &["site.test"], None)]
+    #[case(Version::HTTP_11, "https://site.test/", &[], None)]
+    #[case(Version::HTTP_10, "/", &["site.test"], None)]
+    #[case(Version::HTTP_2, "https://site.test:1/", &[], Some("site.test:1"))]
+    #[case(Version::HTTP_2, "site.test:1", &[], Some("site.test:1"))]
+    #[case(Version::HTTP_2, "https://site.test/", &["site.test"], None)]
+    #[case(Version::HTTP_2, "/", &["site.test"], None)]
+    #[case(Version::HTTP_2, "/", &[], None)]
+    fn one_text_says_it_or_more_is_asked(
+        #[case] version: Version,
+        #[case] target: &str,
+        #[case] hosts: &[&str],
+        #[case] expected: Option<&str>,
+    ) {
+        let mut request = Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header(header::HOST, host.as_bytes());
+        }
+        let request = request.body(()).unwrap();
+        assert_eq!(said(&request), expected);
+        // what it says is what all of the request says
+        if let Some(text) = expected {
+            let (target, scheme) = (request.uri(), &uri::Scheme::HTTPS);
+            let whole = host::effective_host(version, target, request.headers(), scheme);
+            let alone = Authority::parse(text).unwrap().without_default_port(scheme);
+            assert_eq!(whole, Ok(Some(alone)));
+        }
     }
 }
