@@ -246,7 +246,7 @@ impl Shared {
                 let force = self.drain.forced();
                 let broken =
                     |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
-                let executor = Executor(self.drain.clone());
+                let executor = Executor::new(self.drain.clone());
                 let (sender, connection) = http2::handshake(executor, io).await.map_err(broken)?;
                 self.drain.spawn(async move {
                     let cut = pin!(force.cancelled());

@@ -368,7 +368,7 @@ impl Shared {
                 let end = Arc::clone(ended.insert(Arc::new(SetOnce::new())));
                 let broken =
                     |error: hyper::Error| Denied::new(Denial::UpstreamBroken, error.to_string());
-                let executor = Executor(self.drain.clone());
+                let executor = Executor::new(self.drain.clone());
                 let (sender, connection) = http2::handshake(executor, io).await.map_err(broken)?;
                 self.drain.spawn(async move {
                     let cut = pin!(cut);

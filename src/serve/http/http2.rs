@@ -58,7 +58,7 @@ impl<C: Client> Connection<C> {
         K: Upstream,
     {
         let draining = self.drain.draining();
-        let mut builder = http2::Builder::new(Executor(self.drain.clone()));
+        let mut builder = http2::Builder::new(Executor::new(self.drain.clone()));
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.streams)

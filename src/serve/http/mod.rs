@@ -186,9 +186,16 @@ pub(crate) struct Beginning<'a, C> {
     pub(crate) drain: &'a Drain,
 }
 
-/// Tasks of HTTP/2 streams belong to the drain.
+/// Tasks of HTTP/2 streams belong to the drain. A pointer for each connection: hyper clones it for
+/// every stream, and the drain's own counts are shared by all threads.
 #[derive(Clone)]
-pub(crate) struct Executor(pub(crate) Drain);
+pub(crate) struct Executor(Arc<Drain>);
+
+impl Executor {
+    pub(crate) fn new(drain: Drain) -> Self {
+        Self(Arc::new(drain))
+    }
+}
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
