@@ -242,12 +242,13 @@ impl Activity {
     /// So much of HTTP/2 is on its way to the client at once.
     pub(crate) fn handed_on(&self, n: usize) {
         if n > CONTROL_FRAME && self.owed.load(Ordering::Relaxed) > 0 {
-            self.took();
+            self.took(Instant::now());
         }
     }
 
-    fn took(&self) {
-        self.took_at.store(self.now(), Ordering::Relaxed);
+    fn took(&self, now: Instant) {
+        let at = self.millis_at(now).saturating_add(1);
+        self.took_at.store(at, Ordering::Relaxed);
     }
 
     /// Whether the client may still be sending what nobody will read.

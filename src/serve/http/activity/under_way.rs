@@ -46,7 +46,7 @@ impl UnderWay {
     pub(crate) fn handed(&mut self) {
         if self.activity.http2 && !std::mem::replace(&mut self.owed, true) {
             self.activity.owed.fetch_add(1, Ordering::Relaxed);
-            self.activity.took();
+            self.activity.took(Instant::now());
         }
     }
 
@@ -54,7 +54,7 @@ impl UnderWay {
     pub(crate) fn taken(&mut self) {
         if std::mem::take(&mut self.owed) {
             self.activity.owed.fetch_sub(1, Ordering::Relaxed);
-            self.activity.took();
+            self.activity.took(Instant::now());
         }
     }
 
@@ -80,11 +80,14 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.taken();
+        let now = || self.ended.unwrap_or_else(Instant::now);
         let activity = &self.activity;
+        if self.owed {
+            activity.owed.fetch_sub(1, Ordering::Relaxed);
+            activity.took(now());
+        }
         if activity.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
-            let now = self.ended.unwrap_or_else(Instant::now);
-            let at = activity.millis_at(now).saturating_add(1);
+            let at = activity.millis_at(now()).saturating_add(1);
             activity.idle_since.store(at, Ordering::Relaxed);
         }
     }

@@ -15,9 +15,10 @@ mod tests;
 use std::{
     future::poll_fn,
     io,
+    mem::MaybeUninit,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::BytesMut;
@@ -105,10 +106,14 @@ impl Hop {
         let Some(io) = io else {
             return Poll::Ready(Err(HopError::Closed));
         };
-        if buf.capacity().saturating_sub(buf.len()) < wanted.min(LONG) {
-            buf.reserve(wanted);
-        }
-        let read = poll_read_buf(Pin::new(io), cx, buf);
+        let read = if buf.is_empty() && wanted <= SHORT {
+            poll_short(io, cx, buf)
+        } else {
+            if buf.capacity().saturating_sub(buf.len()) < wanted.min(LONG) {
+                buf.reserve(wanted);
+            }
+            poll_read_buf(Pin::new(io), cx, buf)
+        };
         if read.is_pending()
             && let Some(fate) = fate
         {
@@ -129,6 +134,20 @@ impl Hop {
         self.buf = BytesMut::new();
         Some(self)
     }
+}
+
+/// Reads what comes next, into memory of its own size: none is held while it is awaited, and what
+/// is handed on of it holds no more than came.
+fn poll_short(
+    io: &mut Box<dyn Io>,
+    cx: &mut Context<'_>,
+    buf: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    let mut room = [const { MaybeUninit::uninit() }; SHORT];
+    let mut room = ReadBuf::uninit(&mut room);
+    ready!(Pin::new(io).poll_read(cx, &mut room))?;
+    *buf = BytesMut::from(room.filled());
+    Poll::Ready(Ok(buf.len()))
 }
 
 impl Drop for Hop {
