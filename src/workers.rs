@@ -234,7 +234,9 @@ mod tests {
                 drop(held);
             });
         }
-        (begun.recv().unwrap(), begun.recv().unwrap());
+        for _ in 0..2 {
+            begun.recv().unwrap();
+        }
         threads.stop(Duration::from_secs(5));
         let mut ended: Vec<_> = told.try_iter().map(|Home(n)| n).collect();
         ended.sort_unstable();
