@@ -1,13 +1,11 @@
 //! One connection without its socket: what a record is, and what it does.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Instant};
 
 use rustls::{
     AlertDescription, ContentType, Error, HandshakeType, InvalidMessage, PeerMisbehaved,
     client::ClientConnectionData, kernel::KernelConnection,
 };
-
-use tokio::time::Instant;
 
 use super::{
     Content, EMPTY_RECORDS, HEADER, KEY_RECORDS, KEY_UPDATES, MAX_CONTENT, MAX_MESSAGE,
@@ -23,8 +21,8 @@ pub(super) struct Keys {
     pub(super) write: Key,
 }
 
-/// Keys that nothing used for so long rest, as soon as that is noticed.
-pub(super) const REST: Duration = Duration::from_millis(200);
+/// Keys that nothing used for so many milliseconds rest, as soon as that is noticed.
+pub(super) const REST: u32 = 200;
 /// Octets of a handshake message's header.
 const MESSAGE_HEADER: usize = 4;
 /// Octets of a KeyUpdate in its record.
@@ -48,8 +46,9 @@ pub(super) struct Session {
     warnings: u8,
     /// The peer wants a key update of ours before our next data.
     update_owed: bool,
-    /// How many records there were, and since when there are no more.
-    quiet: Option<(u64, Instant)>,
+    /// How many records there were, and since when there are no more, in milliseconds. Small: each
+    /// connection has it.
+    quiet: (u32, u32),
 }
 
 /// What a record was.
@@ -97,6 +96,14 @@ pub(super) fn record_len(bytes: &[u8]) -> Result<Option<usize>, Error> {
     Ok(Some(HEADER.saturating_add(len)))
 }
 
+/// Since it was asked first.
+fn millis() -> u32 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let since = FIRST.get_or_init(Instant::now).elapsed().as_millis();
+    // seven weeks on it begins anew
+    u32::try_from(since & u128::from(u32::MAX)).unwrap_or(0)
+}
+
 impl Session {
     pub(super) fn new(keys: Keys, client: bool, tickets: Option<Tickets>) -> Self {
         Self {
@@ -109,7 +116,7 @@ impl Session {
             empty_records: EMPTY_RECORDS,
             warnings: WARNINGS,
             update_owed: false,
-            quiet: None,
+            quiet: (0, 0),
         }
     }
 
@@ -119,17 +126,16 @@ impl Session {
         if self.read.is_at_rest() && self.write.is_at_rest() {
             return;
         }
-        let now = Instant::now();
         let records = self.read.count().wrapping_add(self.write.count());
-        match &self.quiet {
-            Some((at, since)) if *at == records => {
-                if now.saturating_duration_since(*since) >= REST {
-                    self.read.rest();
-                    self.write.rest();
-                    self.quiet = None;
-                }
-            }
-            Some(_) | None => self.quiet = Some((records, now)),
+        // the last bits tell them apart
+        let records = u32::try_from(records & u64::from(u32::MAX)).unwrap_or(0);
+        let now = millis();
+        let (at, since) = self.quiet;
+        if at != records {
+            self.quiet = (records, now);
+        } else if now.wrapping_sub(since) >= REST {
+            self.read.rest();
+            self.write.rest();
         }
     }
 

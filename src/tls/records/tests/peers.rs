@@ -230,7 +230,7 @@ async fn who_waits_for_the_first_byte_holds_nothing_and_loses_nothing() {
     let wait = std::time::Duration::from_millis(5);
     let idle = tokio::time::timeout(wait, b.fill_buf()).await;
     assert!(idle.is_err());
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(std::time::Duration::from_millis(REST.into())).await;
     let idle = tokio::time::timeout(wait, b.fill_buf()).await;
     assert!(idle.is_err() && b.input.is_none() && b.output.is_none() && b.session.is_at_rest());
     a.write_all(b"GET /").await.unwrap();
@@ -274,7 +274,7 @@ async fn an_idle_connection_holds_no_buffer() {
     // it is not made ready anew for each of many short exchanges
     let idle = tokio::time::timeout(wait, a.read(&mut [0; 9])).await;
     assert!(idle.is_err() && !a.session.is_at_rest());
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(std::time::Duration::from_millis(REST.into())).await;
     let idle = tokio::time::timeout(wait, a.read(&mut [0; 9])).await;
     assert!(idle.is_err() && a.session.is_at_rest());
 }
