@@ -17,7 +17,7 @@ pub use dial::dial;
 pub use inherited::Inherited;
 pub use listener::{AcceptBackoff, BindError, Listener};
 pub use octets::Octets;
-pub(crate) use pool::Chunk;
+pub(crate) use pool::{Chunk, PIECE};
 pub use relay::{Progress, RelayCause, RelayEnd, RelayOptions, Side, relay};
 pub use socket::Socket;
 pub use stalls::{Stalled, Stalls};

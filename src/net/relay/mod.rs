@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    pool::{Chunk, SIZE},
+    pool::{Chunk, PIECE},
     stalls::Stalled,
 };
 
@@ -248,9 +248,14 @@ impl Half {
         from: &mut R,
     ) -> Result<bool, RelayCause> {
         let mut moved = false;
-        while !self.ended && self.end < SIZE && !(self.start > 0 && self.start < self.end) {
+        while !self.ended && self.end < PIECE && !(self.start > 0 && self.start < self.end) {
             let mut chunk = self.chunk.take().unwrap_or_else(Chunk::take);
-            let mut buf = ReadBuf::new(chunk.bytes_mut().get_mut(self.end..).unwrap_or_default());
+            let mut buf = ReadBuf::new(
+                chunk
+                    .bytes_mut()
+                    .get_mut(self.end..PIECE)
+                    .unwrap_or_default(),
+            );
             let read = Pin::new(&mut *from).poll_read(cx, &mut buf);
             let n = buf.filled().len();
             if self.end.saturating_add(n) > 0 {

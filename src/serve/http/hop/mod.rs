@@ -34,7 +34,7 @@ use super::body::BodyError;
 use crate::{
     admit::{Denial, Denied},
     drain::Drain,
-    net::Stalled,
+    net::{PIECE, Stalled},
     tls::alert::{self, Side},
     wire::{framing, http1},
 };
@@ -42,7 +42,7 @@ use crate::{
 /// What is read at once of heads and short bodies.
 const SHORT: usize = 8 << 10;
 /// And of long ones, more while more than that is there.
-const LONG: usize = 64 << 10;
+const LONG: usize = PIECE;
 const LONGEST: usize = 128 << 10;
 
 /// The stream under a connection.

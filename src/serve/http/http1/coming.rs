@@ -6,12 +6,13 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::super::{body::BodyError, io::ClientIo};
-use crate::wire::framing::{Chunks, Length, Progress};
+use crate::{
+    net::PIECE,
+    wire::framing::{Chunks, Length, Progress},
+};
 
 /// Where so much has come at once, more is read in one piece.
 const MUCH: usize = 8 << 10;
-/// So long is such a piece at most.
-const PIECE: usize = 64 << 10;
 
 /// How far a body has come.
 pub(super) enum Coming {
