@@ -2,7 +2,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header::HOST};
 use http_body_util::BodyExt as _;
 use rstest::rstest;
 use tokio::{
@@ -206,6 +206,26 @@ async fn a_request_of_which_not_a_byte_went_out_comes_back() {
     let failed = in_time(ask(hop, &Method::POST)).await.err().unwrap();
     let request = failed.unsent.expect("the request");
     assert_eq!(request.headers()["host"], "b");
+}
+
+#[rstest]
+#[case::nothing("")]
+#[case::an_interim_answer("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")]
+#[case::half_a_head("HTTP/1.1 200 OK\r\nA: b\r\n")]
+#[case::a_head_in_doubt("HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: x\r\n\r\n")]
+#[tokio::test]
+async fn a_request_that_may_be_sent_twice_comes_back_whole(#[case] bytes: &str) {
+    for (method, may_be) in [(Method::GET, true), (Method::POST, false)] {
+        let (hop, far) = pair();
+        let task = answers(far, bytes.into(), usize::MAX, true);
+        let failed = in_time(ask(hop, &method)).await.err().unwrap();
+        assert_eq!(failed.denied.reason, Denial::UpstreamBroken);
+        assert!(failed.unsent.is_none(), "it was sent");
+        let fields = failed.repeatable.map(|request| request.headers().clone());
+        let expected = HeaderMap::from_iter([(HOST, HeaderValue::from_static("b"))]);
+        assert_eq!(fields, may_be.then_some(expected), "{method}");
+        task.await.unwrap();
+    }
 }
 
 #[tokio::test]
