@@ -13,6 +13,8 @@ const LENGTH: usize = 55;
 /// Section 3.3.1.5: at least so much of a state is passed on; more is not.
 const STATE: usize = 512;
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// The ids of a new trace: two halves of the trace's and the request's own.
 pub type Ids = [u64; 3];
 
@@ -88,14 +90,14 @@ fn traceparent([high, low, parent]: Ids) -> HeaderValue {
 }
 
 /// Written by hand: it is written for each request, and a formatter costs more than the rest of
-/// the rewriting. Without a branch for each digit, all of them are written at once.
+/// the rewriting.
 fn hex(number: u64) -> [u8; 16] {
-    let octets = number.to_be_bytes();
+    let digit = |octet: u8| *HEX.get(usize::from(octet & 0xf)).unwrap_or(&b'0');
     let mut digits = [0; 16];
-    for (pair, octet) in digits.chunks_exact_mut(2).zip(octets) {
-        pair.copy_from_slice(&[octet >> 4, octet & 0xf]);
+    for (pair, octet) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair.copy_from_slice(&[digit(octet >> 4), digit(octet)]);
     }
-    digits.map(|digit| digit + b'0' + u8::from(digit > 9) * (b'a' - b'9' - 1))
+    digits
 }
 
 #[cfg(test)]
