@@ -8,7 +8,7 @@ use std::{
 
 use criterion::{Criterion, Throughput};
 use portcullis::{
-    net::{RelayCause, RelayOptions, relay},
+    net::{Hold, RelayCause, RelayOptions, relay},
     tls::{ClientTls, LinkRole, NameCheck, ServerTls},
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -23,6 +23,8 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Gives so many octets, takes any number, at no cost.
 struct Free(usize);
+
+impl Hold for Free {}
 
 impl AsyncRead for Free {
     fn poll_read(

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use crate::{
     admit::{Denial, Denied, Grant, Permit},
     config::{DialAddress, ProxyVersion},
-    net::{self, Buffered, Socket},
+    net::{self, Buffered, Hold, Socket},
     serve::proxy_header,
     tls::{ClientTls, Judge, TlsStream, connect},
 };
@@ -111,6 +111,14 @@ impl BackendStream {
         match self {
             Self::Plain(socket) => socket.abort(),
             Self::Tls(stream) => stream.io().abort(),
+        }
+    }
+}
+
+impl Hold for BackendStream {
+    fn hold(&mut self) {
+        if let Self::Tls(stream) = self {
+            stream.hold();
         }
     }
 }

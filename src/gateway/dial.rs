@@ -15,7 +15,7 @@ use crate::{
     tls::{
         ClientTls, Connected, Judge, TlsStream,
         alert::{self, Side},
-        connect,
+        connect_ahead,
     },
     wire::link::Open,
 };
@@ -166,7 +166,7 @@ impl Dialler {
                 Denied::new(Denial::UpstreamUnreachable, error.to_string())
             }
         })?;
-        connect(
+        connect_ahead(
             Buffered::new(socket),
             tls,
             self.name.clone(),

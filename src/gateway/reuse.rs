@@ -29,6 +29,7 @@ use crate::{
     config::{Pool, Tunnel as Wanted},
     drain::Drain,
     identity::UnixSeconds,
+    net::Hold,
     serve::{Tunnel, link, mux, spread},
     workers::Home,
 };
@@ -94,6 +95,17 @@ impl Upstream {
         match self {
             Self::Direct(_) | Self::Stream(_) => None,
             Self::Tunnel(tunnel) => tunnel.finish().ok(),
+        }
+    }
+}
+
+impl Hold for Upstream {
+    fn hold(&mut self) {
+        match self {
+            Self::Direct(stream) => stream.hold(),
+            Self::Tunnel(tunnel) => tunnel.hold(),
+            // frames go out together anyway
+            Self::Stream(_) => {}
         }
     }
 }

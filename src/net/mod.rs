@@ -4,6 +4,7 @@ mod buffered;
 mod dial;
 pub mod exposure;
 pub mod fd;
+mod hold;
 mod inherited;
 mod listener;
 mod octets;
@@ -14,6 +15,7 @@ mod stalls;
 
 pub use buffered::Buffered;
 pub use dial::dial;
+pub use hold::Hold;
 pub use inherited::Inherited;
 pub use listener::{AcceptBackoff, BindError, Listener};
 pub use octets::Octets;

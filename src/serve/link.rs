@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{Aside, Closed};
 use crate::{
     admit::{Denial, Denied},
-    net::{self, RelayCause, RelayOptions, relay},
+    net::{self, Hold, RelayCause, RelayOptions, relay},
     tls::alert::{self, Side},
     wire::link::{self, Frame, FrameError, HEADER_LEN, MAX_PAYLOAD, Open},
 };
@@ -143,8 +143,8 @@ pub async fn carry<A, B>(
     ended: impl Future<Output = Denied>,
 ) -> Closed
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Hold + Unpin,
+    B: AsyncRead + AsyncWrite + Hold + Unpin,
 {
     let ended = pin!(ended);
     let (bytes, cause) = tokio::select! {

@@ -13,7 +13,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::wire::link::{DATA, FIN, HEADER_LEN, MAX_DATA, header, header_of};
+use crate::{
+    net::Hold,
+    wire::link::{DATA, FIN, HEADER_LEN, MAX_DATA, header, header_of},
+};
 
 /// A stream in frames over a connection that outlives it.
 #[derive(Debug)]
@@ -80,6 +83,12 @@ impl<S> Tunnel<S> {
         } else {
             Err(self)
         }
+    }
+}
+
+impl<S: Hold> Hold for Tunnel<S> {
+    fn hold(&mut self) {
+        self.inner.hold();
     }
 }
 

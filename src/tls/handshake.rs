@@ -1,14 +1,14 @@
-//! Handshakes that end with a judged peer. The caller sets the deadline: every wait here is over
-//! when its future is dropped.
+//! Handshakes that end with a judged peer, at the end that accepts; the other is in `open.rs`. The
+//! caller sets the deadline: every wait here is over when its future is dropped.
 
 use std::{io, sync::Arc, time::Duration};
 
-use rustls::{CommonState, HandshakeKind, ServerConfig, pki_types::ServerName, server::Acceptor};
+use rustls::{CommonState, HandshakeKind, ServerConfig, server::Acceptor};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
+use tokio_rustls::LazyConfigAcceptor;
 
 use super::{
-    ClientTls, LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, ServerTls, TlsStream, Usage,
+    LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN, ServerTls, TlsStream, Usage,
     alert::{Side, explain},
     chains::{self, Chain},
     first_bytes::FirstBytes,
@@ -84,32 +84,11 @@ impl<IO> Accepted<IO> {
     }
 }
 
-/// A connection that we opened.
-#[derive(Debug)]
-pub struct Connected<IO> {
-    /// Bytes of the server.
-    pub stream: TlsStream<IO>,
-    /// The certificates that the server showed, leaf first.
-    pub chain: Chain,
-    /// The proven server.
-    pub peer: Arc<PeerFacts>,
-    /// Why it was let in.
-    pub grant: Grant,
-    /// The other end is our acceptor: `portcullis/1`, `/2` or `/3` is agreed.
-    pub ours: bool,
-    /// It is `portcullis/2`: the connection carries one client after the other.
-    pub reused: bool,
-    /// It is `portcullis/3`: the connection carries many clients at once.
-    pub mux: bool,
-    /// What was agreed.
-    pub session: SessionFacts,
-}
-
-fn is_ours(protocol: &[u8]) -> bool {
+pub(super) fn is_ours(protocol: &[u8]) -> bool {
     [LINK_ALPN, REUSED_LINK_ALPN, MUX_LINK_ALPN].contains(&protocol)
 }
 
-fn chain_of(session: &CommonState) -> Chain {
+pub(super) fn chain_of(session: &CommonState) -> Chain {
     chains::shared(session.peer_certificates().unwrap_or_default())
 }
 
@@ -296,7 +275,7 @@ impl Agreed {
 }
 
 /// Our own configuration is at fault, not the peer.
-fn broken(error: &rustls::Error) -> Denied {
+pub(super) fn broken(error: &rustls::Error) -> Denied {
     Denied::new(Denial::HandshakeFailed, error.to_string())
 }
 
@@ -325,96 +304,7 @@ fn unverified(
     }
 }
 
-/// Opens TLS to a server, which is proven and judged before anything is sent to it.
-///
-/// In TLS 1.3 this ends before the server has judged *our* certificate: its refusal comes with the
-/// first read ([`explain`] reads it).
-///
-/// # Errors
-/// Why there is no connection.
-pub async fn connect<IO>(
-    mut io: Buffered<IO>,
-    client: &ClientTls,
-    server_name: ServerName<'static>,
-    judge: Judge,
-) -> Result<Connected<IO>, Denied>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let pending = Pending::new(judge);
-    // all of it in the scope: sessions are looked for before the first wait
-    let config = client.current();
-    let done = if client.own_records() {
-        let handshake = records::client(&mut io, config, server_name.clone());
-        let handshake = PENDING.scope(pending.clone(), handshake);
-        match pace::paced(handshake, pace::shared()).await {
-            Ok(done) => {
-                let opened = Opened::of(done.common());
-                let stream = done.into_stream(io).map_err(|error| broken(&error))?;
-                Ok((TlsStream::Own(Box::new(stream)), opened))
-            }
-            Err(error) => Err(error),
-        }
-    } else {
-        let handshake = async {
-            let connector = TlsConnector::from(config);
-            connector.connect(server_name.clone(), io).await
-        };
-        let handshake = PENDING.scope(pending.clone(), handshake);
-        let done = pace::paced(handshake, pace::shared()).await;
-        done.map(|stream| {
-            let opened = Opened::of(stream.get_ref().1);
-            (TlsStream::Rustls(Box::new(stream.into())), opened)
-        })
-    };
-    let (stream, opened) = done.map_err(|error| match pending.take() {
-        Some(Err(denied)) => denied,
-        _ => explain(&error, Side::Client),
-    })?;
-    let Opened {
-        session,
-        alpn,
-        chain,
-    } = opened;
-    let outcome = match pending.take() {
-        Some(outcome) if !session.resumed => outcome,
-        // no verifier runs on a resumed session: it is done here
-        _ => client
-            .prove(&chain, &server_name)
-            .and_then(|peer| pending.judge(Some(&peer)).map(|grant| (peer, grant))),
-    };
-    client.settled(&outcome);
-    let (peer, grant) = outcome?;
-    Ok(Connected {
-        ours: alpn.as_deref().is_some_and(is_ours),
-        reused: alpn.as_deref() == Some(REUSED_LINK_ALPN),
-        mux: alpn.as_deref() == Some(MUX_LINK_ALPN),
-        session,
-        chain,
-        stream,
-        peer,
-        grant,
-    })
-}
-
-/// What a handshake came to, at the end that opened it.
-struct Opened {
-    session: SessionFacts,
-    alpn: Option<Vec<u8>>,
-    chain: Chain,
-}
-
-impl Opened {
-    fn of(common: &CommonState) -> Self {
-        Self {
-            session: session_facts(common),
-            alpn: common.alpn_protocol().map(<[u8]>::to_vec),
-            chain: chain_of(common),
-        }
-    }
-}
-
-fn session_facts(session: &CommonState) -> SessionFacts {
+pub(super) fn session_facts(session: &CommonState) -> SessionFacts {
     SessionFacts {
         version: session
             .protocol_version()

@@ -9,7 +9,7 @@ use std::{
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::records::RecordStream;
-use crate::net::Buffered;
+use crate::net::{Buffered, Hold};
 
 /// A TLS connection. What is in it is boxed: it is handed on many times, and every hand would keep
 /// room for it.
@@ -36,6 +36,14 @@ impl<IO> TlsStream<IO> {
         match self {
             Self::Own(stream) => stream.io_mut(),
             Self::Rustls(stream) => stream.get_mut().0.get_mut(),
+        }
+    }
+}
+
+impl<IO> Hold for TlsStream<IO> {
+    fn hold(&mut self) {
+        if let Self::Own(stream) = self {
+            stream.hold();
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    hold::Hold,
     pool::{Chunk, PIECE},
     stalls::Stalled,
 };
@@ -133,8 +134,8 @@ struct Half {
 /// Carries bytes until both sides are done or one breaks.
 pub async fn relay<A, B>(a: &mut A, b: &mut B, options: &RelayOptions) -> RelayEnd
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Hold + Unpin,
+    B: AsyncRead + AsyncWrite + Hold + Unpin,
 {
     let progress = &options.progress;
     let (mut ab, mut ba) = (Half::new(Side::A), Half::new(Side::B));
@@ -211,11 +212,15 @@ impl Half {
     ) -> Result<bool, RelayCause>
     where
         R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        W: AsyncWrite + Hold + Unpin,
     {
         let mut moved = false;
         if self.state == State::Moving {
             moved |= self.read(cx, from)?;
+            if self.ended && self.start < self.end {
+                // one write for both
+                to.hold();
+            }
             moved |= self.write(cx, to, count)?;
             if self.ended && self.start == self.end && !self.unflushed {
                 self.state = State::Closing;
@@ -303,7 +308,10 @@ impl Half {
         if self.start == self.end {
             (self.start, self.end, self.chunk) = (0, 0, None);
         }
-        if self.unflushed {
+        if self.ended && self.start == self.end {
+            // the end comes next, and takes it along
+            self.unflushed = false;
+        } else if self.unflushed {
             match Pin::new(to).poll_flush(cx) {
                 Poll::Pending => self.stall(),
                 Poll::Ready(Ok(())) => (self.unflushed, self.stalled) = (false, None),

@@ -72,6 +72,8 @@ async fn a_half_close_stays_a_half_close() {
 /// Ends like a TLS stream that was cut: bytes, then an error in place of the end.
 struct Cut(bool);
 
+impl Hold for Cut {}
+
 impl AsyncRead for Cut {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -56,6 +56,11 @@ impl ClientIo {
         self.stream.poll_fill(cx)
     }
 
+    /// What is written from now on is the last: the end goes out with it.
+    pub(super) fn hold(&mut self) {
+        self.stream.hold();
+    }
+
     /// Its end will be a reset.
     pub(super) fn abort(&mut self) {
         self.stream.socket().abort();

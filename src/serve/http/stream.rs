@@ -9,7 +9,7 @@ use std::{
 use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::ServerStream;
-use crate::net::{Buffered, Socket};
+use crate::net::{Buffered, Hold as _, Socket};
 
 /// A connection of HTTP.
 pub(crate) enum ClientStream {
@@ -52,6 +52,13 @@ impl ClientStream {
         match self {
             Self::Tls(stream) => Pin::new(stream).consume(n),
             Self::Plain(socket) => socket.consume(n),
+        }
+    }
+
+    /// What is written from now on may wait for the end, which then goes out with it.
+    pub(super) fn hold(&mut self) {
+        if let Self::Tls(stream) = self {
+            stream.hold();
         }
     }
 

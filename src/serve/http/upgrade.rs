@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
-    net::{RelayOptions, relay},
+    net::{Hold, RelayOptions, relay},
     serve::link::denied_by,
     wire::{base64, forwarded},
 };
@@ -50,6 +50,11 @@ enum ClientBytes {
     Http1(Switched),
     Http2(TokioIo<Upgraded>),
 }
+
+// hyper and what carries on after HTTP/1.1 write as they see fit
+impl<T> Hold for TokioIo<T> {}
+impl Hold for Switched {}
+impl Hold for Tunnel {}
 
 impl ClientSide {
     /// That of a request.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Link;
 use crate::{
     admit::Denied,
-    net::Octets,
+    net::{Hold, Octets},
     wire::mux::{Break, Payload as _},
 };
 
@@ -110,6 +110,9 @@ impl AsyncRead for Stream {
         Poll::Ready(Ok(()))
     }
 }
+
+/// Frames that come together go out together.
+impl Hold for Stream {}
 
 impl AsyncWrite for Stream {
     fn poll_write(

@@ -33,6 +33,8 @@ pub(crate) struct Finished<C> {
     pub(super) connection: C,
     /// What came behind it.
     pub(super) rest: Vec<u8>,
+    /// Its last words, which were not sent: a server's ticket, a client's Finished.
+    pub(super) unsent: Vec<u8>,
     notes: Arc<Mutex<Notes>>,
 }
 
@@ -79,7 +81,7 @@ where
     noted(connection, io, hello, Some(Early::default())).await
 }
 
-/// Opens a connection to `name`.
+/// Opens a connection to `name`. `ahead`: Finished goes out with what is written first.
 ///
 /// # Errors
 /// As tokio-rustls has them.
@@ -87,12 +89,17 @@ pub(crate) async fn client<IO>(
     io: &mut Buffered<IO>,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    ahead: bool,
 ) -> io::Result<Finished<UnbufferedClientConnection>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let connection = UnbufferedClientConnection::new(config, name).map_err(broken)?;
-    noted(connection, io, Vec::new(), None).await
+    let mut done = noted(connection, io, Vec::new(), None).await?;
+    if !ahead {
+        flush(io, &mut done.unsent).await?;
+    }
+    Ok(done)
 }
 
 impl<C: Handshake> Finished<C> {
@@ -116,8 +123,9 @@ impl Finished<UnbufferedServerConnection> {
     /// The configuration does not hand out its secrets.
     pub(crate) fn into_stream<IO>(mut self, io: Buffered<IO>) -> Result<RecordStream<IO>, Error> {
         let rest = std::mem::take(&mut self.rest);
+        let unsent = std::mem::take(&mut self.unsent);
         let session = Session::new(self.keys()?, false, None);
-        Ok(RecordStream::new(io, rest, session))
+        Ok(RecordStream::new(io, rest, session).behind(unsent))
     }
 }
 
@@ -136,9 +144,10 @@ impl Finished<UnbufferedClientConnection> {
     /// The configuration does not hand out its secrets.
     pub(crate) fn into_stream<IO>(mut self, io: Buffered<IO>) -> Result<RecordStream<IO>, Error> {
         let rest = std::mem::take(&mut self.rest);
+        let unsent = std::mem::take(&mut self.unsent);
         let (keys, tickets) = self.keys()?;
         let session = Session::new(keys, true, Some(tickets));
-        Ok(RecordStream::new(io, rest, session))
+        Ok(RecordStream::new(io, rest, session).behind(unsent))
     }
 }
 
@@ -173,22 +182,23 @@ where
 {
     let notes = Arc::default();
     let driven = drive(&mut connection, io, hello, early, &notes);
-    let rest = NOTES.scope(Arc::clone(&notes), driven).await?;
+    let (rest, unsent) = NOTES.scope(Arc::clone(&notes), driven).await?;
     Ok(Finished {
         connection,
         rest,
+        unsent,
         notes,
     })
 }
 
-/// Makes the handshake; what came behind it.
+/// Makes the handshake; what came behind it, and what is left to be sent.
 async fn drive<C, IO>(
     connection: &mut C,
     io: &mut Buffered<IO>,
     mut incoming: Vec<u8>,
     mut early: Option<Early>,
     notes: &Mutex<Notes>,
-) -> io::Result<Vec<u8>>
+) -> io::Result<(Vec<u8>, Vec<u8>)>
 where
     C: Handshake,
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -207,9 +217,8 @@ where
         match step {
             Step::Again => {}
             Step::Read => {
-                flush(io, &mut outgoing).await?;
                 shown = loop {
-                    let end = next_record(io, &mut incoming, shown).await?;
+                    let end = next_record(io, &mut incoming, shown, &mut outgoing).await?;
                     let records = incoming.get(..end).unwrap_or_default();
                     let skipped = early.as_mut().is_some_and(|early| {
                         early.skips(records, shown, connection.common(), notes)
@@ -224,10 +233,8 @@ where
                 return Err(broken(Error::HandshakeNotComplete));
             }
             Step::Done => {
-                flush(io, &mut outgoing).await?;
                 incoming.drain(..shown);
-                incoming.shrink_to_fit();
-                return Ok(incoming);
+                return Ok((incoming, outgoing));
             }
             Step::Failed(error) => {
                 let bytes = incoming.get_mut(..shown).unwrap_or_default();
@@ -305,9 +312,9 @@ where
 /// rustls refuses a record that announces as much by its header alone.
 const REFUSED: usize = MAX_CONTENT + 2048;
 
-/// Reads until a whole record stands behind the first `shown` octets; where it ends. All that was
-/// read is taken out of the socket's buffer, which is lent: a handshake that waits for its turn must
-/// not hold on to it.
+/// Reads until a whole record stands behind the first `shown` octets; where it ends. What is to be
+/// sent goes out before anything is waited for. All that was read is taken out of the socket's
+/// buffer, which is lent: a handshake that waits for its turn must not hold on to it.
 ///
 /// rustls keeps what it was shown of a message that is not whole: one in crumbs is refused before
 /// the crumbs' headers take many times its room.
@@ -315,9 +322,10 @@ async fn next_record<IO>(
     io: &mut Buffered<IO>,
     incoming: &mut Vec<u8>,
     shown: usize,
+    outgoing: &mut Vec<u8>,
 ) -> io::Result<usize>
 where
-    IO: AsyncRead + Unpin,
+    IO: AsyncRead + AsyncWrite + Unpin,
 {
     if shown > MAX_MESSAGE.saturating_add(REFUSED) {
         return Err(broken(InvalidMessage::HandshakePayloadTooLarge.into()));
@@ -335,11 +343,14 @@ where
         if whole <= have.len() {
             return Ok(shown.saturating_add(whole));
         }
-        if io.buffered().is_empty() && io.fill().await? == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "tls handshake eof",
-            ));
+        if io.buffered().is_empty() {
+            flush(io, outgoing).await?;
+            if io.fill().await? == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "tls handshake eof",
+                ));
+            }
         }
         let got = io.buffered();
         incoming.extend_from_slice(got);

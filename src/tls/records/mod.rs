@@ -17,6 +17,7 @@ pub mod harness;
 mod key;
 mod secrets;
 mod session;
+mod slices;
 mod stream;
 
 pub(crate) use drive::{client, server};

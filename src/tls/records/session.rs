@@ -39,8 +39,8 @@ pub(super) struct Session {
     /// Where they go, until there is data: servers send theirs at once, and what keeps them takes
     /// more room than all else.
     tickets: Option<Box<Tickets>>,
-    /// A handshake message that has not come whole.
-    message: Vec<u8>,
+    /// Of a handshake message that has not come whole.
+    message: Option<Box<Begun>>,
     key_updates: u8,
     empty_records: u8,
     warnings: u8,
@@ -50,6 +50,9 @@ pub(super) struct Session {
     /// connection has it.
     quiet: (u32, u32),
 }
+
+/// The beginning of a message. Boxed where it is kept: there is seldom one.
+struct Begun(Vec<u8>);
 
 /// What a record was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +114,7 @@ impl Session {
             write: keys.write,
             client,
             tickets: tickets.map(Box::new),
-            message: Vec::new(),
+            message: None,
             key_updates: KEY_UPDATES,
             empty_records: EMPTY_RECORDS,
             warnings: WARNINGS,
@@ -137,6 +140,11 @@ impl Session {
             self.read.rest();
             self.write.rest();
         }
+    }
+
+    /// Whether it is a client that has said something since the handshake: an answer is awaited.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.client && self.read.count() > 0
     }
 
     /// Whether the peer may send such a message at all. A server is told nothing but key updates.
@@ -167,7 +175,7 @@ impl Session {
             .and_then(|at| Some((inner.get(..at)?, *inner.get(at)?)))
             .ok_or(PeerMisbehaved::IllegalTlsInnerPlaintext)?;
         let kind = ContentType::from(kind);
-        if !self.message.is_empty() && kind != ContentType::Handshake {
+        if self.message.is_some() && kind != ContentType::Handshake {
             return Err(PeerMisbehaved::MessageInterleavedWithHandshakeMessage.into());
         }
         #[expect(clippy::wildcard_enum_match_arm, reason = "any other octet is no type")]
@@ -225,20 +233,19 @@ impl Session {
 
     /// RFC 8446 section 5.1: messages may share a record, or take several.
     fn handshake(&mut self, content: &[u8]) -> Result<(), Error> {
-        if self.message.is_empty() {
+        let Some(mut begun) = self.message.take() else {
             let rest = self.messages(content)?;
-            self.message = content
-                .get(content.len() - rest..)
-                .unwrap_or_default()
-                .to_vec();
+            let rest = content.get(content.len() - rest..).unwrap_or_default();
+            self.message = (!rest.is_empty()).then(|| Box::new(Begun(rest.to_vec())));
             return Ok(());
+        };
+        begun.0.extend_from_slice(content);
+        let rest = self.messages(&begun.0)?;
+        begun.0.drain(..begun.0.len() - rest);
+        if rest > 0 {
+            begun.0.shrink_to_fit();
+            self.message = Some(begun);
         }
-        let mut joined = std::mem::take(&mut self.message);
-        joined.extend_from_slice(content);
-        let rest = self.messages(&joined)?;
-        joined.drain(..joined.len() - rest);
-        joined.shrink_to_fit();
-        self.message = joined;
         Ok(())
     }
 
@@ -354,7 +361,7 @@ impl Session {
     /// For tests: nothing is kept of a message.
     #[cfg(test)]
     pub(super) fn message_is_empty(&self) -> bool {
-        self.message.is_empty()
+        self.message.is_none()
     }
 
     /// For tests: no key is ready for use, and no ticket is waited for.

@@ -7,13 +7,17 @@ use std::{
 };
 
 use rustls::{AlertDescription, Error};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 use super::{
     HEADER, MAX_CONTENT, OVERHEAD, TAG,
     buffers::{Input, Output},
     error::{alert_for, broken, truncated},
-    session::{ALERT_RECORD, KEY_UPDATE_RECORD, Opened, Session, record_len},
+    session::{ALERT_RECORD, KEY_UPDATE_RECORD, Opened, REST, Session, record_len},
+    slices::Slices,
 };
 use crate::net::Buffered;
 
@@ -30,16 +34,24 @@ pub struct RecordStream<IO> {
     /// asked for: a way to the backend may have to be opened first.
     pub(super) tail: Box<[u8]>,
     pub(super) output: Option<Output>,
-    reading: Reading,
+    unsent: Option<Box<Unsent>>,
+    /// What is written stays until it is flushed, or the end goes with it.
+    hold: bool,
+    /// What is sealed goes out as reads wait: nobody else sees to it.
+    by_reads: bool,
+    /// What the peer sent is broken.
+    failed: Option<Box<Error>>,
+    /// The peer said that it sends no more.
+    closed: bool,
     /// close_notify or an alert is sealed: nothing may follow.
     ended: bool,
 }
 
-enum Reading {
-    Open,
-    /// The peer said that it sends no more.
-    Closed,
-    Failed(Box<Error>),
+/// The handshake's last words, which go out with what is written first.
+struct Unsent {
+    octets: Vec<u8>,
+    /// Since when a read waits for more meanwhile.
+    waits: Option<Instant>,
 }
 
 impl<IO> std::fmt::Debug for RecordStream<IO> {
@@ -61,9 +73,25 @@ impl<IO> RecordStream<IO> {
             // whole records may be among it: they are opened before the socket is asked
             tail: rest.into(),
             output: None,
-            reading: Reading::Open,
+            unsent: None,
+            hold: false,
+            by_reads: false,
+            failed: None,
+            closed: false,
             ended: false,
         }
+    }
+
+    /// Puts the handshake's last words in front of all that is written.
+    pub(super) fn behind(mut self, octets: Vec<u8>) -> Self {
+        let waits = None;
+        self.unsent = (!octets.is_empty()).then(|| Box::new(Unsent { octets, waits }));
+        self
+    }
+
+    /// What is written from now on may wait for the end, which then goes out with it.
+    pub fn hold(&mut self) {
+        self.hold = true;
     }
 
     /// The socket.
@@ -74,6 +102,14 @@ impl<IO> RecordStream<IO> {
     /// The socket; what is read from it is missing here.
     pub fn io_mut(&mut self) -> &mut IO {
         &mut self.io
+    }
+
+    /// Whether nothing more can be read: the peer has ended, or is not to be believed.
+    fn is_over(&self) -> io::Result<bool> {
+        match &self.failed {
+            Some(error) => Err(broken(Error::clone(error))),
+            None => Ok(self.closed),
+        }
     }
 
     /// Gives the reader what is opened.
@@ -121,7 +157,7 @@ impl<IO> RecordStream<IO> {
             Opened::Data(n) => n,
             Opened::Nothing => 0,
             Opened::Closed => {
-                self.reading = Reading::Closed;
+                self.closed = true;
                 self.input = None;
                 return Ok(true);
             }
@@ -135,7 +171,7 @@ impl<IO> RecordStream<IO> {
 
     fn alert(&mut self, description: AlertDescription) -> Result<(), Error> {
         self.ended = true;
-        let output = self.output.get_or_insert_with(|| Output::new(0));
+        let output = begun(&mut self.output, &mut self.unsent, 0);
         // without room the socket has taken nothing for long
         let Some(record) = output.record(ALERT_RECORD) else {
             return Ok(());
@@ -147,11 +183,19 @@ impl<IO> RecordStream<IO> {
         sealed
     }
 
-    /// Seals what fits, at least an octet. `output` is empty.
+    /// Whether it is to be sealed behind what is held back.
+    fn fits(&self, bufs: &[IoSlice<'_>]) -> bool {
+        let len = Slices::new(bufs).left();
+        let needed = len.saturating_add(2 * OVERHEAD + KEY_UPDATE_RECORD + ALERT_RECORD);
+        let output = self.output.as_ref().filter(|_| self.hold);
+        len <= MAX_CONTENT && output.is_some_and(|output| needed <= output.room())
+    }
+
+    /// Seals what fits, at least an octet: behind what is held back, or from the beginning.
     fn seal(&mut self, bufs: &[IoSlice<'_>]) -> Result<usize, Error> {
         let mut slices = Slices::new(bufs);
         let apart = if slices.is_one() { 0 } else { APART };
-        let output = self.output.insert(Output::new(apart));
+        let output = begun(&mut self.output, &mut self.unsent, apart);
         if self.session.update_due()
             && let Some(record) = output.record(KEY_UPDATE_RECORD)
         {
@@ -181,6 +225,24 @@ impl<IO> RecordStream<IO> {
     }
 }
 
+/// Where the next record is sealed: behind the handshake's last words, where they are still there,
+/// and `apart` from the page's beginning.
+fn begun<'a>(
+    output: &'a mut Option<Output>,
+    unsent: &mut Option<Box<Unsent>>,
+    apart: usize,
+) -> &'a mut Output {
+    output.get_or_insert_with(|| {
+        let mut output = Output::new(apart);
+        if let Some(Unsent { octets, .. }) = unsent.take().as_deref()
+            && let Some(place) = output.record(octets.len())
+        {
+            place.copy_from_slice(octets);
+        }
+        output
+    })
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
     /// Reads more; what is borrowed goes back if nothing is there.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -197,14 +259,43 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
         } else if !input.closed().is_empty() {
             self.tail = input.closed().into();
         }
-        if read.is_pending() && self.output.is_none() {
-            self.session.pause();
+        if read.is_pending() {
+            self.pause(cx);
         }
         ready!(read)?;
         if n == 0 {
             return Poll::Ready(Err(truncated()));
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// A read waits. What is held back goes out: the other end may wait for it.
+    fn pause(&mut self, cx: &mut Context<'_>) {
+        if self.hold && self.output.is_some() || self.is_due() {
+            begun(&mut self.output, &mut self.unsent, 0);
+            (self.hold, self.by_reads) = (false, true);
+        }
+        // whoever writes next hears of what fails here
+        if self.by_reads && self.poll_drain(cx).is_ready() {
+            self.by_reads = false;
+        }
+        if self.output.is_none() {
+            self.session.pause();
+        }
+    }
+
+    /// Whether the handshake's last words must go by themselves. A server's are a ticket, which a
+    /// client that has asked for something gets with the answer, unless that takes its time.
+    fn is_due(&mut self) -> bool {
+        let Some(unsent) = &mut self.unsent else {
+            return false;
+        };
+        if !self.session.is_asked() {
+            return true;
+        }
+        let now = Instant::now();
+        let since = *unsent.waits.get_or_insert(now);
+        now.saturating_duration_since(since) >= REST
     }
 
     /// Writes what is sealed.
@@ -234,11 +325,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
             let _tried = self.poll_drain(cx);
         }
         self.ended = true;
-        self.reading = Reading::Failed(Box::new(error));
+        self.failed = Some(Box::new(error));
     }
 
     fn poll_seal(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain(cx))?;
+        self.by_reads = false;
+        if !self.fits(bufs) {
+            ready!(self.poll_drain(cx))?;
+        }
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -253,6 +347,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
                 return Poll::Ready(Err(broken(error)));
             }
         };
+        if self.hold {
+            return Poll::Ready(Ok(n));
+        }
         // what is sealed is taken, whether the socket takes it now or later
         match self.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -275,13 +372,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for RecordStream<IO> {
                 return Poll::Ready(Ok(()));
             }
             let some = buf.filled().len() > before;
-            match &this.reading {
-                Reading::Open => {}
+            match this.is_over() {
+                Ok(false) => {}
                 _ if some => return Poll::Ready(Ok(())),
-                Reading::Closed => return Poll::Ready(Ok(())),
-                Reading::Failed(error) => {
-                    return Poll::Ready(Err(broken(Error::clone(error))));
-                }
+                over => return Poll::Ready(over.map(drop)),
             }
             match this.open(buf) {
                 Ok(true) => {}
@@ -301,12 +395,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for RecordStream<IO> {
             .as_ref()
             .is_none_or(|input| input.plain().is_empty())
         {
-            match &this.reading {
-                Reading::Open => {}
-                Reading::Closed => break,
-                Reading::Failed(error) => {
-                    return Poll::Ready(Err(broken(Error::clone(error))));
-                }
+            if this.is_over()? {
+                break;
             }
             // without room elsewhere a record is opened where it is
             match this.open(&mut ReadBuf::new(&mut [])) {
@@ -356,6 +446,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RecordStream<IO> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        (this.hold, this.by_reads) = (false, false);
+        if this.unsent.is_some() {
+            begun(&mut this.output, &mut this.unsent, 0);
+        }
         ready!(this.poll_drain(cx))?;
         Pin::new(&mut this.io).poll_flush(cx)
     }
@@ -363,78 +457,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RecordStream<IO> {
     /// Says close_notify, and half-closes the socket. What the peer sends can still be read.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_drain(cx))?;
+        (this.hold, this.by_reads) = (false, false);
         if !this.ended {
+            // it goes out with what is there
             this.alert(AlertDescription::CloseNotify).map_err(broken)?;
-            ready!(this.poll_drain(cx))?;
         }
+        ready!(this.poll_drain(cx))?;
         match ready!(Pin::new(&mut this.io).poll_shutdown(cx)) {
             // the other side has gone already
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             done => Poll::Ready(done),
-        }
-    }
-}
-
-/// Several slices, read from front to back.
-struct Slices<'a> {
-    bufs: &'a [IoSlice<'a>],
-    /// Octets of the first that are taken.
-    skip: usize,
-    left: usize,
-}
-
-impl<'a> Slices<'a> {
-    fn new(bufs: &'a [IoSlice<'a>]) -> Self {
-        let left = bufs
-            .iter()
-            .fold(0usize, |sum, buf| sum.saturating_add(buf.len()));
-        Self {
-            bufs,
-            skip: 0,
-            left,
-        }
-    }
-
-    fn is_one(&self) -> bool {
-        self.bufs.len() <= 1
-    }
-
-    fn left(&self) -> usize {
-        self.left
-    }
-
-    fn first(&self) -> &'a [u8] {
-        let first: &'a [u8] = self.bufs.first().map(|buf| &**buf).unwrap_or_default();
-        first.get(self.skip..).unwrap_or_default()
-    }
-
-    fn advance(&mut self, n: usize) {
-        self.left = self.left.saturating_sub(n);
-        self.skip = self.skip.saturating_add(n);
-        while let Some((first, rest)) = self.bufs.split_first()
-            && self.skip >= first.len()
-        {
-            self.skip = self.skip.saturating_sub(first.len());
-            self.bufs = rest;
-        }
-    }
-
-    /// The next `n` octets, where they lie in one slice.
-    fn whole(&mut self, n: usize) -> Option<&'a [u8]> {
-        let data = self.first().get(..n)?;
-        self.advance(n);
-        Some(data)
-    }
-
-    fn copy(&mut self, mut to: &mut [u8]) {
-        while !to.is_empty() && self.left > 0 {
-            let from = self.first();
-            let n = from.len().min(to.len());
-            let (place, rest) = to.split_at_mut(n);
-            place.copy_from_slice(from.get(..n).unwrap_or_default());
-            self.advance(n);
-            to = rest;
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Answering<K: Upstream> {
     ending: Ending,
     /// Trailers may be sent.
     trailers: bool,
+    /// The connection is closed behind it.
+    closes: bool,
 }
 
 impl<K: Upstream> Answering<K> {
@@ -53,6 +55,7 @@ impl<K: Upstream> Answering<K> {
             body,
             ending,
             trailers: asked.trailers,
+            closes: !stays && !asked.switches(parts.status),
         };
         (answering, parts, stays)
     }
@@ -91,7 +94,11 @@ impl<K: Upstream> Answering<K> {
                     return Poll::Ready(Err(denied));
                 }
             };
-            let written = ready!(shared.poll_write(cx, out));
+            let written = if self.closes && self.body.is_none() {
+                ready!(shared.poll_write_last(cx, out))
+            } else {
+                ready!(shared.poll_write(cx, out))
+            };
             if let Err(error) = written {
                 return Poll::Ready(Err(gone(&error)));
             }

@@ -62,12 +62,22 @@ impl Out {
         cx: &mut Context<'_>,
         io: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
+        ready!(self.poll_hand_over(cx, io))?;
+        Pin::new(io).poll_flush(cx)
+    }
+
+    /// The same without its flush: what follows takes it along.
+    pub(super) fn poll_hand_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             ready!(self.0.poll_write(cx, io))?;
         }
         // what is written makes room
         self.front();
-        Pin::new(io).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 }
 

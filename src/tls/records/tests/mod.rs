@@ -2,6 +2,7 @@
 //! every place.
 
 mod early;
+mod held;
 mod hostile;
 mod limits;
 mod openssl;
@@ -78,7 +79,7 @@ async fn pair(
     let (near, far) = tokio::io::duplex(room);
     let (mut near, mut far) = (Buffered::new(near), Buffered::new(far));
     let (opened, accepted) = tokio::join!(
-        client(&mut near, ends.client.clone(), name()),
+        client(&mut near, ends.client.clone(), name(), false),
         server(&mut far, ends.server.clone(), Vec::new())
     );
     (
@@ -106,7 +107,7 @@ async fn against(ours: Ours) -> (RecordStream<DuplexStream>, Hostile) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (mut near, mut far) = (Buffered::new(near), Buffered::new(far));
     let (opened, accepted) = tokio::join!(
-        client(&mut near, ends.client.clone(), name()),
+        client(&mut near, ends.client.clone(), name(), false),
         server(&mut far, ends.server.clone(), Vec::new())
     );
     let (opened, accepted) = (opened.unwrap(), accepted.unwrap());

@@ -104,7 +104,9 @@ async fn its_server_changes_keys_and_reads_our_end() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     let mut io = Buffered::new(socket);
-    let done = client(&mut io, ends.client.clone(), name()).await.unwrap();
+    let done = client(&mut io, ends.client.clone(), name(), false)
+        .await
+        .unwrap();
     let mut ours = done.into_stream(io).unwrap();
     talk(&mut ours, &mut child).await;
     assert_eq!(ours.read(&mut [0]).await.unwrap(), 0);

@@ -68,7 +68,7 @@ async fn rustls_understands_us_and_we_it(#[case] suite: SupportedCipherSuite) {
         let mut near = Buffered::new(near);
         let acceptor = tokio_rustls::TlsAcceptor::from(ends.server.clone());
         let (opened, accepted) = tokio::join!(
-            client(&mut near, ends.client.clone(), name()),
+            client(&mut near, ends.client.clone(), name(), false),
             acceptor.accept(far)
         );
         let mut ours = opened.unwrap().into_stream(near).unwrap();
@@ -132,7 +132,7 @@ async fn a_ticket_reaches_the_clients_store() {
         let (near, far) = tokio::io::duplex(1 << 20);
         let mut near = Buffered::new(near);
         let (opened, accepted) = tokio::join!(
-            client(&mut near, ends.client.clone(), name()),
+            client(&mut near, ends.client.clone(), name(), false),
             acceptor.accept(far)
         );
         let mut theirs = accepted.unwrap();

@@ -343,6 +343,18 @@ impl Shared {
         out.poll_write(cx, self.lock().io()?)
     }
 
+    /// The same with the last there is: a close follows at once, and takes it along.
+    pub(super) fn poll_write_last(
+        &self,
+        cx: &mut Context<'_>,
+        out: &mut Out,
+    ) -> Poll<io::Result<()>> {
+        let mut inner = self.lock();
+        let io = inner.io()?;
+        io.hold();
+        out.poll_hand_over(cx, io)
+    }
+
     /// Closes it; `last` is said before, in place of an answer.
     pub(super) fn poll_close(
         &self,
