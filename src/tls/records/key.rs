@@ -23,11 +23,7 @@ pub(super) struct Key {
 impl Key {
     /// The key of a secret, for the record with this number.
     pub(super) fn new(secret: Secret, next: u64) -> Result<Self, Error> {
-        let mut key = Zeroizing::new([0; 32]);
-        let mut iv = [0; NONCE_LEN];
-        let len = secret.cipher.aead().key_len();
-        secret.expand(b"key", key.get_mut(..len).unwrap_or_default())?;
-        secret.expand(b"iv", &mut iv)?;
+        let (key, iv) = made_of(&secret)?;
         Ok(Self {
             secret,
             key,
@@ -42,19 +38,33 @@ impl Key {
         (next, theirs): &(u64, ConnectionTrafficSecrets),
         secret: Option<&[u8]>,
     ) -> Result<Self, Error> {
-        let unfit = || Error::General("the secrets of the handshake were not told".to_owned());
-        let (cipher, theirs) = Cipher::of(theirs).ok_or_else(unfit)?;
+        let (cipher, theirs, iv) = Cipher::of(theirs).ok_or_else(unfit)?;
         let secret = secret.and_then(|octets| Secret::new(cipher, octets));
-        let key = Self::new(secret.ok_or_else(unfit)?, *next)?;
-        // another handshake's secret would show here, and not as garbage to the peer
-        if key.key.get(..theirs.len()) != Some(theirs) {
-            return Err(unfit());
-        }
+        let mut octets = Zeroizing::new([0; 32]);
+        let place = octets.get_mut(..theirs.len()).ok_or_else(unfit)?;
+        place.copy_from_slice(theirs);
+        let key = Self {
+            secret: secret.ok_or_else(unfit)?,
+            key: octets,
+            iv: iv.try_into().map_err(|_long| unfit())?,
+            next: *next,
+            ready: None,
+        };
+        debug_assert!(key.is_of_its_secret(), "the secret of another handshake");
         Ok(key)
+    }
+
+    /// Whether it was made of what the next one is made of.
+    fn is_of_its_secret(&self) -> bool {
+        made_of(&self.secret).is_ok_and(|(key, iv)| *key == *self.key && iv == self.iv)
     }
 
     /// The key after this one.
     pub(super) fn successor(&self) -> Result<Self, Error> {
+        // another handshake's secret shows here, and not as garbage to the peer
+        if !self.is_of_its_secret() {
+            return Err(unfit());
+        }
         Self::new(self.secret.next()?, 0)
     }
 
@@ -188,6 +198,20 @@ impl Key {
     pub(super) fn skip_to(&mut self, next: u64) {
         self.next = next;
     }
+}
+
+/// RFC 8446 section 7.3.
+fn made_of(secret: &Secret) -> Result<(Zeroizing<[u8; 32]>, [u8; NONCE_LEN]), Error> {
+    let mut key = Zeroizing::new([0; 32]);
+    let mut iv = [0; NONCE_LEN];
+    let len = secret.cipher.aead().key_len();
+    secret.expand(b"key", key.get_mut(..len).unwrap_or_default())?;
+    secret.expand(b"iv", &mut iv)?;
+    Ok((key, iv))
+}
+
+fn unfit() -> Error {
+    Error::General("the secrets of the handshake were not told".to_owned())
 }
 
 /// The header of every encrypted record; it is authenticated with it.

@@ -24,13 +24,17 @@ pub(super) enum Cipher {
 }
 
 impl Cipher {
-    /// That of keys from rustls, and the key.
-    pub(super) fn of(secrets: &ConnectionTrafficSecrets) -> Option<(Self, &[u8])> {
+    /// That of keys from rustls, the key, and its IV.
+    pub(super) fn of(secrets: &ConnectionTrafficSecrets) -> Option<(Self, &[u8], &[u8])> {
         Some(match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, .. } => (Self::Aes128Gcm, key.as_ref()),
-            ConnectionTrafficSecrets::Aes256Gcm { key, .. } => (Self::Aes256Gcm, key.as_ref()),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, .. } => {
-                (Self::ChaCha20Poly1305, key.as_ref())
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => {
+                (Self::Aes128Gcm, key.as_ref(), iv.as_ref())
+            }
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
+                (Self::Aes256Gcm, key.as_ref(), iv.as_ref())
+            }
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
+                (Self::ChaCha20Poly1305, key.as_ref(), iv.as_ref())
             }
             _ => return None,
         })
