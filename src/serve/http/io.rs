@@ -154,6 +154,7 @@ impl ClientIo {
         }
         if self.linger.is_none() {
             if let Some(refused) = refused {
+                self.stream.hold();
                 ready!(self.poll_last_word(cx, refused))?;
             }
             let said = Pin::new(&mut self.stream).poll_shutdown(cx);
