@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    pin::pin,
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -124,39 +125,34 @@ async fn respond_in_time(
 ) -> Result<Response<AnswerBody>, Failure> {
     let limit = patience.limit;
     let mut untaken = Untaken::new(sender.is_http2());
-    let mut sending = std::pin::pin!(sender.send(request, patience.interim));
-    let answered = if patience.activity.is_http2() {
-        loop {
-            let was_done = received.is_done();
-            match tokio::time::timeout(limit, sending.as_mut()).await {
-                Ok(answered) => break Some(answered),
-                // the clock runs from the request's end: before that the client may be the slow one
-                Err(_) if !was_done && !untaken.for_longer_than(limit, received) => {}
-                Err(_) => break None,
+    let mut sending = pin!(sender.send(request, patience.interim));
+    // without a timer for each request: the connection's watch wakes this task every now and then,
+    // in HTTP/1 because it is the connection's own
+    let mut looks = pin!(patience.activity.looks());
+    // the clock runs from the request's end: before that the client may be the slow one
+    let mut since: Option<Instant> = None;
+    let answered = poll_fn(|cx| {
+        if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
+            return Poll::Ready(Some(answered));
+        }
+        let late = match since {
+            Some(since) => since.elapsed() >= limit,
+            None => {
+                since = received.is_done().then(Instant::now);
+                false
+            }
+        };
+        if late || untaken.for_longer_than(limit, received) {
+            return Poll::Ready(None);
+        }
+        if patience.activity.is_http2() {
+            while looks.as_mut().poll(cx).is_ready() {
+                looks.set(patience.activity.looks());
             }
         }
-    } else {
-        // without a timer for each request: the connection's watch wakes this task every now and
-        // then, and a request under way is polled whenever the task wakes
-        let mut since: Option<Instant> = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
-                return Poll::Ready(Some(answered));
-            }
-            let late = match since {
-                Some(since) => since.elapsed() >= limit,
-                None => {
-                    since = received.is_done().then(Instant::now);
-                    false
-                }
-            };
-            if late || untaken.for_longer_than(limit, received) {
-                return Poll::Ready(None);
-            }
-            Poll::Pending
-        })
-        .await
-    };
+        Poll::Pending
+    })
+    .await;
     match answered {
         Some(Ok(response)) => Ok(response),
         Some(Err(failed)) => Err(match (failed.unsent, failed.repeatable) {

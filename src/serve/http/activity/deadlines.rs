@@ -90,6 +90,7 @@ impl Watch {
             }
             let wish = deadlines.wish();
             deadlines.arm();
+            deadlines.activity.looks.notify_waiters();
             if let Some(wish) = wish {
                 return wish;
             }

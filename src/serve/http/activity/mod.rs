@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::{Notify, futures::Notified};
 
 pub(crate) use self::{deadlines::Watch, under_way::UnderWay};
 
@@ -50,6 +51,8 @@ pub(crate) struct Activity {
     took_at: AtomicU64,
     /// The bytes are no longer HTTP/1.
     upgraded: AtomicBool,
+    /// Wakes who waits for an answer in HTTP/2 to look at the clock.
+    looks: Notify,
     /// A request's body was not read to its end.
     unread: AtomicBool,
     bytes_in: AtomicU64,
@@ -87,6 +90,7 @@ impl Activity {
             owed: AtomicUsize::new(0),
             took_at: AtomicU64::new(0),
             upgraded: AtomicBool::new(false),
+            looks: Notify::new(),
             unread: AtomicBool::new(false),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -144,6 +148,12 @@ impl Activity {
     /// Whether a request is under way.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// Resolves when deadlines are looked at the next time, which they are in HTTP/2 as long as the
+    /// connection lives.
+    pub(crate) fn looks(&self) -> Notified<'_> {
+        self.looks.notified()
     }
 
     /// Whether more than one request is under way.
