@@ -464,7 +464,7 @@ fn bodies_have_a_bound_where_one_is_set() {
 fn a_silent_backend_is_504() {
     let world = World::new();
     let (backend, _seen) = answering(world.address(), |request| {
-        if request.target() == "/slow" {
+        if request.target().starts_with("/slow") {
             std::thread::sleep(Duration::from_secs(2));
         }
         ok("late")
@@ -483,6 +483,14 @@ fn a_silent_backend_is_504() {
     // the late answer is nobody else's
     assert_eq!(raw.ask(&["GET /fast"]).text(), "late");
     assert_eq!(chain.line("/fast")["status"], 200);
+    block(async {
+        let sender = chain.h2().await;
+        let ask = |path| h2::ask(&sender, h2::request("GET", path).body(()).unwrap());
+        let (one, two, quick) = tokio::join!(ask("/slow/1"), ask("/slow/2"), ask("/quick"));
+        let answers = [one, two, quick].map(|answer| answer.unwrap().status());
+        assert_eq!(answers, [504, 504, 200]);
+    });
+    chain.refused("/slow/1", 504, "upstream_timeout");
 }
 
 #[test]
