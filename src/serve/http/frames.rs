@@ -68,8 +68,8 @@ fn lock(framed: &Mutex<Framed>) -> MutexGuard<'_, Framed> {
 }
 
 impl Gathering {
-    /// Has hyper's connection take its turn, and writes what came of that. Where more than one
-    /// request is under way, tasks that are ready go first: the answers that they bring go out
+    /// Has hyper's connection take its turn, and writes what came of that. Where many
+    /// requests are under way, tasks that are ready go first: the answers that they bring go out
     /// together. Each answer wakes the connection, which would else write it alone.
     pub(super) fn poll<F: Future>(
         &mut self,
@@ -284,14 +284,14 @@ mod tests {
                 wakes.0.load(Ordering::Relaxed),
             )
         };
-        let _first = activity.begin();
+        let _few = [activity.begin(), activity.begin(), activity.begin()];
         assert_eq!(counts(), (1, 0));
-        let second = activity.begin();
+        let one_more = activity.begin();
         assert_eq!(counts(), (1, 1));
         assert_eq!(counts(), (2, 1));
         assert_eq!(counts(), (2, 2));
         // it was put off, and nobody is waited for any more
-        drop(second);
+        drop(one_more);
         assert_eq!(counts(), (3, 2));
     }
 

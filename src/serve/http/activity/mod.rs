@@ -21,6 +21,9 @@ use crate::admit::{Denial, Denied};
 /// No HTTP/2 frame that a client can ask for at no cost is longer.
 const CONTROL_FRAME: usize = 64;
 
+/// Of fewer requests under way at once, mostly one alone is answered at a time.
+const MANY: usize = 4;
+
 /// What a connection is doing, for its deadlines. Times are milliseconds after its start, plus
 /// one: zero means "not".
 pub(crate) struct Activity {
@@ -156,9 +159,9 @@ impl Activity {
         self.looks.notified()
     }
 
-    /// Whether more than one request is under way.
+    /// Whether so many requests are under way that answers come together.
     pub(crate) fn has_many(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 1
+        self.under_way.load(Ordering::Relaxed) >= MANY
     }
 
     /// Whether an HTTP/1.1 connection waits for a head of which nothing has come.
