@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use rustls::{AlertDescription, Error};
@@ -295,7 +296,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
         }
         let now = Instant::now();
         let since = *unsent.waits.get_or_insert(now);
-        now.saturating_duration_since(since) >= REST
+        now.saturating_duration_since(since) >= Duration::from_millis(REST.into())
     }
 
     /// Writes what is sealed.
