@@ -274,7 +274,7 @@ impl BackendRuntime {
     /// # Errors
     /// Why the last one that was tried did not.
     pub async fn connect(&self, client: &ClientFacts) -> Result<Link, Denied> {
-        let mut last = self.unreachable();
+        let mut last = None;
         for acceptor in self.order() {
             let opened = match self.reopen(&acceptor, client).await {
                 Some(opened) => opened,
@@ -282,10 +282,10 @@ impl BackendRuntime {
             };
             match opened {
                 Ok(link) => return Ok(link),
-                Err(denied) => last = denied,
+                Err(denied) => last = Some(denied),
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| self.unreachable()))
     }
 
     /// Opens a link connection to one acceptor.

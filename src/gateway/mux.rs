@@ -192,14 +192,14 @@ impl BackendRuntime {
                 return self.connect(client).await.map(Carried::from);
             }
         }
-        let mut last = self.unreachable();
+        let mut last = None;
         for acceptor in self.order() {
             match self.carry_to(&acceptor, client).await {
                 Ok(carried) => return Ok(carried),
-                Err(denied) => last = denied,
+                Err(denied) => last = Some(denied),
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| self.unreachable()))
     }
 
     /// Opens the way to one acceptor for requests of http mode, one after the other.

@@ -150,7 +150,7 @@ impl Pool {
     /// A kept connection to the acceptor whose turn it is, or a new one; then the next acceptor's.
     async fn take(&self, opening: Opening<'_>) -> Result<Sender, Denied> {
         let backend = &self.shared.backend;
-        let mut last = backend.unreachable();
+        let mut last = None;
         for acceptor in backend.order() {
             while let Some(mut link) = self.shared.pop(&acceptor) {
                 if link.kind.ready().await {
@@ -160,23 +160,23 @@ impl Pool {
             // boxed: requests on kept connections need not have room for a handshake
             match Box::pin(self.shared.open(&acceptor, opening)).await {
                 Ok(link) => return Ok(self.shared.sender(link, false)),
-                Err(denied) => last = denied,
+                Err(denied) => last = Some(denied),
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| backend.unreachable()))
     }
 
     /// A new connection.
     async fn open(&self, opening: Opening<'_>) -> Result<Sender, Denied> {
         let backend = &self.shared.backend;
-        let mut last = backend.unreachable();
+        let mut last = None;
         for acceptor in backend.order() {
             match self.shared.open(&acceptor, opening).await {
                 Ok(link) => return Ok(self.shared.sender(link, false)),
-                Err(denied) => last = denied,
+                Err(denied) => last = Some(denied),
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| backend.unreachable()))
     }
 
     /// Keeps `pool.ready` connections open, so that requests after a quiet time need not wait
