@@ -116,13 +116,14 @@ class PortcullisTcp(Portcullis):
 
 
 class PortcullisReuse(Portcullis):
-    """What "auto" is between two ends of ours."""
+    """One client after the other on kept links."""
     name = "portcullis-reuse"
     mode = "tcp"
     tunnel = "reuse"
 
 
 class PortcullisMux(Portcullis):
+    """What "auto" is between two ends of ours."""
     name = "portcullis-mux"
     mode = "tcp"
     tunnel = "mux"
