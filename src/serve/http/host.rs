@@ -13,7 +13,7 @@ use crate::wire::{
 /// A host that was asked for.
 pub(crate) struct AskedHost {
     /// The one text that says it; `None`: other parts of the request have a say.
-    said: Option<Box<str>>,
+    said: Option<Box<[u8]>>,
     /// `None`: HTTP/1.0 may name none.
     authority: Option<Authority>,
     /// In one spelling; empty where there is none.
@@ -27,15 +27,17 @@ pub(crate) struct AskedHost {
 
 /// The text that says alone which host a request names: the one Host line in origin form, or
 /// `:authority` without such a line. Both are read alike ([`host::effective_host`]).
-fn said<B>(request: &Request<B>) -> Option<&str> {
+fn said<B>(request: &Request<B>) -> Option<&[u8]> {
     let (target, mut lines) = (
         request.uri(),
         request.headers().get_all(header::HOST).iter(),
     );
     match (request.version(), lines.next(), lines.next()) {
-        (Version::HTTP_11, Some(line), None) if target.authority().is_none() => line.to_str().ok(),
+        (Version::HTTP_11, Some(line), None) if target.authority().is_none() => {
+            Some(line.as_bytes())
+        }
         (Version::HTTP_2, None, None) if target.scheme_str() != Some("") => {
-            target.authority().map(uri::Authority::as_str)
+            target.authority().map(|text| text.as_str().as_bytes())
         }
         _ => None,
     }
@@ -106,7 +108,6 @@ mod tests {
     #[rstest::rstest]
     #[case(Version::HTTP_11, "/", &["site.test"], Some("site.test"))]
     #[case(Version::HTTP_11, "/", &["site.test", "site.test"], None)]
-    #[case(Version::HTTP_11, "/", &["s\u{e9}.test"], None)]
     #[case(Version::HTTP_11, "https://site.test/", &["site.test"], None)]
     #[case(Version::HTTP_11, "https://site.test/", &[], None)]
     #[case(Version::HTTP_10, "/", &["site.test"], None)]
@@ -126,7 +127,7 @@ mod tests {
             request = request.header(header::HOST, host.as_bytes());
         }
         let request = request.body(()).unwrap();
-        assert_eq!(said(&request), expected);
+        assert_eq!(said(&request), expected.map(str::as_bytes));
         // what it says is what all of the request says
         if let Some(text) = expected {
             let (target, scheme) = (request.uri(), &uri::Scheme::HTTPS);
