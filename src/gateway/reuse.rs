@@ -29,7 +29,7 @@ use crate::{
     config::{Pool, Tunnel as Wanted},
     drain::Drain,
     identity::UnixSeconds,
-    net::Hold,
+    net::{Hold, Octets},
     serve::{Tunnel, link, mux, spread},
     workers::Home,
 };
@@ -106,6 +106,24 @@ impl Hold for Upstream {
             Self::Tunnel(tunnel) => tunnel.hold(),
             // frames go out together anyway
             Self::Stream(_) => {}
+        }
+    }
+
+    fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
+        match self {
+            Self::Direct(_) | Self::Tunnel(_) => None,
+            Self::Stream(stream) => stream.poll_lend(cx),
+        }
+    }
+
+    fn poll_give(
+        &mut self,
+        cx: &mut Context<'_>,
+        octets: &mut Option<Octets>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        match self {
+            Self::Direct(_) | Self::Tunnel(_) => None,
+            Self::Stream(stream) => stream.poll_give(cx, octets),
         }
     }
 }

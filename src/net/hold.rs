@@ -1,12 +1,35 @@
-//! Streams that can hold back what is written to them.
+//! What a relay asks of its streams, beside reading and writing.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
 
 use tokio::io::DuplexStream;
 
-/// A stream whose last bytes and end can go out in one write.
+use super::Octets;
+
+/// A stream whose last bytes and end can go out in one write, and which may hand octets over in the
+/// buffer that they are in.
 pub trait Hold {
     /// What is written from now on may wait until it is flushed, or for the end, which then goes
     /// out with it. Nothing, where it can't.
     fn hold(&mut self) {}
+
+    /// Much that has come, as it is; nothing at the end. `None`: it is to be read.
+    fn poll_lend(&mut self, _cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
+        None
+    }
+
+    /// Takes much as it is, or the front of it, as a write does; what it does not take whole it
+    /// leaves. `None`: it is to be written.
+    fn poll_give(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _octets: &mut Option<Octets>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
 }
 
 impl Hold for DuplexStream {}
@@ -14,5 +37,17 @@ impl Hold for DuplexStream {}
 impl<S: Hold + ?Sized> Hold for &mut S {
     fn hold(&mut self) {
         (**self).hold();
+    }
+
+    fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
+        (**self).poll_lend(cx)
+    }
+
+    fn poll_give(
+        &mut self,
+        cx: &mut Context<'_>,
+        octets: &mut Option<Octets>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        (**self).poll_give(cx, octets)
     }
 }

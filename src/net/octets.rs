@@ -3,7 +3,7 @@
 
 use std::io::IoSlice;
 
-use super::pool::{Chunk, SIZE};
+use super::pool::{Chunk, MUCH, SIZE};
 use crate::wire::mux::{JOINED, Payload};
 
 /// Some octets, at most 64 KiB.
@@ -21,7 +21,7 @@ impl Octets {
     /// Room for so many; what is in it says nothing.
     #[must_use]
     pub fn room(len: usize) -> Self {
-        if len > SIZE / 2 && len <= SIZE {
+        if len > MUCH && len <= SIZE {
             Self(Memory::Many(Chunk::take(), len))
         } else {
             Self(Memory::Few(vec![0; len.min(SIZE)]))
@@ -31,7 +31,7 @@ impl Octets {
     /// A copy.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        if bytes.len() <= SIZE / 2 {
+        if bytes.len() <= MUCH {
             return Self(Memory::Few(bytes.to_vec()));
         }
         let mut octets = Self::room(bytes.len());
@@ -58,6 +58,25 @@ impl Octets {
             to = rest;
         }
         octets
+    }
+
+    /// The first `len` of a buffer.
+    pub(super) fn whole(chunk: Chunk, len: usize) -> Self {
+        Self(Memory::Many(chunk, len.min(SIZE)))
+    }
+
+    /// The buffer that they are in, and how many they are; few are in none.
+    pub(super) fn into_chunk(self) -> Option<(Chunk, usize)> {
+        match self.0 {
+            Memory::Few(_) => None,
+            Memory::Many(chunk, len) => Some((chunk, len)),
+        }
+    }
+
+    /// Whether they are in a buffer, which can be handed on.
+    #[must_use]
+    pub fn are_many(&self) -> bool {
+        matches!(self.0, Memory::Many(..))
     }
 
     /// To be written to.

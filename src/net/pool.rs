@@ -5,6 +5,8 @@ use std::cell::RefCell;
 
 /// Octets of a buffer.
 pub(super) const SIZE: usize = 64 * 1024;
+/// So much and more is handed on in its buffer.
+pub(super) const MUCH: usize = SIZE / 2;
 /// What is read at once of much. With what TLS and a link add it stays below 64 KiB, and below what
 /// Linux passes on in one piece over loopback: the few octets above would be a packet of their own.
 pub(crate) const PIECE: usize = SIZE - 256;

@@ -18,7 +18,8 @@ use tokio::{
 
 use super::{
     hold::Hold,
-    pool::{Chunk, PIECE},
+    octets::Octets,
+    pool::{Chunk, MUCH, PIECE},
     stalls::Stalled,
 };
 
@@ -211,7 +212,7 @@ impl Half {
         count: &AtomicU64,
     ) -> Result<bool, RelayCause>
     where
-        R: AsyncRead + Unpin,
+        R: AsyncRead + Hold + Unpin,
         W: AsyncWrite + Hold + Unpin,
     {
         let mut moved = false;
@@ -247,13 +248,28 @@ impl Half {
     }
 
     /// Fills the buffer until it is full or nothing more is there.
-    fn read<R: AsyncRead + Unpin>(
+    fn read<R: AsyncRead + Hold + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
     ) -> Result<bool, RelayCause> {
         let mut moved = false;
         while !self.ended && self.end < PIECE && !(self.start > 0 && self.start < self.end) {
+            if self.end == 0
+                && let Some(lent) = from.poll_lend(cx)
+            {
+                match lent {
+                    Poll::Pending => break,
+                    Poll::Ready(Err(error)) => return Err(self.failed(self.from, error)),
+                    Poll::Ready(Ok(None)) => self.ended = true,
+                    Poll::Ready(Ok(Some(octets))) => {
+                        let (chunk, len) = octets.into_chunk().unzip();
+                        (self.chunk, self.end) = (chunk, len.unwrap_or(0));
+                    }
+                }
+                moved = true;
+                continue;
+            }
             let mut chunk = self.chunk.take().unwrap_or_else(Chunk::take);
             let mut buf = ReadBuf::new(
                 chunk
@@ -277,7 +293,7 @@ impl Half {
         Ok(moved)
     }
 
-    fn write<W: AsyncWrite + Unpin>(
+    fn write<W: AsyncWrite + Hold + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut W,
@@ -285,9 +301,15 @@ impl Half {
     ) -> Result<bool, RelayCause> {
         let mut moved = false;
         while self.start < self.end {
-            let Some(chunk) = &self.chunk else { break };
-            let bytes = chunk.bytes().get(self.start..self.end).unwrap_or_default();
-            match Pin::new(&mut *to).poll_write(cx, bytes) {
+            let written = match self.give(cx, to) {
+                Some(given) => given,
+                None => {
+                    let Some(chunk) = &self.chunk else { break };
+                    let bytes = chunk.bytes().get(self.start..self.end).unwrap_or_default();
+                    Pin::new(&mut *to).poll_write(cx, bytes)
+                }
+            };
+            match written {
                 Poll::Pending => {
                     self.stall();
                     return Ok(moved);
@@ -319,6 +341,22 @@ impl Half {
             }
         }
         Ok(moved)
+    }
+
+    /// Hands much over as it is, where the stream takes it so.
+    fn give<W: Hold>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.start > 0 || self.end <= MUCH {
+            return None;
+        }
+        let len = self.end;
+        let mut octets = self.chunk.take().map(|chunk| Octets::whole(chunk, len));
+        let given = to.poll_give(cx, &mut octets);
+        self.chunk = octets.and_then(Octets::into_chunk).map(|(chunk, _)| chunk);
+        given
     }
 
     fn stall(&mut self) {

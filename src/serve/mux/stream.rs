@@ -112,7 +112,44 @@ impl AsyncRead for Stream {
 }
 
 /// Frames that come together go out together.
-impl Hold for Stream {}
+impl Hold for Stream {
+    fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
+        if self.taken.is_some() {
+            return None;
+        }
+        match self.link.poll(|mux| mux.poll_take(self.id, cx.waker())) {
+            Poll::Ready(Ok(Some(octets))) if !octets.are_many() => {
+                self.taken = Some((octets, 0));
+                None
+            }
+            taken => Some(taken.map_err(|why| self.failed(why))),
+        }
+    }
+
+    fn poll_give(
+        &mut self,
+        cx: &mut Context<'_>,
+        octets: &mut Option<Octets>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        let len = octets.as_ref()?.bytes().len();
+        let reserved = self
+            .link
+            .poll(|mux| mux.poll_reserve(self.id, len, cx.waker()));
+        Some(match reserved {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(why)) => Poll::Ready(Err(self.failed(why))),
+            Poll::Ready(Ok(n)) => {
+                let given = if n == len {
+                    octets.take()?
+                } else {
+                    Octets::of(octets.as_ref()?.bytes().get(..n).unwrap_or_default())
+                };
+                self.link.with(|state| state.mux.push(self.id, given));
+                Poll::Ready(Ok(n))
+            }
+        })
+    }
+}
 
 impl AsyncWrite for Stream {
     fn poll_write(

@@ -8,6 +8,7 @@ use tokio::{
 use super::*;
 use crate::{
     drain::Drain,
+    net::{RelayCause, RelayOptions, relay},
     wire::{ConnectionId, mux::Break},
 };
 
@@ -80,6 +81,42 @@ async fn streams_carry_what_they_are_given_whatever_the_pipe_takes_at_a_time() {
             // one that is dropped before its end is told from one that has ended
             let mut dropped = link.open(&open()).unwrap();
             dropped.admitted().await.unwrap();
+        })
+        .await;
+    }
+}
+
+/// Much is handed from a relay to its stream, and back, in the buffer that it is in.
+#[tokio::test]
+async fn a_relay_carries_much_and_little_over_a_stream() {
+    // whole buffers, parts of them, and windows that end within one
+    for (client_room, link_room) in [(1 << 20, 1 << 20), (50_000, 1 << 18), (3000, 100_000)] {
+        echoing(link_room, async |link| {
+            let mut stream = link.open(&open()).unwrap();
+            stream.admitted().await.unwrap();
+            let (client, mut edge) = duplex(client_room);
+            let options = RelayOptions::default();
+            let sent: Vec<u8> = (0..5_000_000_u32)
+                .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+                .collect();
+            let (mut read, mut write) = tokio::io::split(client);
+            let mut got = Vec::new();
+            let (end, wrote, took) = tokio::join!(
+                relay(&mut edge, &mut stream, &options),
+                async {
+                    let (front, rest) = sent.split_at(10);
+                    write.write_all(front).await?;
+                    tokio::task::yield_now().await;
+                    write.write_all(rest).await?;
+                    write.shutdown().await
+                },
+                read.read_to_end(&mut got)
+            );
+            wrote.unwrap();
+            took.unwrap();
+            assert!(matches!(end.cause, RelayCause::Finished), "{end:?}");
+            assert_eq!((end.a_to_b, end.b_to_a), (5_000_000, 5_000_000));
+            assert!(got == sent);
         })
         .await;
     }
