@@ -40,6 +40,23 @@ struct Carrier {
     live: AtomicUsize,
     /// The handshake was no client's yet.
     fresh: AtomicBool,
+    /// A client has the place that the link itself took.
+    lent: AtomicBool,
+}
+
+/// A client's place in the limits.
+enum Seat<'a> {
+    /// The link's own: it takes no more places than it has clients.
+    Lent(&'a AtomicBool),
+    Own(#[expect(dead_code, reason = "it is held")] Slot),
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        if let Self::Lent(lent) = self {
+            lent.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Carries the streams of a gateway's link until it ends.
@@ -55,6 +72,7 @@ pub(super) async fn streams(role: Arc<TcpAcceptor>, admitted: Box<Admitted>) -> 
         drain: admitted.drain.clone(),
         live: AtomicUsize::new(0),
         fresh: AtomicBool::new(true),
+        lent: AtomicBool::new(false),
     });
     let closed = Closed {
         cause: drive(&role, &carrier, admitted).await,
@@ -155,7 +173,7 @@ impl Carrier {
     ) -> (Closed, Option<Resting>) {
         // boxed: the opening's state is not kept while bytes are relayed
         let (reached, record) = Box::pin(self.admit(role, stream, open)).await;
-        let (slot, mut backend) = match reached {
+        let (seat, mut backend) = match reached {
             Ok(reached) => reached,
             Err(denied) => {
                 stream.refuse(denied.reason.code());
@@ -174,7 +192,7 @@ impl Carrier {
             stream.reset();
             backend.abort();
         }
-        drop(slot);
+        drop(seat);
         (closed, record)
     }
 
@@ -184,7 +202,7 @@ impl Carrier {
         role: &TcpAcceptor,
         stream: &mux::Stream,
         open: Open,
-    ) -> (Result<(Slot, BackendStream), Denied>, Option<Resting>) {
+    ) -> (Result<(Seat<'_>, BackendStream), Denied>, Option<Resting>) {
         let mut record = self.record.clone();
         record.backend = role.backend.address.to_string();
         if !self.fresh.swap(false, Ordering::Relaxed) {
@@ -192,10 +210,16 @@ impl Carrier {
             (record.handshake, record.total) = (None, Duration::ZERO);
         }
         let client = Client::of(open);
-        let reached = match self.slots.enter(self.source.ip(), &role.limits) {
-            Ok(slot) => {
+        let seat = if self.lent.swap(true, Ordering::Relaxed) {
+            let slot = self.slots.enter(self.source.ip(), &role.limits);
+            slot.map(Seat::Own)
+        } else {
+            Ok(Seat::Lent(&self.lent))
+        };
+        let reached = match seat {
+            Ok(seat) => {
                 let reached = self.reach(role, stream, client, &mut record).await;
-                reached.map(|backend| (slot, backend))
+                reached.map(|backend| (seat, backend))
             }
             Err(denied) => Err(denied),
         };

@@ -276,8 +276,12 @@ fn what_outlasts_the_drain_is_cut_and_looks_it() {
     let backend = Backend::echo(world.address());
     let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
     // what counts is the configuration that is in force when it ends
-    let (mut gateway, edge) =
-        world.plain_gateway("tcp", link, "limits = { drain_timeout = \"2m\" }", "");
+    let (mut gateway, edge) = world.plain_gateway(
+        "tcp",
+        link,
+        "limits = { drain_timeout = \"2m\" }",
+        "tunnel = \"direct\"",
+    );
     let mut stream = world.client().connect(edge, "site.test").unwrap();
     let file = world.path("gateway.toml");
     let text = std::fs::read_to_string(&file).unwrap();

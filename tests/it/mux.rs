@@ -325,10 +325,10 @@ fn a_refusal_is_one_client_s_and_a_limit_counts_clients() {
         "limits = { connections = 3 }",
         "",
     );
-    // the link has a place of its own
-    let mut held = [chain.answering(), chain.answering()];
-    let mut third = chain.client();
-    assert!(broken(&mut third));
+    // the first has the link's place
+    let mut held = [chain.answering(), chain.answering(), chain.answering()];
+    let mut fourth = chain.client();
+    assert!(broken(&mut fourth));
     let line = chain.gateway.refusal("upstream_refused");
     assert!(says(&line, "detail", "too_many_connections"), "{line}");
     let line = chain.acceptor.refusal("too_many_connections");
@@ -336,7 +336,7 @@ fn a_refusal_is_one_client_s_and_a_limit_counts_clients() {
     for stream in &mut held {
         assert!(answers(stream));
     }
-    let [first, _second] = held;
+    let [first, _second, _third] = held;
     drop(first);
     until("the place", || answers(&mut chain.client()).then_some(()));
     assert_eq!(chain.links(), 1);

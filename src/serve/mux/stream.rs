@@ -122,7 +122,7 @@ impl Hold for Stream {
                 self.taken = Some((octets, 0));
                 None
             }
-            taken => Some(taken.map_err(|why| self.failed(why))),
+            taken @ (Poll::Ready(_) | Poll::Pending) => Some(taken.map_err(|why| self.failed(why))),
         }
     }
 
