@@ -15,7 +15,7 @@ use crate::{
     tls::{
         ClientTls, Connected, Judge, TlsStream,
         alert::{self, Side},
-        connect_ahead,
+        connect_ahead, leave,
     },
     wire::link::Open,
 };
@@ -90,6 +90,7 @@ impl Dialler {
         };
         let connected = connected.map_err(|denied| self.explained(denied))?;
         if self.must_reuse && !client.http && !connected.reused {
+            leave(connected.stream).await;
             return Err(self.explained(Denied::new(
                 Denial::NoSharedTls,
                 "tunnel = \"reuse\" needs an acceptor of ours in tcp mode at the other end; \"auto\" takes any",
@@ -135,6 +136,7 @@ impl Dialler {
             .await
             .map_err(|denied| self.explained(denied))?;
         if !connected.mux {
+            leave(connected.stream).await;
             return Ok(None);
         }
         let mut stream = connected.stream;

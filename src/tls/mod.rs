@@ -43,7 +43,7 @@ pub use edge::EdgeMaterial;
 pub use error::{MaterialError, SetupError};
 pub use generation::{Generation, LinkRole};
 pub use handshake::{Accepted, Judge, SessionFacts, accept};
-pub use open::{Connected, connect, connect_ahead};
+pub use open::{Connected, connect, connect_ahead, leave};
 pub use server::ServerTls;
 pub use shown::ShownNames;
 pub use staple::{Staple, Staples};

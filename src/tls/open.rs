@@ -1,6 +1,6 @@
 //! Handshakes at the end that opens, as in `handshake.rs`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{CommonState, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -19,6 +19,9 @@ use crate::{
     admit::{Denied, Grant, PeerFacts},
     net::Buffered,
 };
+
+/// How long an end may take that nobody waits for.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection that we opened.
 #[derive(Debug)]
@@ -83,6 +86,14 @@ where
     Ok(connected)
 }
 
+/// Gives a connection up that is good: its other end hears the whole handshake, and an end.
+pub async fn leave<IO>(mut stream: TlsStream<IO>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    drop(tokio::time::timeout(FAREWELL, stream.shutdown()).await);
+}
+
 async fn opened<IO>(
     mut io: Buffered<IO>,
     client: &ClientTls,
@@ -136,7 +147,13 @@ where
             .and_then(|peer| pending.judge(Some(&peer)).map(|grant| (peer, grant))),
     };
     client.settled(&outcome);
-    let (peer, grant) = outcome?;
+    let (peer, grant) = match outcome {
+        Ok(proven) => proven,
+        Err(denied) => {
+            leave(stream).await;
+            return Err(denied);
+        }
+    };
     Ok(Connected {
         ours: alpn.as_deref().is_some_and(is_ours),
         reused: alpn.as_deref() == Some(REUSED_LINK_ALPN),

@@ -321,7 +321,10 @@ impl Half {
                     self.start = self.start.saturating_add(n);
                     count.fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
                     self.unflushed = true;
-                    self.stalled = None;
+                    // what is held back for the end has not been taken by anybody yet
+                    if !(self.ended && self.start == self.end) {
+                        self.stalled = None;
+                    }
                     moved = true;
                 }
                 Poll::Ready(Err(error)) => return Err(self.failed(self.to(), error)),

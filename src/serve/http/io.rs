@@ -162,6 +162,8 @@ impl ClientIo {
                 self.activity.stalled();
             }
             ready!(said)?;
+            // it took the last of the answer along
+            self.activity.wrote(0);
         }
         // another protocol's half-close: its bytes are still to be read
         let upgraded = self.activity.is_upgraded();

@@ -332,7 +332,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
     fn poll_seal(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.by_reads = false;
         if !self.fits(bufs) {
+            // who writes waits for the socket now: a read that waits too must not take its wake
+            let held = std::mem::take(&mut self.hold);
             ready!(self.poll_drain(cx))?;
+            self.hold = held;
         }
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));

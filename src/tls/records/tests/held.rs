@@ -203,3 +203,52 @@ async fn who_holds_back_and_reads_all_the_same_is_not_waited_for() {
     assert_eq!(pair.said(), before + 1);
     pair.client.read_exact(&mut [0]).await.unwrap();
 }
+
+/// A waker that counts.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_waits_leaves_a_writer_its_wake() {
+    let Pair {
+        mut client,
+        mut server,
+        ..
+    } = Pair::new(false).await;
+    let (writer, reader) = (Arc::<Woken>::default(), Arc::<Woken>::default());
+    server.hold();
+    let part = vec![7; 60_000];
+    // until the pipe is full
+    let waker = Arc::clone(&writer).into();
+    let mut cx = Context::from_waker(&waker);
+    while Pin::new(&mut server).poll_write(&mut cx, &part).is_ready() {}
+    let waker = Arc::clone(&reader).into();
+    let mut room = [0; 1];
+    let read = Pin::new(&mut server).poll_read(
+        &mut Context::from_waker(&waker),
+        &mut ReadBuf::new(&mut room),
+    );
+    assert!(read.is_pending());
+    let mut got = vec![0; 200_000];
+    client.read_exact(&mut got).await.unwrap();
+    assert!(
+        writer.0.load(Ordering::Relaxed) > 0,
+        "nobody told the writer"
+    );
+    // and what it writes then still arrives, with its end
+    let rest = client.read_to_end(&mut got);
+    let close = async {
+        server.write_all(b"last").await?;
+        server.shutdown().await
+    };
+    let (rest, closed) = tokio::join!(rest, close);
+    closed.unwrap();
+    rest.unwrap();
+    assert!(got.ends_with(b"last"));
+}
