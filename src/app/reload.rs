@@ -282,7 +282,7 @@ impl Process {
                 .is_some_and(|l| l.address == listener.address);
             if !kept {
                 // listeners take turns: one alone would do all of the accepting
-                let place = self.drain.workers().nth(bound.len());
+                let place = self.drain.workers().nth(live.len() + bound.len());
                 match place.enter(|| Listener::bind(&listener.address, &self.inherited)) {
                     Ok(socket) => bound.push((listener, socket, place)),
                     Err(error) => failed.push(error),

@@ -429,6 +429,11 @@ impl BackendRuntime {
         None.into_iter().chain(order)
     }
 
+    /// Whether another configuration is in force.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.links.are_closed()
+    }
+
     /// Drops TLS sessions whose time is over.
     pub fn forget_old(&self) {
         for acceptor in &self.acceptors {

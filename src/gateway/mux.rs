@@ -165,6 +165,11 @@ impl Links {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether none is kept for the next: another configuration is in force, or the process ends.
+    pub(super) fn are_closed(&self) -> bool {
+        self.drain.draining().is_cancelled() || self.lock().closed
+    }
+
     /// Lets go of those that take no client any more.
     pub(super) fn expire(&self, pool: &Pool) {
         self.lock().links.retain(|held| held.fits(pool));
@@ -342,7 +347,7 @@ impl BackendRuntime {
                     backend.metrics().handshake(resumed);
                     let way = backend.adopt(&acceptor, stream, chain, until);
                     // nobody is left who could use it
-                    if backend.links.lock().closed {
+                    if backend.links.are_closed() {
                         way.link.leave();
                     }
                 }
@@ -391,8 +396,9 @@ impl BackendRuntime {
             }
         });
         let way = Way { link, chain, until };
+        let closed = self.links.are_closed();
         let mut state = self.links.lock();
-        if !state.closed {
+        if !closed && !state.closed {
             state.links.push(Held {
                 acceptor: acceptor.index,
                 home: Home::here(),
@@ -415,7 +421,7 @@ impl BackendRuntime {
         let lease = self.lease(acceptor);
         let began = Instant::now();
         let mut stream = way.link.open(&dial::open(client))?;
-        if self.links.lock().closed {
+        if self.links.are_closed() {
             // it serves this client alone
             way.link.leave();
         }
@@ -437,10 +443,12 @@ impl BackendRuntime {
             }
             Ok(Err(Break::Refused(code))) => refusal(&code),
             Ok(Err(Break::Reset | Break::Link | Break::Over)) => return None,
-            Err(_elapsed) => Denied::new(
-                Denial::UpstreamTimeout,
-                format!("not admitted within connect_timeout = {limit:?}"),
-            ),
+            Err(_elapsed) => {
+                // the next asks on another
+                way.link.leave();
+                let why = format!("not admitted within connect_timeout = {limit:?}");
+                Denied::new(Denial::UpstreamTimeout, why)
+            }
         };
         Some(Err(self.failed(acceptor, client, named(acceptor, denied))))
     }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::{drain::Drain, gateway::reuse::Upstream};
 
@@ -18,16 +18,19 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) struct RequestStream {
     /// `None`: it has gone to who waits for its other end.
     upstream: Option<Upstream>,
-    /// We have said that no more comes.
-    finished: bool,
+    /// No more is to come.
+    ends: bool,
+    /// How long what was written may take to go.
+    limit: Duration,
     drain: Drain,
 }
 
 impl RequestStream {
-    pub(super) fn new(upstream: Upstream, drain: Drain) -> Self {
+    pub(super) fn new(upstream: Upstream, limit: Duration, drain: Drain) -> Self {
         Self {
             upstream: Some(upstream),
-            finished: false,
+            ends: false,
+            limit,
             drain,
         }
     }
@@ -39,16 +42,19 @@ impl RequestStream {
 }
 
 impl Drop for RequestStream {
-    /// A stream that is let go before its other end would reset the backend's connection, which
-    /// can't tell that from a request that broke.
+    /// A stream that is let go before both ends resets the backend's connection, which can't tell
+    /// that from a request that broke, and forgets what waits for its turn.
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.ends {
             return;
         }
         if let Some(mut upstream @ Upstream::Stream(_)) = self.upstream.take() {
+            let limit = self.limit;
             self.drain.spawn(async move {
-                // what still comes nobody asked for
-                let _end = tokio::time::timeout(FAREWELL, upstream.read(&mut [0])).await;
+                if let Ok(Ok(())) = tokio::time::timeout(limit, upstream.shutdown()).await {
+                    // what still comes nobody asked for
+                    let _end = tokio::time::timeout(FAREWELL, upstream.read(&mut [0])).await;
+                }
             });
         }
     }
@@ -91,8 +97,7 @@ impl AsyncWrite for RequestStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let done = this.upstream()?.poll_shutdown(cx);
-        this.finished |= matches!(done, Poll::Ready(Ok(())));
-        done
+        this.ends = true;
+        this.upstream()?.poll_shutdown(cx)
     }
 }

@@ -210,6 +210,11 @@ impl Pool {
                     () = tokio::time::sleep(pause) => {}
                 }
                 let Some(pool) = pool.upgrade() else { return };
+                if pool.backend.is_superseded() {
+                    // who still holds it opens what it needs
+                    pool.idle().iter_mut().for_each(VecDeque::clear);
+                    return;
+                }
                 pause = pool.top_up(wanted, pause, &rules).await;
             }
         });
@@ -259,19 +264,21 @@ impl Shared {
         !over && now.saturating_duration_since(link.opened) < self.backend.config.pool.max_age
     }
 
-    fn put(&self, link: LinkSender) {
+    /// Whether it is kept.
+    fn put(&self, link: LinkSender) -> bool {
         let room = self.backend.config.pool.idle;
         let now = Instant::now();
         let mut queues = self.idle();
         // asked under the lock: what is put in before is cleared
         if self.drain.draining().is_cancelled() || !self.fits(&link, now) || room == 0 {
-            return;
+            return false;
         }
         // what is too many is closed by the next look, if nobody has wanted it by then: many
         // streams at once would open links anew for each request
         if let Some(queue) = queues.get_mut(link.acceptor.index) {
             queue.push_back(Kept { link, since: now });
         }
+        true
     }
 
     /// Closes what is more than `pool.idle` and was not wanted since the last look.
@@ -326,11 +333,11 @@ impl Shared {
             };
             let opened = pool.open(&acceptor, opening).await;
             // who asked may have gone
-            let _told = tell.send(opened.map(|link| pool.put(link)).is_ok());
+            let _told = tell.send(opened.is_ok_and(|link| pool.put(link)));
         });
         match told.await {
             Ok(true) => Duration::ZERO,
-            // what failed is logged
+            // what failed is logged, and what may not be kept is no use to open again at once
             Ok(false) | Err(_) => pause.saturating_mul(2).clamp(LOOK, LONGEST_PAUSE),
         }
     }
@@ -354,7 +361,7 @@ impl Shared {
         // counted again with each request that it carries
         drop(lease);
         let shared = upstream.link().cloned();
-        let stream = RequestStream::new(upstream, self.drain.clone());
+        let stream = RequestStream::new(upstream, self.write_timeout, self.drain.clone());
         let stream = Stalls::new(stream, self.write_timeout);
         let mut ended = None;
         let kind = match self.backend.config.protocol {
@@ -499,7 +506,7 @@ impl Upstream for Sender {
         if self.link.kind.restore(answer)
             && let Some(home) = self.home.upgrade()
         {
-            home.put(self.link);
+            let _kept = home.put(self.link);
         }
     }
 }

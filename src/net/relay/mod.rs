@@ -145,7 +145,11 @@ where
         for _ in 0..ROUNDS {
             let forth = match ab.poll(cx, a, b, &progress.a_to_b) {
                 Ok(moved) => moved,
-                Err(cause) => return Poll::Ready(cause),
+                Err(cause) => {
+                    // who reads no more may have said why: it goes as far as it goes at once
+                    let _too_late = ba.poll(cx, b, a, &progress.b_to_a);
+                    return Poll::Ready(cause);
+                }
             };
             let back = match ba.poll(cx, b, a, &progress.b_to_a) {
                 Ok(moved) => moved,

@@ -39,6 +39,10 @@ const STALLED: Duration = Duration::from_secs(30);
 /// Deadlines are met to within this.
 const TICK: Duration = Duration::from_secs(1);
 
+/// A gateway's link that carried no stream for so long after it was opened will not: sooner than the
+/// acceptor asks what it is for.
+const UNUSED: Duration = Duration::from_secs(2);
+
 /// Deadlines of a link.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -389,7 +393,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 "the gateway named no client in time",
             )));
         }
-        if empty >= self.limits.idle {
+        // one opened beside others that found no use
+        let unused = self.side == Side::Gateway && !self.used && empty >= UNUSED;
+        if unused || empty >= self.limits.idle {
             self.link.leave();
         }
         None

@@ -199,13 +199,22 @@ async fn a_link_ends_by_itself_without_clients_and_as_a_fault_with_them() {
         idle: Duration::from_secs(8),
     };
     let (near, _far) = duplex(4096);
-    let link = Link::new(Side::Gateway);
+    let link = Link::new(Side::Acceptor);
     let began = Instant::now();
-    let ended = driver(near, &link, Side::Gateway, idle)
+    let ended = driver(near, &link, Side::Acceptor, idle)
         .run(|_, _| {})
         .await;
     assert_eq!(ended, None);
     assert!((8..11).contains(&began.elapsed().as_secs()));
+    // one that was opened beside others and found no use goes sooner
+    let (near, _far) = duplex(4096);
+    let link = Link::new(Side::Gateway);
+    let began = Instant::now();
+    let ended = driver(near, &link, Side::Gateway, LIMITS)
+        .run(|_, _| {})
+        .await;
+    assert_eq!(ended, None);
+    assert!((2..5).contains(&began.elapsed().as_secs()));
     // the other end closes: with a stream that is a break, without one it is not
     for streams in [0, 1] {
         let (near, far) = duplex(4096);

@@ -189,7 +189,8 @@ impl<B: Payload> Mux<B> {
             }
             (Kind::Reset, phase) => {
                 stream.broken = Some(Break::Reset);
-                stream.clear();
+                // what came before is still to be read
+                stream.unsay();
                 if self.side == Side::Acceptor && phase == Phase::Opening && !self.resets.take(now)
                 {
                     return Err(Violation::Flood(kind));

@@ -218,11 +218,12 @@ impl<B: Payload> Mux<B> {
             }
             return Poll::Ready(Ok(Some(bytes)));
         }
-        if let Some(why) = &stream.broken {
-            return Poll::Ready(Err(why.clone()));
-        }
+        // an end that came before the break is one
         if stream.fin_came {
             return Poll::Ready(Ok(None));
+        }
+        if let Some(why) = &stream.broken {
+            return Poll::Ready(Err(why.clone()));
         }
         keep(&mut stream.reader, waker);
         Poll::Pending
@@ -288,13 +289,25 @@ impl<B: Payload> Mux<B> {
         Poll::Pending
     }
 
-    /// Says RESET: what was sent is not to look whole.
+    /// Says RESET: what was sent is not to look whole. What a backend said before goes first, as
+    /// it would over TCP: it may be its answer to what it would not read.
     pub fn reset(&mut self, id: u32) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.on_wire
         {
             stream.broken = Some(Break::Over);
+            let last = match self.side {
+                Side::Acceptor => std::mem::take(&mut stream.queue),
+                Side::Gateway => VecDeque::new(),
+            };
+            let finished = stream.end == End::Ending;
             stream.clear();
+            for body in last {
+                self.say(Kind::Data, id, body.bytes());
+            }
+            if finished && self.side == Side::Acceptor {
+                self.say(Kind::Fin, id, &[]);
+            }
             self.say(Kind::Reset, id, &[]);
             self.close(id);
         }

@@ -43,7 +43,7 @@ pub(super) struct Stream<B> {
     steady: usize,
     pub(super) fin_came: bool,
     /// What waits for its turn.
-    queue: VecDeque<B>,
+    pub(super) queue: VecDeque<B>,
     queued: usize,
     /// What may still go.
     pub(super) may_go: usize,
@@ -164,6 +164,12 @@ impl<B: Payload> Stream<B> {
     /// There is something to send.
     pub(super) fn has_more(&self) -> bool {
         !self.queue.is_empty() || self.end == End::Ending
+    }
+
+    /// Forgets what waits to go: the other end takes no more.
+    pub(super) fn unsay(&mut self) {
+        self.queue = VecDeque::new();
+        self.queued = 0;
     }
 
     /// Forgets what waits either way.
