@@ -218,12 +218,11 @@ impl<B: Payload> Mux<B> {
             }
             return Poll::Ready(Ok(Some(bytes)));
         }
-        // an end that came before the break is one
-        if stream.fin_came {
-            return Poll::Ready(Ok(None));
-        }
-        if let Some(why) = &stream.broken {
-            return Poll::Ready(Err(why.clone()));
+        match &stream.broken {
+            // nothing of what came is lost by the other end's reset, and an end before it is one
+            None | Some(Break::Reset) if stream.fin_came => return Poll::Ready(Ok(None)),
+            Some(why) => return Poll::Ready(Err(why.clone())),
+            None => {}
         }
         keep(&mut stream.reader, waker);
         Poll::Pending
