@@ -18,7 +18,7 @@ use tokio::{
 use super::{FAREWELL, Link, Stream};
 use crate::{
     admit::{Denial, Denied},
-    net::Octets,
+    net::{Octets, PIECE},
     wire::{
         link::Open,
         mux::{Event, HEADER_LEN, Header, Kind, Payload as _, Piece, Side, Violation},
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Octets of all streams that are taken for one turn of writing.
-const BATCH: usize = 64 << 10;
+const BATCH: usize = PIECE;
 /// Pieces of one write.
 const SLICES: usize = 16;
 /// Frames of one turn of reading, and turns before other tasks have theirs.
