@@ -348,6 +348,13 @@ impl<B: Payload> Mux<B> {
     pub fn break_all(&mut self) {
         self.leaving = true;
         (self.control, self.turns) = (Vec::new(), VecDeque::new());
+        // what a reset left to be read goes too, and is then no end
+        for stream in self.streams.values_mut() {
+            if stream.waiting() > 0 {
+                stream.broken = Some(Break::Link);
+                stream.clear();
+            }
+        }
         let live: Vec<u32> = self
             .streams
             .iter()
