@@ -8,13 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{SetOnce, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+mod sender;
+
+use self::sender::LinkSender;
+pub(super) use self::sender::Sender;
 use super::{
     carried::RequestStream,
     links::{self, Links},
@@ -34,11 +37,9 @@ use crate::{
     serve::{
         Aside, LinkSupervision, Snapshot,
         http::{
-            Executor, Upstream,
-            body::RequestBody,
-            client::{Kind, SendFailed},
-            expect::Interim,
-            hop::{AnswerBody, Fate, Hop},
+            Executor,
+            client::Kind,
+            hop::{Fate, Hop},
             send::{self, Ways},
         },
         mux, spread,
@@ -48,8 +49,6 @@ use crate::{
 
 /// How often is looked whether enough connections are ready.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a connection that took no request may take to say what it broke of: it has ended.
-const MOMENT: Duration = Duration::from_millis(100);
 /// Between attempts to make one ready, while none can be.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -79,32 +78,6 @@ struct Shared {
 struct Kept {
     link: LinkSender,
     since: Instant,
-}
-
-/// One link connection that can take a request.
-struct LinkSender {
-    kind: Kind,
-    opened: Instant,
-    /// When its chain ends; from `retires` on it takes no new request.
-    until: Option<UnixSeconds>,
-    retires: Option<UnixSeconds>,
-    chain: Arc<[CertificateDer<'static>]>,
-    acceptor: Arc<AcceptorState>,
-    /// The thread that hears it.
-    home: Home,
-    /// The link that it is a stream of.
-    shared: Option<mux::Link>,
-    /// What one of HTTP/2 broke of, once it has ended. In HTTP/1.1 whoever uses it is told.
-    ended: Option<Arc<SetOnce<Option<Denied>>>>,
-}
-
-/// A link connection taken for one request.
-pub(super) struct Sender {
-    link: LinkSender,
-    lease: Lease,
-    home: Weak<Shared>,
-    /// It carried a request before.
-    reused: bool,
 }
 
 /// A pool, for one client's request.
@@ -458,55 +431,4 @@ async fn cut(mut link: LinkSupervision, links: Weak<Links>, force: CancellationT
         }
     };
     links::log(&link, &why);
-}
-
-impl Sender {
-    /// The acceptor's name.
-    pub(super) fn acceptor(&self) -> &str {
-        self.lease.acceptor()
-    }
-}
-
-impl Upstream for Sender {
-    fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    fn is_http2(&self) -> bool {
-        matches!(self.link.kind, Kind::Http2(_))
-    }
-
-    fn broke(&self) -> impl Future<Output = Option<Denied>> + Send + 'static {
-        let ended = self.link.ended.clone();
-        async move {
-            let ended = ended?;
-            let why = tokio::time::timeout(MOMENT, ended.wait()).await;
-            why.ok().and_then(Clone::clone)
-        }
-    }
-
-    async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-        interim: Interim<'_>,
-    ) -> Result<Response<AnswerBody>, SendFailed> {
-        self.link.kind.send(request, interim).await
-    }
-
-    fn ended(
-        &self,
-        rules: &watch::Receiver<Arc<Snapshot>>,
-    ) -> impl Future<Output = Denied> + Send + 'static {
-        let link = &self.link;
-        let mut over = supervision(&self.lease, &link.chain, link.until, rules);
-        async move { over.ended().await }
-    }
-
-    fn keep(mut self, answer: AnswerBody) {
-        if self.link.kind.restore(answer)
-            && let Some(home) = self.home.upgrade()
-        {
-            let _kept = home.put(self.link);
-        }
-    }
 }
