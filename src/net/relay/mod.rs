@@ -147,7 +147,9 @@ where
                 Ok(moved) => moved,
                 Err(cause) => {
                     // who reads no more may have said why: it goes as far as it goes at once
-                    let _too_late = ba.poll(cx, b, a, &progress.b_to_a);
+                    if matches!(cause, RelayCause::Failed { side: Side::B, .. }) {
+                        let _too_late = ba.poll(cx, b, a, &progress.b_to_a);
+                    }
                     return Poll::Ready(cause);
                 }
             };
