@@ -5,6 +5,7 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     fmt, io,
     num::NonZero,
     sync::{
@@ -32,6 +33,15 @@ impl Home {
     #[must_use]
     pub fn here() -> Self {
         HOME.with(Cell::get)
+    }
+}
+
+/// Takes what was kept last of this thread, or of any: another's would be heard there, and its news
+/// handed over.
+pub(crate) fn take_near<T>(kept: &mut VecDeque<T>, home: impl Fn(&T) -> Home) -> Option<T> {
+    match kept.iter().rposition(|one| home(one) == Home::here()) {
+        Some(at) => kept.remove(at),
+        None => kept.pop_back(),
     }
 }
 

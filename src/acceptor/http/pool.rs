@@ -37,7 +37,7 @@ use crate::{
         },
     },
     telemetry::metrics::RequestMetrics,
-    workers::Home,
+    workers::{Home, take_near},
 };
 
 /// Connections kept for the next request. A gateway's pool holds as many.
@@ -189,17 +189,12 @@ impl Shared {
 
     fn pop(&self) -> Option<Way> {
         let mut idle = self.idle();
-        loop {
-            // another thread's would be heard there, and its news handed over
-            let own = idle.iter().rposition(|kept| kept.link.home == Home::here());
-            let kept = match own {
-                Some(at) => idle.remove(at),
-                None => idle.pop_back(),
-            }?;
+        while let Some(kept) = take_near(&mut idle, |kept| kept.link.home) {
             if kept.is_young() {
                 return Some(kept.link);
             }
         }
+        None
     }
 
     fn expire(&self) {

@@ -44,7 +44,7 @@ use crate::{
         },
         mux, spread,
     },
-    workers::Home,
+    workers::{Home, take_near},
 };
 
 /// How often is looked whether enough connections are ready.
@@ -205,19 +205,12 @@ impl Shared {
         let mut queues = self.idle();
         let queue = queues.get_mut(acceptor.index)?;
         self.expire(queue, now);
-        loop {
-            // another thread's would be heard there, and its news handed over
-            let own = queue
-                .iter()
-                .rposition(|kept| kept.link.home == Home::here());
-            let kept = match own {
-                Some(at) => queue.remove(at),
-                None => queue.pop_back(),
-            }?;
+        while let Some(kept) = take_near(queue, |kept| kept.link.home) {
             if self.fits(&kept.link, now) {
                 return Some(kept.link);
             }
         }
+        None
     }
 
     /// Closes what was idle for too long.
