@@ -11,6 +11,7 @@ pub mod redirect;
 pub mod reuse;
 pub mod routes;
 pub mod tcp;
+mod way;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

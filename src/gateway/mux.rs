@@ -15,6 +15,7 @@ use super::{
     backend::{AcceptorState, Lease},
     dial::{self, Dialled, LinkStream, Purpose},
     reuse::{Facts, Upstream},
+    way::{Rules, Way},
 };
 use crate::{
     admit::{Denial, Denied},
@@ -106,14 +107,6 @@ impl Drop for Held {
     }
 }
 
-/// A link as its streams know it.
-#[derive(Clone)]
-struct Way {
-    link: mux::Link,
-    chain: Arc<[CertificateDer<'static>]>,
-    until: Option<UnixSeconds>,
-}
-
 /// A dial that others wait for.
 #[derive(Default)]
 struct Attempt {
@@ -190,7 +183,11 @@ impl BackendRuntime {
     ///
     /// # Errors
     /// Why the last one that was tried did not.
-    pub(super) async fn carry(self: &Arc<Self>, client: &ClientFacts) -> Result<Carried, Denied> {
+    pub(super) async fn carry(
+        self: &Arc<Self>,
+        client: &ClientFacts,
+        rules: Option<&Rules>,
+    ) -> Result<Carried, Denied> {
         match self.config.tunnel {
             Wanted::Auto | Wanted::Mux => {}
             Wanted::Reuse | Wanted::Direct => {
@@ -199,7 +196,7 @@ impl BackendRuntime {
         }
         let mut last = None;
         for acceptor in self.order() {
-            match self.carry_to(&acceptor, client).await {
+            match self.carry_to(&acceptor, client, rules).await {
                 Ok(carried) => return Ok(carried),
                 Err(denied) => last = Some(denied),
             }
@@ -215,9 +212,10 @@ impl BackendRuntime {
         self: &Arc<Self>,
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
+        rules: &Rules,
     ) -> Result<Carried, Denied> {
         if acceptor.dialler.shared.is_some() {
-            return self.carry_to(acceptor, client).await;
+            return self.carry_to(acceptor, client, Some(rules)).await;
         }
         self.connect_to(acceptor, client).await.map(Carried::from)
     }
@@ -226,6 +224,7 @@ impl BackendRuntime {
         self: &Arc<Self>,
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
+        rules: Option<&Rules>,
     ) -> Result<Carried, Denied> {
         let mut gone = Denied::new(Denial::UpstreamBroken, "no link");
         let mut attempts = 0;
@@ -234,6 +233,13 @@ impl BackendRuntime {
                 Next::On(way, turn) => {
                     if let Some(turn) = turn {
                         self.open_another(acceptor, turn);
+                    }
+                    let now = rules.map(|rules| Arc::clone(&rules.borrow()));
+                    if now.is_some_and(|now| !way.is_admitted(self.name(), acceptor, &now)) {
+                        // it takes nobody any more: the next one may do
+                        way.link.leave();
+                        attempts += 1;
+                        continue;
                     }
                     way
                 }
@@ -395,7 +401,7 @@ impl BackendRuntime {
                 );
             }
         });
-        let way = Way { link, chain, until };
+        let way = Way::new(link, chain, until);
         let closed = self.links.are_closed();
         let mut state = self.links.lock();
         if !closed && !state.closed {

@@ -11,6 +11,7 @@ use super::{
     mux::Carried,
     reuse::{Facts, Upstream},
     routes,
+    way::Rules,
 };
 use crate::{
     admit::{Denial, Denied, PeerFacts},
@@ -215,7 +216,9 @@ impl TcpGateway {
                 .map(|_| admitted.permit.grant().identity.clone()),
             http: false,
         };
-        self.route(&client, admitted.peer.as_deref(), record).await
+        let rules = admitted.supervision.rules();
+        let peer = admitted.peer.as_deref();
+        self.route(&client, peer, Some(&rules), record).await
     }
 
     /// Opens the link that the routes choose.
@@ -223,6 +226,7 @@ impl TcpGateway {
         &self,
         client: &ClientFacts,
         peer: Option<&PeerFacts>,
+        rules: Option<&Rules>,
         record: &mut Access,
     ) -> Result<Carried, Denied> {
         let sni = client.sni.as_deref();
@@ -238,7 +242,7 @@ impl TcpGateway {
                 format!("backend {} is not loaded", route.backend),
             )
         })?;
-        backend.carry(client).await
+        backend.carry(client, rules).await
     }
 
     /// Sends a cancel request to the backend and waits for its end, which is its only answer.
@@ -251,7 +255,7 @@ impl TcpGateway {
             identity: None,
             http: false,
         };
-        let mut carried = self.route(&client, None, record).await?;
+        let mut carried = self.route(&client, None, None, record).await?;
         record.connect = Some(carried.connect);
         carried.lease.acceptor().clone_into(&mut record.acceptor);
         let upstream = &mut carried.upstream;

@@ -321,7 +321,7 @@ impl Shared {
             ..
         } = self
             .backend
-            .carry_requests(acceptor, opening.client)
+            .carry_requests(acceptor, opening.client, opening.rules)
             .await?;
         let over = supervision(&lease, &chain, until, opening.rules);
         // counted again with each request that it carries

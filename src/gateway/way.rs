@@ -1,0 +1,61 @@
+//! A link that many share, and whether it still may carry the next.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use super::backend::AcceptorState;
+use crate::{
+    identity::UnixSeconds,
+    serve::{Snapshot, judge_link, mux},
+};
+
+/// What is in force at the listener that a link is for.
+pub(super) type Rules = watch::Receiver<Arc<Snapshot>>;
+
+/// A link as its streams know it.
+#[derive(Clone)]
+pub(super) struct Way {
+    pub(super) link: mux::Link,
+    pub(super) chain: Arc<[CertificateDer<'static>]>,
+    pub(super) until: Option<UnixSeconds>,
+    /// The rules that admit its acceptor, as far as they were asked.
+    judged: Arc<Mutex<Vec<Weak<Snapshot>>>>,
+}
+
+impl Way {
+    pub(super) fn new(
+        link: mux::Link,
+        chain: Arc<[CertificateDer<'static>]>,
+        until: Option<UnixSeconds>,
+    ) -> Self {
+        Self {
+            link,
+            chain,
+            until,
+            judged: Arc::default(),
+        }
+    }
+
+    /// Whether what is in force now admits the acceptor at its other end. A link of before may show
+    /// a certificate whose root has gone since.
+    pub(super) fn is_admitted(
+        &self,
+        backend: &str,
+        acceptor: &AcceptorState,
+        now: &Arc<Snapshot>,
+    ) -> bool {
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        let by = Arc::downgrade(now);
+        if judged.iter().any(|known| known.ptr_eq(&by)) {
+            return true;
+        }
+        let admitted = judge_link(now, backend, &acceptor.name, &self.chain).is_ok();
+        if admitted {
+            judged.retain(|known| known.strong_count() > 0);
+            judged.push(by);
+        }
+        admitted
+    }
+}
