@@ -36,12 +36,32 @@ impl Home {
     }
 }
 
-/// Takes what was kept last of this thread, or of any: another's would be heard there, and its news
-/// handed over.
-pub(crate) fn take_near<T>(kept: &mut VecDeque<T>, home: impl Fn(&T) -> Home) -> Option<T> {
+/// So often a thread borrows before it is to have its own.
+const LOANS: usize = 16;
+
+/// Counts how often one thread used what another hears: its news are handed over, and wake two
+/// threads in place of one. Where that goes on, one more is opened, near.
+#[derive(Debug, Default)]
+pub(crate) struct Loans(AtomicUsize);
+
+impl Loans {
+    /// Whether it may be borrowed once more.
+    pub(crate) fn one_more(&self) -> bool {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        before % LOANS != LOANS - 1
+    }
+}
+
+/// Takes what was kept last of this thread; else of any, if it is lent.
+pub(crate) fn take_near<T>(
+    kept: &mut VecDeque<T>,
+    home: impl Fn(&T) -> Home,
+    lent: impl FnOnce() -> bool,
+) -> Option<T> {
     match kept.iter().rposition(|one| home(one) == Home::here()) {
         Some(at) => kept.remove(at),
-        None => kept.pop_back(),
+        None if kept.is_empty() => None,
+        None => lent().then(|| kept.pop_back()).flatten(),
     }
 }
 
@@ -222,6 +242,22 @@ mod tests {
         assert_eq!(seen, [(0, Home(1), Home(1)), (1, Home(2), Home(2))]);
         assert_eq!(Home::here(), Home(0));
         threads.stop(Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_another_thread_kept_is_borrowed_until_one_of_its_own_is_worth_it() {
+        let mut kept = VecDeque::from([Home(1), Home(0), Home(2)]);
+        let loans = Loans::default();
+        let take = |kept: &mut VecDeque<Home>| take_near(kept, |one| *one, || loans.one_more());
+        assert_eq!(take(&mut kept), Some(Home(0)), "what is near comes first");
+        for _ in 1..LOANS {
+            let borrowed = take(&mut kept);
+            assert_eq!(borrowed, Some(Home(2)), "and else the last that was kept");
+            kept.extend(borrowed);
+        }
+        assert_eq!((take(&mut kept), kept.len()), (None, 2));
+        assert_eq!(take(&mut kept), Some(Home(2)), "counted anew");
+        assert_eq!(take(&mut VecDeque::new()), None);
     }
 
     #[test]

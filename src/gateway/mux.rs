@@ -25,13 +25,11 @@ use crate::{
     identity::UnixSeconds,
     serve::{link::refusal, mux, spread},
     wire::mux::{Break, Side},
-    workers::Home,
+    workers::{Home, Loans},
 };
 
 /// A link with so many streams is not alone for long: another is opened beside it.
 const BUSY: usize = 16;
-/// Another thread's link serves one that has none until it has so many streams.
-const FOREIGN: usize = 4;
 /// So many links to an acceptor are opened by each thread; beyond them only when all are full.
 const PER_HOME: usize = 2;
 /// So often a link may be gone before it answers, for one client.
@@ -49,6 +47,8 @@ pub(super) struct Carried {
     pub(super) connect: Duration,
     /// What has to be kept of a connection that is used again.
     pub(super) facts: Option<Box<Facts>>,
+    /// The thread that hears it.
+    pub(super) home: Home,
 }
 
 impl From<Link> for Carried {
@@ -60,6 +60,7 @@ impl From<Link> for Carried {
             until: link.until,
             chain: link.chain,
             connect: link.connect,
+            home: Home::here(),
         }
     }
 }
@@ -84,10 +85,9 @@ struct State {
 /// A link that takes clients.
 struct Held {
     acceptor: usize,
-    /// The thread that drives it. What is written by several streams of its own thread in one turn
-    /// goes out at once.
-    home: Home,
     way: Way,
+    /// To threads that have none.
+    lent: Loans,
     /// From then on it takes no client.
     retires: Option<UnixSeconds>,
     opened: Instant,
@@ -290,21 +290,28 @@ impl BackendRuntime {
         let of = (acceptor.index, Home::here());
         let mut state = self.links.lock();
         state.links.retain(|held| held.fits(&self.config.pool));
-        let of_it = state.links.iter().filter(|held| held.acceptor == of.0);
-        let own = of_it.clone().filter(|held| held.home == of.1).count();
-        let best = of_it
-            .filter_map(|held| Some((held.home != of.1, held.way.link.load()?, &held.way)))
-            .min_by_key(|(foreign, load, _)| (*foreign, *load))
-            .map(|(foreign, load, way)| (foreign, load, way.clone()));
         let dialling = state.dialling.get(&of).map(Arc::clone);
+        let of_it = state.links.iter().filter(|held| held.acceptor == of.0);
+        let mut own = 0_usize;
+        let best = of_it
+            .filter_map(|held| {
+                let foreign = held.way.home != of.1;
+                own += usize::from(!foreign);
+                Some((foreign, held.way.link.load()?, held))
+            })
+            .min_by_key(|(foreign, load, _)| (*foreign, *load));
         match (best, dialling) {
-            (Some((foreign, load, way)), None) => {
-                let busy = if foreign { FOREIGN } else { BUSY };
-                let more = load >= busy && own < PER_HOME;
-                let turn = more.then(|| self.turn(&mut state, of));
+            (Some((foreign, load, held)), None) => {
+                let enough = match foreign {
+                    // nobody else is on it, and this thread does not come often
+                    true => load == 0 && held.lent.one_more(),
+                    false => load < BUSY || own >= PER_HOME,
+                };
+                let way = held.way.clone();
+                let turn = (!enough).then(|| self.turn(&mut state, of));
                 Next::On(way, turn)
             }
-            (Some((_, _, way)), Some(_)) => Next::On(way, None),
+            (Some((_, _, held)), Some(_)) => Next::On(held.way.clone(), None),
             (None, _) if state.plain.contains(&of.0) => Next::Plain,
             (None, Some(attempt)) => Next::Wait(attempt),
             (None, None) => Next::Dial(self.turn(&mut state, of)),
@@ -407,8 +414,8 @@ impl BackendRuntime {
         if !closed && !state.closed {
             state.links.push(Held {
                 acceptor: acceptor.index,
-                home: Home::here(),
                 way: way.clone(),
+                lent: Loans::default(),
                 retires: spread(until),
                 opened: Instant::now(),
             });
@@ -441,6 +448,7 @@ impl BackendRuntime {
                     chain: way.chain,
                     connect: began.elapsed(),
                     facts: None,
+                    home: way.home,
                 }));
             }
             Ok(Err(Break::Refused(code))) if code == Denial::Draining.code() => {

@@ -9,6 +9,7 @@ use super::backend::AcceptorState;
 use crate::{
     identity::UnixSeconds,
     serve::{Snapshot, judge_link, mux},
+    workers::Home,
 };
 
 /// What is in force at the listener that a link is for.
@@ -20,11 +21,15 @@ pub(super) struct Way {
     pub(super) link: mux::Link,
     pub(super) chain: Arc<[CertificateDer<'static>]>,
     pub(super) until: Option<UnixSeconds>,
+    /// The thread that drives it. What is written by several streams of its own thread in one turn
+    /// goes out at once.
+    pub(super) home: Home,
     /// The rules that admit its acceptor, as far as they were asked.
     judged: Arc<Mutex<Vec<Weak<Snapshot>>>>,
 }
 
 impl Way {
+    /// A link that this thread drives.
     pub(super) fn new(
         link: mux::Link,
         chain: Arc<[CertificateDer<'static>]>,
@@ -34,6 +39,7 @@ impl Way {
             link,
             chain,
             until,
+            home: Home::here(),
             judged: Arc::default(),
         }
     }

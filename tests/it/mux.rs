@@ -31,6 +31,8 @@ struct Chain {
 }
 
 const MUX: &str = "tunnel = \"mux\"";
+/// One link, however many clients.
+const ONE_THREAD: &str = "[runtime]\nworkers = 1";
 
 fn chain_to(backend: impl FnOnce(&World) -> Backend, acceptor: &str, gateway: &str) -> Chain {
     let world = World::new();
@@ -131,6 +133,23 @@ fn many_clients_share_few_links_and_each_keeps_its_own_name_and_ends() {
 }
 
 #[test]
+fn a_thread_whose_clients_stay_has_a_link_of_its_own() {
+    let world = |world: &World| Backend::echo(world.address());
+    let chain = chain_to(world, "", "[runtime]\nworkers = 3");
+    // each goes where the fewest live
+    let mut clients = Vec::new();
+    until("three links", || {
+        clients.push(chain.answering());
+        (chain.links() == 3).then_some(())
+    });
+    assert!(clients.len() < 16, "{}", clients.len());
+    // and more of them share these
+    clients.extend((0..6).map(|_| chain.answering()));
+    assert!(clients.iter_mut().all(answers));
+    assert_eq!(chain.links(), 3);
+}
+
+#[test]
 fn an_end_is_of_one_direction_and_a_backend_may_speak_first() {
     let serve = |mut stream: std::net::TcpStream| {
         stream.write_all(b"220 ready\r\n").unwrap();
@@ -190,7 +209,7 @@ fn a_stream_that_breaks_breaks_alone() {
             })
         },
         "",
-        "",
+        ONE_THREAD,
     );
     let mut others = [chain.answering(), chain.answering()];
     // the client goes without an end
@@ -232,7 +251,7 @@ fn a_slow_reader_holds_up_nobody_else() {
             })
         },
         "",
-        "",
+        ONE_THREAD,
     );
     let mut other = chain.answering();
     // one client that reads nothing, and one whose backend reads nothing
@@ -323,7 +342,7 @@ fn a_refusal_is_one_client_s_and_a_limit_counts_clients() {
     let chain = chain_to(
         |world| Backend::echo(world.address()),
         "limits = { connections = 3 }",
-        "",
+        ONE_THREAD,
     );
     // the first has the link's place
     let mut held = [chain.answering(), chain.answering(), chain.answering()];

@@ -44,7 +44,7 @@ use crate::{
         },
         mux, spread,
     },
-    workers::{Home, take_near},
+    workers::{Loans, take_near},
 };
 
 /// How often is looked whether enough connections are ready.
@@ -68,6 +68,8 @@ struct Shared {
     backend: Arc<BackendRuntime>,
     /// One queue for each acceptor, the oldest in front.
     idle: Mutex<Vec<VecDeque<Kept>>>,
+    /// To threads that keep none.
+    lent: Loans,
     /// How long an acceptor may take nothing of a request.
     write_timeout: Duration,
     /// What watches over those that speak HTTP/1.1.
@@ -112,6 +114,7 @@ impl Pool {
         Self {
             shared: Arc::new(Shared {
                 idle: Mutex::new(idle.collect()),
+                lent: Loans::default(),
                 backend,
                 write_timeout,
                 links: Links::new(),
@@ -205,7 +208,9 @@ impl Shared {
         let mut queues = self.idle();
         let queue = queues.get_mut(acceptor.index)?;
         self.expire(queue, now);
-        while let Some(kept) = take_near(queue, |kept| kept.link.home) {
+        let full = queue.len() >= self.backend.config.pool.idle;
+        let lent = || full || self.lent.one_more();
+        while let Some(kept) = take_near(queue, |kept| kept.link.home, lent) {
             if self.fits(&kept.link, now) {
                 return Some(kept.link);
             }
@@ -318,6 +323,7 @@ impl Shared {
             lease,
             until,
             chain,
+            home,
             ..
         } = self
             .backend
@@ -357,7 +363,7 @@ impl Shared {
         };
         Ok(LinkSender {
             kind,
-            home: Home::here(),
+            home,
             shared,
             ended,
             opened: Instant::now(),
