@@ -31,17 +31,18 @@ class Floor(System):
         self.wait_ready()
 
 
-def wrk(rig, system, connections, path):
-    out = command(["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", f"http://{addr(system.site.gateway)}{path}"],
+def wrk(rig, system, connections, path, threads=1):
+    out = command(["wrk", f"-t{threads}", f"-c{connections}", f"-d{SECONDS}s", f"http://{addr(system.site.gateway)}{path}"],
                   SECONDS + 20, rig.tool_env)
     problems = re.findall(r"(?:Non-2xx|Socket errors).*", out)
-    return int(re.search(r"(\d+) requests in", out).group(1)), problems
+    count, span = re.search(r"(\d+) requests in ([\d.]+)s", out).groups()
+    return int(count), float(span), problems
 
 
-def requests(rig, make):
+def requests(rig, make, generators=1):
     with make(rig.web) as system, rig.meter(system) as meter:
-        count, problems = wrk(rig, system, 64, "/1k")
-    return {"CPU us/req": meter.cpu * 1e6 / count, **meter.machine, "problems": problems}
+        count, span, problems = wrk(rig, system, 64 * generators, "/1k", generators)
+    return {"req/s": count / span, "CPU us/req": meter.cpu * 1e6 / count, **meter.machine, "problems": problems}
 
 
 def download(rig, make):
@@ -49,7 +50,7 @@ def download(rig, make):
     with make(rig.web) as system:
         for connections in (1, 8):
             with rig.meter(system) as meter:
-                count, found = wrk(rig, system, connections, "/bulk")
+                count, _, found = wrk(rig, system, connections, "/bulk")
             figures[f"CPU s/GB x{connections}"] = meter.cpu / (count * BULK_BYTES / 1e9)
             machine.append(meter.machine)
             problems += found

@@ -12,6 +12,7 @@ import resource
 import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import procs
 from rig import BULK_BYTES
@@ -29,9 +30,15 @@ def command(argv, seconds, env=None, check=True):
     return done.stdout
 
 
-def tlsload(rig, mode, system, *options, seconds=SECONDS):
+def tlsload(rig, mode, system, *options, seconds=SECONDS, copies=1):
     argv = [rig.tlsload, mode, *system.site.gateway, "-d", seconds, *options]
-    return json.loads(command(argv, seconds + 30, rig.tool_env))
+    if copies == 1:
+        return json.loads(command(argv, seconds + 30, rig.tool_env))
+    with ThreadPoolExecutor(copies) as at_once:
+        each = [json.loads(out) for out in at_once.map(lambda _: command(argv, seconds + 30, rig.tool_env), range(copies))]
+    counts = ("done", "bytes", "failed", "not_200", "resumed")
+    return {**{key: sum(r[key] for r in each) for key in counts}, "elapsed": max(r["elapsed"] for r in each),
+            "error": next((r["error"] for r in each if r["error"]), "")}
 
 
 def load_problems(result):
@@ -51,6 +58,7 @@ def worst(machine):
 class Scenario:
     modes = ("http", "tcp")
     needs = ()                 # programs
+    generators = 1             # of load, each with a thread and so many connections of its own
     http2_only = False
 
     @classmethod
@@ -70,7 +78,7 @@ class S1(Scenario):
     def run(self, rig, make):
         with make(rig.web) as system:
             def wrk(seconds):
-                return command(["wrk", "-t1", "-c64", f"-d{seconds}s",
+                return command(["wrk", f"-t{self.generators}", f"-c{64 * self.generators}", f"-d{seconds}s",
                                 f"https://{addr(system.site.gateway)}/1k"], seconds + 20, rig.tool_env)
             wrk(1)
             with rig.meter(system) as meter:
@@ -86,7 +94,7 @@ class NewConnections(Scenario):
         with make(rig.web) as system:
             tlsload(rig, "new", system, "-c", 8, "-s", 8, seconds=0.5)
             with rig.meter(system) as meter:
-                r = tlsload(rig, "new", system, "-c", 32, "-s", 8)
+                r = tlsload(rig, "new", system, "-c", 32, "-s", 8, copies=self.generators)
         return {"conn/s": r["done"] / r["elapsed"], "CPU us/conn": meter.cpu * 1e6 / r["done"],
                 **meter.machine, "problems": load_problems(r)}
 
@@ -109,7 +117,7 @@ class Bulk(Scenario):
         with make(self.backend(rig)) as system:
             for connections in (1, 8):
                 with rig.meter(system) as meter:
-                    r = tlsload(rig, self.mode, system, "-c", connections, *self.options)
+                    r = tlsload(rig, self.mode, system, "-c", connections, *self.options, copies=self.generators)
                 figures[f"GB/s x{connections}"] = r["bytes"] / r["elapsed"] / 1e9
                 figures[f"CPU s/GB x{connections}"] = meter.cpu / (r["bytes"] / 1e9)
                 machine.append(meter.machine)
