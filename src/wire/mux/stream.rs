@@ -140,10 +140,17 @@ impl<B: Payload> Stream<B> {
         self.queued
     }
 
-    /// Sets room for up to so many octets aside; 0: there is none now.
+    /// Sets room for up to so many octets aside; 0: there is none now. What does not fit whole waits
+    /// for what is queued: a crumb of it would be a frame of its own, and what is left would have to
+    /// be copied out of its buffer.
     pub(super) fn reserve(&mut self, wanted: usize) -> usize {
-        let room = QUEUE.saturating_sub(self.queued);
-        let most = wanted.min(room).min(self.may_go).min(MAX_DATA);
+        let wanted = wanted.min(MAX_DATA);
+        let room = QUEUE.saturating_sub(self.queued).min(self.may_go);
+        let most = match self.queued {
+            0 => wanted.min(room),
+            _ if wanted <= room => wanted,
+            _ => 0,
+        };
         self.queued = self.queued.saturating_add(most);
         self.may_go = self.may_go.saturating_sub(most);
         most

@@ -273,11 +273,10 @@ fn streams_have_their_turns_whatever_one_has_to_say() {
     }
     end.say(1);
     assert_eq!(end.write(ids[0], &[1; 60_000]), Poll::Ready(Ok(60_000)));
-    assert_eq!(
-        end.write(ids[0], &[1; 60_000]),
-        Poll::Ready(Ok(QUEUE - 60_000))
-    );
+    // no crumb of what does not fit
     assert_eq!(end.write(ids[0], &[1; 60_000]), Poll::Pending);
+    assert_eq!(end.write(ids[0], &[1; 5000]), Poll::Ready(Ok(5000)));
+    assert_eq!(end.write(ids[0], &[1; 537]), Poll::Pending);
     assert_eq!(end.write(ids[1], &[2; 10]), Poll::Ready(Ok(10)));
     assert_eq!(end.write(ids[1], &[3; 10]), Poll::Ready(Ok(10)));
     assert_eq!(end.write(ids[2], &[4; 10]), Poll::Ready(Ok(10)));
@@ -297,9 +296,19 @@ fn streams_have_their_turns_whatever_one_has_to_say() {
             (ids[0], 60_000),
             (ids[1], 20),
             (ids[2], 10),
-            (ids[0], QUEUE - 60_000)
+            (ids[0], 5000)
         ]
     );
+    // alone it goes as far as the queue and the window reach
+    let mut left = WINDOW - 65_000;
+    while left > 0 {
+        let taken = left.min(QUEUE);
+        assert_eq!(end.write(ids[0], &[1; 100_000]), Poll::Ready(Ok(taken)));
+        assert_eq!(end.write(ids[0], &[1]), Poll::Pending);
+        end.say(usize::MAX);
+        left -= taken;
+    }
+    assert_eq!(end.write(ids[0], &[1]), Poll::Pending);
 }
 
 #[test]
