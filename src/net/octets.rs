@@ -3,6 +3,8 @@
 
 use std::io::IoSlice;
 
+use bytes::Bytes;
+
 use super::pool::{Chunk, MUCH, SIZE};
 use crate::wire::mux::{JOINED, Payload};
 
@@ -85,6 +87,19 @@ impl Octets {
             Memory::Few(bytes) => bytes,
             Memory::Many(chunk, len) => chunk.bytes_mut().get_mut(..*len).unwrap_or_default(),
         }
+    }
+}
+
+impl AsRef<[u8]> for Octets {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl From<Octets> for Bytes {
+    /// As they are: their buffer is given back with the last of them.
+    fn from(octets: Octets) -> Self {
+        Self::from_owner(octets)
     }
 }
 

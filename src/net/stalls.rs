@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
+use super::{Hold, Octets};
+
 /// Nothing was taken for this long: what an [`io::Error`] of [`Stalls`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stalled(pub Duration);
@@ -89,6 +91,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalls<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+    }
+}
+
+/// What is given is written, and bounded.
+impl<S: Hold> Hold for Stalls<S> {
+    fn hold(&mut self) {
+        self.inner.hold();
+    }
+
+    fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
+        self.inner.poll_lend(cx)
     }
 }
 

@@ -9,7 +9,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use crate::{drain::Drain, gateway::reuse::Upstream};
+use crate::{
+    drain::Drain,
+    gateway::reuse::Upstream,
+    net::{Hold, Octets},
+};
 
 /// How long the backend may take to answer our end with its own.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -57,6 +61,18 @@ impl Drop for RequestStream {
                 }
             });
         }
+    }
+}
+
+impl Hold for RequestStream {
+    fn hold(&mut self) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.hold();
+        }
+    }
+
+    fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
+        self.upstream.as_mut()?.poll_lend(cx)
     }
 }
 

@@ -57,6 +57,31 @@ impl Decoder {
         }
     }
 
+    /// So many octets of data come next, before anything else.
+    #[must_use]
+    pub fn data_next(&self) -> u64 {
+        match &self.0 {
+            State::Ended => 0,
+            State::Sized(left) => *left,
+            State::Chunked(chunks) => chunks.data_left().unwrap_or(0),
+            State::Close => u64::MAX,
+        }
+    }
+
+    /// So many of them came.
+    pub fn took(&mut self, n: usize) {
+        match &mut self.0 {
+            State::Sized(left) => {
+                *left = left.saturating_sub(u64::try_from(n).unwrap_or(u64::MAX));
+                if *left == 0 {
+                    self.0 = State::Ended;
+                }
+            }
+            State::Chunked(chunks) => chunks.took(n),
+            State::Ended | State::Close => {}
+        }
+    }
+
     /// Takes what is there; `None`: more has to come first.
     ///
     /// # Errors
@@ -68,10 +93,7 @@ impl Decoder {
             State::Close => Ok(Some(Piece::Data(buf.split().freeze()))),
             State::Sized(left) => {
                 let here = usize::try_from(*left).map_or(buf.len(), |left| left.min(buf.len()));
-                *left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
-                if *left == 0 {
-                    self.0 = State::Ended;
-                }
+                self.took(here);
                 Ok(Some(Piece::Data(buf.split_to(here).freeze())))
             }
             State::Chunked(chunks) => {

@@ -292,12 +292,7 @@ fn streams_have_their_turns_whatever_one_has_to_say() {
     };
     assert_eq!(
         order(&end.say(usize::MAX)),
-        [
-            (ids[0], 60_000),
-            (ids[1], 20),
-            (ids[2], 10),
-            (ids[0], 5000)
-        ]
+        [(ids[0], 60_000), (ids[1], 20), (ids[2], 10), (ids[0], 5000)]
     );
     // alone it goes as far as the queue and the window reach
     let mut left = WINDOW - 65_000;

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use super::{Hop, HopError, LONG, LONGEST, SHORT, Tunnel, shared::Owner};
 use crate::{
+    net::Octets,
     serve::http::body::{AnswerError, poll_http2},
     wire::http1::{
         answer::Length,
@@ -151,17 +152,38 @@ fn poll_hop(
             Some(Piece::End) => return Poll::Ready(None),
             None => {}
         }
-        let n = ready!(hop.poll_fill(cx, *room))?;
-        if n == 0 {
+        let came = if hop.buf.is_empty()
+            && decoder.data_next() > u64::try_from(SHORT).unwrap_or(0)
+            && let Some(lent) = hop.poll_lend(cx)
+        {
+            match ready!(lent)? {
+                Some(octets) => {
+                    return Poll::Ready(Some(Ok(Frame::data(lend(hop, decoder, octets)))));
+                }
+                None => 0,
+            }
+        } else {
+            ready!(hop.poll_fill(cx, *room))?
+        };
+        if came == 0 {
             return Poll::Ready(match decoder.close() {
                 true => None,
                 false => Some(Err(HopError::Closed)),
             });
         }
-        if n >= *room {
+        if came >= *room {
             *room = room.saturating_mul(2).min(LONGEST);
         }
     }
+}
+
+/// Data that is handed on in the buffer that it came in; what stands behind it is left to be read.
+fn lend(hop: &mut Hop, decoder: &mut Decoder, octets: Octets) -> Bytes {
+    let mut data = Bytes::from(octets);
+    let here = usize::try_from(decoder.data_next()).map_or(data.len(), |next| next.min(data.len()));
+    hop.buf.extend_from_slice(&data.split_off(here));
+    decoder.took(here);
+    data
 }
 
 impl AnswerBody {

@@ -34,7 +34,7 @@ use super::body::BodyError;
 use crate::{
     admit::{Denial, Denied},
     drain::Drain,
-    net::{PIECE, Stalled},
+    net::{Hold, Octets, PIECE, Stalled},
     tls::alert::{self, Side},
     wire::{framing, http1},
 };
@@ -46,8 +46,8 @@ const LONG: usize = PIECE;
 const LONGEST: usize = 128 << 10;
 
 /// The stream under a connection.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Hold + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Hold + Send + Unpin> Io for S {}
 
 /// A connection between two requests, or under one.
 pub(crate) struct Hop {
@@ -102,7 +102,7 @@ impl Hop {
 
     /// Reads more, into as much room as is wanted at least: how many bytes came; none at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, HopError>> {
-        let Self { io, buf, fate, .. } = self;
+        let Self { io, buf, .. } = self;
         let Some(io) = io else {
             return Poll::Ready(Err(HopError::Closed));
         };
@@ -114,14 +114,26 @@ impl Hop {
             }
             poll_read_buf(Pin::new(io), cx, buf)
         };
+        self.heard(read, cx)
+    }
+
+    /// Takes much in the buffer that it came in; nothing at the end. `None`: it is to be read.
+    fn poll_lend(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<Result<Option<Octets>, HopError>>> {
+        let lent = self.io.as_mut()?.poll_lend(cx)?;
+        Some(self.heard(lent, cx))
+    }
+
+    /// What a read came to, or that nobody waits for it any more.
+    fn heard<T>(&self, read: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<Result<T, HopError>> {
         if read.is_pending()
-            && let Some(fate) = fate
+            && let Some(fate) = &self.fate
         {
             fate.wake_reader(cx);
             // it may have been sealed since it was looked at, when nobody was there to be woken
-            if let Some(why) = fate.end() {
-                return Poll::Ready(Err(HopError::Ended(why.clone())));
-            }
+            self.fated()?;
         }
         read.map_err(HopError::Io)
     }

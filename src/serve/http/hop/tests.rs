@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -281,6 +281,8 @@ impl AsyncRead for Silent {
     }
 }
 
+impl Hold for Silent {}
+
 impl AsyncWrite for Silent {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -372,4 +374,151 @@ fn a_connection_may_be_dropped_where_no_timer_can_be_set() {
     };
     let stalls = crate::net::Stalls::new(silent, Duration::from_secs(1));
     drop(Hop::new(stalls, None, Drain::new()));
+}
+
+/// A next hop whose octets come in pieces: many are lent, few are read. Then it ends, or is quiet.
+struct Lends {
+    pieces: VecDeque<Octets>,
+    ends: bool,
+}
+
+impl Hold for Lends {
+    fn poll_lend(&mut self, _cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
+        match self.pieces.front() {
+            Some(piece) if !piece.are_many() => None,
+            None if !self.ends => Some(Poll::Pending),
+            _ => Some(Poll::Ready(Ok(self.pieces.pop_front()))),
+        }
+    }
+}
+
+impl AsyncRead for Lends {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(piece) = self.pieces.pop_front() else {
+            return if self.ends {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            };
+        };
+        let (now, later) = piece
+            .as_ref()
+            .split_at(buf.remaining().min(piece.as_ref().len()));
+        buf.put_slice(now);
+        if !later.is_empty() {
+            self.pieces.push_front(Octets::of(later));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Lends {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    Length,
+    Chunks,
+    Close,
+}
+
+#[rstest]
+#[tokio::test]
+async fn much_of_a_body_passes_in_the_buffers_that_it_came_in(
+    #[values(Ends::Length, Ends::Chunks, Ends::Close)] ends: Ends,
+    #[values(1000, 33_000, 40_000, 65_280, 65_536)] piece: usize,
+) {
+    let body: Vec<u8> = (0..300_000_u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+        .collect();
+    let head = match ends {
+        Ends::Length => "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n",
+        Ends::Chunks => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        Ends::Close => "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+    };
+    let mut answer = head.as_bytes().to_vec();
+    if ends == Ends::Chunks {
+        for chunk in body.chunks(110_000) {
+            answer.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            answer.extend_from_slice(chunk);
+            answer.extend_from_slice(b"\r\n");
+        }
+        answer.extend_from_slice(b"0\r\n\r\n");
+    } else {
+        answer.extend_from_slice(&body);
+    }
+    let whole = answer.len();
+    answer.extend_from_slice(SIZED.as_bytes());
+    let close = ends == Ends::Close;
+    // whole, with more behind it, and cut short
+    for len in [whole, answer.len(), whole - 1, whole - piece, 100] {
+        let (front, rest) = answer[..len].split_at(head.len().min(len));
+        let pieces = [front].into_iter().chain(rest.chunks(piece));
+        let pieces: VecDeque<Octets> = pieces.map(Octets::of).collect();
+        let many = pieces.iter().filter(|piece| piece.are_many());
+        let lent: Vec<*const u8> = many.map(|piece| piece.as_ref().as_ptr()).collect();
+        let ends_early = len < whole;
+        let hop = Lends {
+            pieces,
+            ends: close || ends_early,
+        };
+        let hop = Hop::new(hop, None, Drain::new());
+        let response = in_time(ask(hop, &Method::GET)).await.ok().unwrap();
+        let mut body_came = response.into_body();
+        let (mut came, mut passed, mut broken) = (Vec::new(), 0, None);
+        while let Some(frame) = in_time(body_came.frame()).await {
+            match frame {
+                Ok(frame) => {
+                    let data = frame.into_data().unwrap();
+                    passed += usize::from(lent.contains(&data.as_ptr()));
+                    came.extend_from_slice(&data);
+                }
+                Err(error) => {
+                    broken = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        let all = if close {
+            &answer[head.len()..len]
+        } else {
+            &body
+        };
+        assert!(all.starts_with(&came), "{len}");
+        assert_eq!(broken.is_some(), ends_early && !close, "{len}: {broken:?}");
+        if broken.is_none() {
+            assert_eq!(came.len(), all.len(), "{len}");
+        }
+        let goes_on = body_came.rested().is_some_and(|mut hop| hop.is_quiet_now());
+        assert_eq!(goes_on, len == whole && !close, "{len}");
+        let expected = match ends {
+            // what is behind the body's end, or is less than half a buffer, is copied
+            Ends::Length | Ends::Close => lent.len(),
+            Ends::Chunks => lent.len().min(2),
+        };
+        assert!(
+            passed >= expected,
+            "{passed} of {} buffers of {len}",
+            lent.len()
+        );
+    }
 }
