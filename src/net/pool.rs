@@ -1,7 +1,10 @@
 //! 64 KiB buffers, page-aligned, borrowed only while data moves. Alignment matters: on some CPUs
 //! a copy whose destination lies a few bytes above its source modulo 4096 is 20 times slower.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Octets of a buffer.
 pub(super) const SIZE: usize = 64 * 1024;
@@ -31,14 +34,23 @@ struct Memory {
     offset: usize,
 }
 
+/// What one thread has too many of and another may need: octets that are handed from thread to thread
+/// take their buffers along.
+static SPARE: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
+
 thread_local! {
     static FREE: RefCell<Vec<Chunk>> = const { RefCell::new(Vec::new()) };
+}
+
+fn spare() -> MutexGuard<'static, Vec<Chunk>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Chunk {
     /// Borrows one.
     pub(crate) fn take() -> Self {
         FREE.with(|free| free.borrow_mut().pop())
+            .or_else(|| spare().pop())
             .unwrap_or_else(|| {
                 let octets = vec![0; WIDE + PAGE];
                 let offset = octets.as_ptr().align_offset(PAGE).min(PAGE);
@@ -82,6 +94,11 @@ impl Drop for Chunk {
             let mut free = free.borrow_mut();
             if free.len() < KEPT {
                 free.push(Self(Some(memory)));
+                return;
+            }
+            let mut spare = spare();
+            if spare.len() < KEPT {
+                spare.push(Self(Some(memory)));
             }
         });
     }
@@ -89,7 +106,39 @@ impl Drop for Chunk {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread};
+
     use super::*;
+
+    #[test]
+    fn buffers_come_back_from_threads_that_they_were_handed_to() {
+        const MARK: &[u8; 8] = b"was used";
+        let (hand, handed) = mpsc::channel::<Chunk>();
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for chunk in handed {
+                    drop(chunk);
+                    tell.send(()).unwrap();
+                }
+            });
+            let taking = scope.spawn(move || {
+                (0..KEPT * 10)
+                    .filter(|_| {
+                        let mut chunk = Chunk::take();
+                        // new ones are empty
+                        let back = chunk.bytes().starts_with(MARK);
+                        chunk.bytes_mut()[..MARK.len()].copy_from_slice(MARK);
+                        hand.send(chunk).unwrap();
+                        told.recv().unwrap();
+                        back
+                    })
+                    .count()
+            });
+            // others of this process may take some
+            assert!(taking.join().unwrap() > KEPT);
+        });
+    }
 
     #[test]
     fn buffers_are_aligned_and_used_again() {
