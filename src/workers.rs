@@ -34,6 +34,11 @@ impl Home {
     pub fn here() -> Self {
         HOME.with(Cell::get)
     }
+
+    /// Its own of what there is one of for each thread; where there are fewer, one that it shares.
+    pub(crate) fn pick<T>(self, each: &[T]) -> Option<&T> {
+        each.get(self.0.checked_rem(each.len())?)
+    }
 }
 
 /// So often a thread borrows before it is to have its own.
@@ -240,6 +245,9 @@ mod tests {
         let mut seen: Vec<_> = (0..2).map(|_| told.recv().unwrap()).collect();
         seen.sort_by_key(|(n, ..)| *n);
         assert_eq!(seen, [(0, Home(1), Home(1)), (1, Home(2), Home(2))]);
+        let own: Vec<_> = [1, 2].map(|n| Home(n).pick(&["a", "b"])).into();
+        assert!(own[0] != own[1] && own.iter().all(Option::is_some));
+        assert_eq!(Home(2).pick(&["a"]), Some(&"a"));
         assert_eq!(Home::here(), Home(0));
         threads.stop(Duration::from_secs(5));
     }

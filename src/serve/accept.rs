@@ -65,7 +65,7 @@ impl Serving {
     /// A listener that is about to run.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<ListenerMetrics>, drain: Drain) -> Arc<Self> {
-        let turns = Turns::new(snapshot.rules.limits.handshakes);
+        let turns = Turns::new(snapshot.rules.limits.handshakes, drain.workers().count());
         let stop = drain.draining().child_token();
         let role = Arc::clone(&snapshot.role);
         let snapshot = watch::Sender::new(snapshot);

@@ -2,7 +2,8 @@
 //! that are ready at once would stand before everybody else in the scheduler's queue. So a step
 //! takes a turn, lets pass whatever is ready, computes, and gives the turn back: while a handshake
 //! waits for its peer it holds none. Those that have begun don't queue behind those that begin, so
-//! that a flood does not turn what was computed into time-outs.
+//! that a flood does not turn what was computed into time-outs. Each thread has turns of its own:
+//! to hand one to another thread would wake that.
 
 use std::{
     future::{Future, poll_fn},
@@ -13,37 +14,53 @@ use std::{
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::workers::{self, Home};
+
 /// How many steps of handshakes are ready at once.
-pub struct Turns {
+pub struct Turns(Box<[Share]>);
+
+/// Those of one thread, or of all where there are too few to be shared out.
+struct Share {
     begin: Semaphore,
     go_on: Semaphore,
 }
 
 impl Turns {
-    /// So many; 0: as many as there are cores.
+    /// So many, shared out to so many threads; 0: as many as there are cores.
     #[must_use]
-    pub fn new(at_once: usize) -> Self {
+    pub fn new(at_once: usize, threads: usize) -> Self {
         let at_once = match at_once {
-            0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            0 => workers::cores(),
             n => n,
         };
-        Self {
-            begin: Semaphore::new(at_once),
-            go_on: Semaphore::new(at_once),
-        }
+        let shares = if at_once < threads { 1 } else { threads.max(1) };
+        let share = |index| {
+            // what does not go round is the first ones'
+            let turns = at_once.saturating_add(shares - 1 - index) / shares;
+            Share {
+                begin: Semaphore::new(turns),
+                go_on: Semaphore::new(turns),
+            }
+        };
+        Self((0..shares).map(share).collect())
+    }
+
+    fn here(&self) -> Option<&Share> {
+        Home::here().pick(&self.0)
     }
 }
 
 /// The turns of all handshakes that no listener's limit is for.
 pub(super) fn shared() -> &'static Turns {
-    static SHARED: LazyLock<Turns> = LazyLock::new(|| Turns::new(0));
+    static SHARED: LazyLock<Turns> = LazyLock::new(|| Turns::new(0, workers::cores()));
     &SHARED
 }
 
 /// Takes a handshake to its end, step by step.
 pub(super) async fn paced<F: Future>(handshake: F, turns: &Turns) -> F::Output {
     let mut handshake = pin!(handshake);
-    let mut turn = take(&turns.begin).await;
+    let share = turns.here();
+    let mut turn = take(share.map(|share| &share.begin)).await;
     loop {
         tokio::task::yield_now().await;
         let step = poll_fn(|cx| Poll::Ready(handshake.as_mut().poll(cx)));
@@ -58,14 +75,14 @@ pub(super) async fn paced<F: Future>(handshake: F, turns: &Turns) -> F::Output {
             false => Poll::Pending,
         })
         .await;
-        turn = take(&turns.go_on).await;
+        turn = take(share.map(|share| &share.go_on)).await;
     }
 }
 
-/// Semaphores are never closed here; were one, handshakes would go on without turns, still bounded
-/// by `limits.connections`.
-async fn take(turns: &Semaphore) -> Option<SemaphorePermit<'_>> {
-    turns.acquire().await.ok()
+/// There is a share for everybody, and semaphores are never closed here; were it otherwise,
+/// handshakes would go on without turns, still bounded by `limits.connections`.
+async fn take(turns: Option<&Semaphore>) -> Option<SemaphorePermit<'_>> {
+    turns?.acquire().await.ok()
 }
 
 #[cfg(test)]
@@ -77,9 +94,27 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn turns_are_shared_out_and_too_few_are_taken_in_common() {
+        let shares = |at_once, threads| -> Vec<_> {
+            let turns = Turns::new(at_once, threads);
+            let of = |share: &Share| {
+                let begin = share.begin.available_permits();
+                assert_eq!(begin, share.go_on.available_permits());
+                begin
+            };
+            turns.0.iter().map(of).collect()
+        };
+        assert_eq!(shares(2, 2), [1, 1]);
+        assert_eq!(shares(7, 3), [3, 2, 2]);
+        assert_eq!(shares(3, 4), [3]);
+        assert_eq!(shares(5, 0), [5]);
+        assert_eq!(shares(0, 1), [workers::cores()]);
+    }
+
     #[tokio::test]
     async fn who_waits_for_a_peer_holds_no_turn() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, 1);
         let mut stalled = pin!(paced(pending::<()>(), &turns));
         for _ in 0..5 {
             tokio::select! {
@@ -93,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_has_begun_goes_before_those_that_begin() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, 1);
         let steps = AtomicUsize::new(0);
         let two_steps = || async {
             steps.fetch_add(1, Ordering::Relaxed);
