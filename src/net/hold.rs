@@ -1,11 +1,12 @@
-//! What a relay asks of its streams, beside reading and writing.
+//! What is asked of streams beside reading and writing.
 
 use std::{
     io,
+    pin::Pin,
     task::{Context, Poll},
 };
 
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWrite, DuplexStream};
 
 use super::Octets;
 
@@ -33,6 +34,21 @@ pub trait Hold {
 }
 
 impl Hold for DuplexStream {}
+
+/// A stream whose last octets and end can go out in one packet.
+pub trait WriteLast: AsyncWrite {
+    /// A write that `poll_shutdown` follows at once, or another one of these before it: what it
+    /// takes may wait for the end.
+    fn poll_write_last(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write(cx, buf)
+    }
+}
+
+impl WriteLast for DuplexStream {}
 
 impl<S: Hold + ?Sized> Hold for &mut S {
     fn hold(&mut self) {

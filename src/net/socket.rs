@@ -4,15 +4,18 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use rustix::net::SendFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+
+use super::WriteLast;
 
 /// Idle time before the kernel asks a silent peer whether it lives; then every `INTERVAL`, six
 /// times. HAProxy leaves it to the system (2 h), Go takes 15 s, Envoy and Linux 2 h.
@@ -139,5 +142,103 @@ impl AsyncWrite for Socket {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
         }
+    }
+}
+
+impl WriteLast for Socket {
+    fn poll_write_last(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_last(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+        }
+    }
+}
+
+impl WriteLast for TcpStream {
+    /// The end would be a packet of its own, and wake the other end once more.
+    fn poll_write_last(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            let send = || Ok(rustix::net::send(&*self, buf, flags)?);
+            match self.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_last_waits_for_the_end_and_comes_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut waited = false;
+        // the kernel holds it back no longer than 200 ms
+        for _ in 0..20 {
+            let near = TcpStream::connect(listener.local_addr().unwrap());
+            let (near, far) = tokio::join!(near, listener.accept());
+            let (mut near, mut far) = (Socket::Tcp(near.unwrap()), far.unwrap().0);
+            near.tune();
+            near.write_all(b"first, ").await.unwrap();
+            let mut first = [0; 7];
+            far.read_exact(&mut first).await.unwrap();
+            let last = poll_fn(|cx| Pin::new(&mut near).poll_write_last(cx, b"last"));
+            assert_eq!(last.await.unwrap(), 4);
+            let mut early = [0; 4];
+            let peeked = rustix::net::recv(&far, &mut early, rustix::net::RecvFlags::PEEK);
+            waited |= peeked.is_err();
+            near.shutdown().await.unwrap();
+            let mut rest = String::new();
+            far.read_to_string(&mut rest).await.unwrap();
+            assert_eq!(rest, "last");
+            // the other direction is still open
+            far.write_all(b"heard").await.unwrap();
+            let mut answer = [0; 5];
+            near.read_exact(&mut answer).await.unwrap();
+            if waited {
+                return;
+            }
+        }
+        panic!("it went out before the end, every time");
+    }
+
+    #[tokio::test]
+    async fn more_than_the_socket_takes_is_written_last_and_comes_whole() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        let (mut near, mut far) = (Socket::Tcp(near.unwrap()), far.unwrap().0);
+        let much: Vec<u8> = (0..20_000_000u32).map(|n| n.to_le_bytes()[1]).collect();
+        let write = async {
+            let mut left = &much[..];
+            while !left.is_empty() {
+                let written = poll_fn(|cx| Pin::new(&mut near).poll_write_last(cx, left));
+                left = &left[written.await.unwrap()..];
+            }
+            near.shutdown().await.unwrap();
+        };
+        let mut got = Vec::new();
+        let (read, ()) = tokio::join!(far.read_to_end(&mut got), write);
+        assert_eq!(read.unwrap(), much.len());
+        assert!(got == much);
     }
 }

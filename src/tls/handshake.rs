@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied, Grant, PeerFacts},
-    net::Buffered,
+    net::{Buffered, WriteLast},
     wire::hello::offers_tls_1_3,
 };
 
@@ -110,7 +110,7 @@ pub async fn accept<IO>(
     judge: Judge,
 ) -> Result<Accepted<IO>, Denied>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + WriteLast + Unpin,
 {
     let greeted = greet(io).await?;
     greeted.accept(server, judge, pace::shared()).await
@@ -140,7 +140,7 @@ where
 
 impl<IO> Greeted<IO>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + WriteLast + Unpin,
 {
     /// Answers it, in turns with others. A peer that is refused gets the fitting alert.
     ///

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::{CommonState, pki_types::ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     admit::{Denied, Grant, PeerFacts},
-    net::Buffered,
+    net::{Buffered, WriteLast},
 };
 
 /// How long an end may take that nobody waits for.
@@ -58,7 +58,7 @@ pub async fn connect<IO>(
     judge: Judge,
 ) -> Result<Connected<IO>, Denied>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + WriteLast + Unpin,
 {
     opened(io, client, server_name, judge, false).await
 }
@@ -75,7 +75,7 @@ pub async fn connect_ahead<IO>(
     judge: Judge,
 ) -> Result<Connected<IO>, Denied>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + WriteLast + Unpin,
 {
     let mut connected = opened(io, client, server_name, judge, true).await?;
     if !connected.ours {
@@ -89,7 +89,7 @@ where
 /// Gives a connection up that is good: its other end hears the whole handshake, and an end.
 pub async fn leave<IO>(mut stream: TlsStream<IO>)
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + WriteLast + Unpin,
 {
     drop(tokio::time::timeout(FAREWELL, stream.shutdown()).await);
 }
@@ -102,7 +102,7 @@ async fn opened<IO>(
     ahead: bool,
 ) -> Result<Connected<IO>, Denied>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + WriteLast + Unpin,
 {
     let pending = Pending::new(judge);
     // all of it in the scope: sessions are looked for before the first wait

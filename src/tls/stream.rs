@@ -9,7 +9,7 @@ use std::{
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::records::RecordStream;
-use crate::net::{Buffered, Hold};
+use crate::net::{Buffered, Hold, WriteLast};
 
 /// A TLS connection. What is in it is boxed: it is handed on many times, and every hand would keep
 /// room for it.
@@ -77,7 +77,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for TlsStream<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
+impl<IO: AsyncRead + WriteLast + Unpin> AsyncWrite for TlsStream<IO> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -15,7 +15,7 @@ use super::{
     session::{Keys, Session},
     stream::RecordStream,
 };
-use crate::net::Buffered;
+use crate::net::{Buffered, WriteLast};
 
 /// The first key.
 fn known() -> Result<Key, Error> {
@@ -67,6 +67,8 @@ impl AsyncWrite for Script {
         Poll::Ready(Ok(()))
     }
 }
+
+impl WriteLast for Script {}
 
 /// What a reader got.
 #[derive(Debug)]

@@ -20,11 +20,14 @@ use super::{
     session::{ALERT_RECORD, KEY_UPDATE_RECORD, Opened, REST, Session, record_len},
     slices::Slices,
 };
-use crate::net::Buffered;
+use crate::net::{Buffered, WriteLast};
 
 /// Where records begin that are put together from several slices: a copy that lands a few octets
 /// above its source modulo a page is slow (see `net/pool.rs`).
 const APART: usize = 64;
+
+/// A way of writing to the socket.
+type Write<IO> = fn(Pin<&mut IO>, &mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>;
 
 /// A TLS 1.3 connection after its handshake.
 pub struct RecordStream<IO> {
@@ -301,13 +304,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RecordStream<IO> {
 
     /// Writes what is sealed.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_drain_with(cx, IO::poll_write)
+    }
+
+    /// The same by one way of writing or another.
+    fn poll_drain_with(&mut self, cx: &mut Context<'_>, write: Write<IO>) -> Poll<io::Result<()>> {
         while let Some(output) = &mut self.output {
             let waiting = output.waiting();
             if waiting.is_empty() {
                 self.output = None;
                 break;
             }
-            match ready!(Pin::new(&mut self.io).poll_write(cx, waiting))? {
+            match ready!(write(Pin::new(&mut self.io), cx, waiting))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => output.sent(n),
             }
@@ -427,7 +435,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for RecordStream<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RecordStream<IO> {
+impl<IO: AsyncRead + WriteLast + Unpin> AsyncWrite for RecordStream<IO> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -466,7 +474,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RecordStream<IO> {
             // it goes out with what is there
             this.alert(AlertDescription::CloseNotify).map_err(broken)?;
         }
-        ready!(this.poll_drain(cx))?;
+        ready!(this.poll_drain_with(cx, IO::poll_write_last))?;
         match ready!(Pin::new(&mut this.io).poll_shutdown(cx)) {
             // the other side has gone already
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),

@@ -44,6 +44,8 @@ impl AsyncWrite for Counted {
     }
 }
 
+impl WriteLast for Counted {}
+
 struct Pair {
     client: RecordStream<Counted>,
     server: RecordStream<Counted>,

@@ -18,7 +18,7 @@ use rustls::{
 use tokio::io::DuplexStream;
 
 use super::{RecordStream, client, noter, server, session::Keys};
-use crate::net::Buffered;
+use crate::net::{Buffered, WriteLast};
 
 /// Two ends of one configuration.
 struct Ends {
