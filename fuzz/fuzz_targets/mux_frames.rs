@@ -18,6 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut mux: Mux<Vec<u8>> = Mux::new(side);
     for _ in 0..first / 16 {
         mux.open(&Open::new(ConnectionId([7; 16])));
+        mux.transmit(1, &mut VecDeque::new());
     }
     let mut ids: Vec<u32> = (1..=u32::from(first / 16)).collect();
     let mut now = 0;

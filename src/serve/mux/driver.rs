@@ -72,6 +72,8 @@ pub struct Driver<S> {
     heard: Instant,
     asked: Option<Instant>,
     stalled: Option<Instant>,
+    /// When streams that nobody wants were last given up.
+    gave_up: Instant,
     /// Since when there is no stream.
     empty: Option<Instant>,
     /// There was one.
@@ -138,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             heard: now,
             asked: None,
             stalled: None,
+            gave_up: now,
             empty: Some(now),
             used: false,
             done: false,
@@ -380,6 +383,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.asked.is_none() && since(self.heard) >= SILENCE {
             self.asked = Some(now);
             self.link.with(|state| state.mux.ping());
+        }
+        if since(self.gave_up) >= TICK {
+            self.gave_up = now;
+            self.link.with(|state| state.mux.give_up());
         }
         let live = self.link.lock().mux.live();
         if live > 0 {

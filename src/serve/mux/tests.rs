@@ -220,6 +220,25 @@ async fn a_link_ends_by_itself_without_clients_and_as_a_fault_with_them() {
     }
 }
 
+/// A client that goes before its answer keeps its place on the link for a moment, not for good.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_wants_and_nobody_answers_ends() {
+    let (near, mut far) = duplex(4096);
+    let link = Link::new(Side::Gateway);
+    let carrying = tokio::spawn(driver(near, &link, Side::Gateway, LIMITS).run(|_, _| {}));
+    let mut stream = link.open(&open()).unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(100), stream.admitted());
+    waited.await.unwrap_err();
+    let began = Instant::now();
+    drop(stream);
+    link.leave();
+    assert_eq!(carrying.await.unwrap(), None);
+    assert!((1..4).contains(&began.elapsed().as_secs()));
+    let mut said = Vec::new();
+    far.read_to_end(&mut said).await.unwrap();
+    assert!(said.ends_with(&[Kind::Reset as u8, 0, 0, 0, 0, 0, 0, 1]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_violation_is_told_and_breaks_every_stream() {
     let (near, mut far) = duplex(4096);

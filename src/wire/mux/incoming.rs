@@ -157,7 +157,7 @@ impl<B: Payload> Mux<B> {
             (true, _) => Denial::Draining,
             (false, true) => Denial::TooManyConnections,
             (false, false) => {
-                self.begin(id);
+                self.begin(id, Phase::Opening);
                 return Ok(Event::Opened(id, Box::new(open)));
             }
         };
@@ -178,12 +178,18 @@ impl<B: Payload> Mux<B> {
         };
         let out_of_turn = Err(Violation::Order(kind, id));
         match (kind, stream.phase) {
+            // to what was not asked
+            (_, Phase::Queued) => return out_of_turn,
             (Kind::Admitted, Phase::Opening) => {
                 codec::admitted(payload)?;
                 stream.phase = Phase::Admitted;
                 self.woken.extend(stream.reader.take());
             }
-            (Kind::Refused, Phase::Opening) => {
+            (Kind::Admitted, Phase::Unwanted(_)) => {
+                codec::admitted(payload)?;
+                self.cut(id);
+            }
+            (Kind::Refused, Phase::Opening | Phase::Unwanted(_)) => {
                 stream.broken = Some(Break::Refused(codec::refused_code(payload)?));
                 self.close(id);
             }

@@ -5,8 +5,9 @@
 //! The acceptor says ADMITTED of stream 0 as soon as the gateway is in. OPEN, with a number above
 //! all before, names a client; ADMITTED or REFUSED answers it, and nothing of the client is sent
 //! before ADMITTED. DATA stays within the window that the reader gave; WINDOW widens it. FIN ends a
-//! direction, RESET the stream. REFUSED of stream 0 is the last word of an end that breaks the
-//! link off, and says why. PING is answered by PONG; GOAWAY asks for no further OPEN.
+//! direction, RESET the stream; before the answer to OPEN a gateway says it to few only, as an
+//! acceptor takes few of those. REFUSED of stream 0 is the last word of an end that breaks the link
+//! off, and says why. PING is answered by PONG; GOAWAY asks for no further OPEN.
 
 mod codec;
 mod incoming;

@@ -2,7 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::{Header, Kind, Mux, Payload, state::list, stream::End};
+use super::{
+    Header, Kind, Mux, Payload,
+    state::list,
+    stream::{End, Phase},
+};
 
 /// Bodies up to so many octets are copied behind their header: one piece to write.
 const SMALL: usize = 2048;
@@ -21,6 +25,12 @@ impl<B: Payload> Mux<B> {
     /// until there are `most` octets.
     pub fn transmit(&mut self, most: usize, into: &mut VecDeque<Piece<B>>) {
         let mut bytes = std::mem::take(&mut self.control);
+        for (id, frame) in self.openings.drain(..) {
+            bytes.extend(frame);
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.phase = Phase::Opening;
+            }
+        }
         let mut spent = 0_usize;
         while spent < most {
             let Some(id) = self.turns.pop_front() else {

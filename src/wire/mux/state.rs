@@ -38,6 +38,8 @@ pub struct Mux<B> {
     pub(super) turns: VecDeque<u32>,
     /// Frames that go first.
     pub(super) control: Vec<u8>,
+    /// OPENs behind them: each is forgotten with its stream until it is written.
+    pub(super) openings: VecDeque<(u32, Vec<u8>)>,
     /// No stream begins any more.
     pub(super) leaving: bool,
     pub(super) said_goaway: bool,
@@ -66,6 +68,7 @@ impl<B: Payload> Mux<B> {
             last: 0,
             turns: VecDeque::new(),
             control: Vec::new(),
+            openings: VecDeque::new(),
             leaving: false,
             said_goaway: false,
             heard_goaway: false,
@@ -100,7 +103,7 @@ impl<B: Payload> Mux<B> {
     /// Something waits to be written.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        !self.control.is_empty() || !self.turns.is_empty()
+        !self.control.is_empty() || !self.openings.is_empty() || !self.turns.is_empty()
     }
 
     /// The holder of the link has something to do.
@@ -125,7 +128,10 @@ impl<B: Payload> Mux<B> {
     #[must_use]
     pub fn queued(&self) -> usize {
         let of_streams: usize = self.streams.values().map(Stream::queued).sum();
-        of_streams.saturating_add(self.control.len())
+        let openings: usize = self.openings.iter().map(|(_, frame)| frame.len()).sum();
+        of_streams
+            .saturating_add(self.control.len())
+            .saturating_add(openings)
     }
 
     /// Hands over whom to wake.
@@ -139,13 +145,20 @@ impl<B: Payload> Mux<B> {
             return None;
         }
         self.last = self.last.checked_add(1)?;
-        self.say(Kind::Open, self.last, &codec::open_payload(open));
-        self.begin(self.last);
+        let mut frame = Vec::new();
+        put(
+            &mut frame,
+            Kind::Open,
+            self.last,
+            &codec::open_payload(open),
+        );
+        self.openings.push_back((self.last, frame));
+        self.begin(self.last, Phase::Queued);
         Some(self.last)
     }
 
-    pub(super) fn begin(&mut self, id: u32) {
-        self.streams.insert(id, Stream::new());
+    pub(super) fn begin(&mut self, id: u32, phase: Phase) {
+        self.streams.insert(id, Stream::new(phase));
         self.live = self.live.saturating_add(1);
     }
 
@@ -160,7 +173,7 @@ impl<B: Payload> Mux<B> {
         match (&stream.broken, stream.phase) {
             (Some(why), _) => Poll::Ready(Err(why.clone())),
             (None, Phase::Admitted) => Poll::Ready(Ok(())),
-            (None, Phase::Opening) => {
+            (None, Phase::Queued | Phase::Opening | Phase::Unwanted(_)) => {
                 keep(&mut stream.reader, waker);
                 Poll::Pending
             }
@@ -288,28 +301,61 @@ impl<B: Payload> Mux<B> {
         Poll::Pending
     }
 
-    /// Says RESET: what was sent is not to look whole. What a backend said before goes first, as
-    /// it would over TCP: it may be its answer to what it would not read.
+    /// Says RESET: what was sent is not to look whole.
+    ///
+    /// Before the answer to OPEN a gateway says none: an acceptor takes only so many of those, and
+    /// clients that go early must not end the link of others. An OPEN that was not written is
+    /// forgotten; behind one that was the stream keeps its place until it is answered.
     pub fn reset(&mut self, id: u32) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && stream.on_wire
-        {
-            stream.broken = Some(Break::Over);
-            let last = match self.side {
-                Side::Acceptor => std::mem::take(&mut stream.queue),
-                Side::Gateway => VecDeque::new(),
-            };
-            let finished = stream.end == End::Ending;
-            stream.clear();
-            for body in last {
-                self.say(Kind::Data, id, body.bytes());
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.on_wire) else {
+            return;
+        };
+        stream.broken = Some(Break::Over);
+        match (self.side, stream.phase) {
+            (Side::Gateway, Phase::Queued) => {
+                self.openings.retain(|(of, _)| *of != id);
+                self.close(id);
             }
-            if finished && self.side == Side::Acceptor {
-                self.say(Kind::Fin, id, &[]);
-            }
-            self.say(Kind::Reset, id, &[]);
-            self.close(id);
+            (Side::Gateway, Phase::Opening) => stream.phase = Phase::Unwanted(false),
+            (Side::Gateway, Phase::Unwanted(_)) => {}
+            (Side::Gateway, Phase::Admitted) | (Side::Acceptor, _) => self.cut(id),
         }
+    }
+
+    /// Resets streams that were unwanted the last time already and are still not answered. To be
+    /// called at most once a second: no more than a link carries are then reset in that time.
+    pub fn give_up(&mut self) {
+        let mut late = Vec::new();
+        for (id, stream) in self.streams.iter_mut().filter(|(_, one)| one.on_wire) {
+            if let Phase::Unwanted(long) = &mut stream.phase
+                && std::mem::replace(long, true)
+            {
+                late.push(*id);
+            }
+        }
+        late.into_iter().for_each(|id| self.cut(id));
+    }
+
+    /// RESET. What a backend said before goes first, as it would over TCP: it may be its answer to
+    /// what it would not read.
+    pub(super) fn cut(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let last = match self.side {
+            Side::Acceptor => std::mem::take(&mut stream.queue),
+            Side::Gateway => VecDeque::new(),
+        };
+        let finished = stream.end == End::Ending;
+        stream.clear();
+        for body in last {
+            self.say(Kind::Data, id, body.bytes());
+        }
+        if finished && self.side == Side::Acceptor {
+            self.say(Kind::Fin, id, &[]);
+        }
+        self.say(Kind::Reset, id, &[]);
+        self.close(id);
     }
 
     /// Nobody here holds the stream any more; one that has not ended is reset.
@@ -348,6 +394,7 @@ impl<B: Payload> Mux<B> {
     pub fn break_all(&mut self) {
         self.leaving = true;
         (self.control, self.turns) = (Vec::new(), VecDeque::new());
+        self.openings = VecDeque::new();
         // what a reset left to be read goes too, and is then no end
         for stream in self.streams.values_mut() {
             if stream.waiting() > 0 {
@@ -402,10 +449,14 @@ impl<B: Payload> Mux<B> {
     }
 
     pub(super) fn say(&mut self, kind: Kind, stream: u32, payload: &[u8]) {
-        let len = payload.len();
-        self.control.extend(Header { kind, len, stream }.bytes());
-        self.control.extend(payload);
+        put(&mut self.control, kind, stream, payload);
     }
+}
+
+fn put(into: &mut Vec<u8>, kind: Kind, stream: u32, payload: &[u8]) {
+    let len = payload.len();
+    into.extend(Header { kind, len, stream }.bytes());
+    into.extend(payload);
 }
 
 pub(super) fn list<B>(turns: &mut VecDeque<u32>, stream: &mut Stream<B>, id: u32) {

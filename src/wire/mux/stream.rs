@@ -7,8 +7,12 @@ use super::{Break, MAX_DATA, MAX_WINDOW, Payload, QUEUE, WINDOW};
 /// What a stream has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// OPEN waits to be written.
+    Queued,
     /// OPEN was said.
     Opening,
+    /// The same, and nobody here wants the answer; for long, or not yet.
+    Unwanted(bool),
     /// ADMITTED was said.
     Admitted,
 }
@@ -57,9 +61,9 @@ pub(super) struct Stream<B> {
 }
 
 impl<B: Payload> Stream<B> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(phase: Phase) -> Self {
         Self {
-            phase: Phase::Opening,
+            phase,
             on_wire: true,
             held: true,
             broken: None,

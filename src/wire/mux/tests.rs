@@ -193,6 +193,42 @@ fn streams_that_are_reset_before_their_answer_are_a_flood_when_nobody_holds_them
 }
 
 #[test]
+fn a_client_that_goes_before_its_answer_costs_the_acceptor_no_reset_in_advance() {
+    let (mut gateway, mut acceptor) = (End::new(Side::Gateway), End::new(Side::Acceptor));
+    // gone before OPEN was written: the acceptor hears nothing of it
+    for _ in 0..10_000 {
+        let id = gateway.mux.open(&open()).unwrap();
+        gateway.mux.release(id);
+    }
+    assert_eq!((gateway.mux.live(), gateway.mux.queued()), (0, 0));
+    assert!(gateway.say(1).is_empty());
+    // gone later: it keeps its place, and is reset once, when it is answered
+    let mut told = 0;
+    for _ in 0..40 {
+        while let Some(id) = gateway.mux.open(&open()) {
+            acceptor.hear(&gateway.say(1)).unwrap();
+            gateway.mux.release(id);
+        }
+        assert_eq!(gateway.mux.live(), MAX_STREAMS);
+        assert!(gateway.say(1).is_empty());
+        for (n, id) in acceptor.opened.drain(..).enumerate() {
+            match n % 3 {
+                0 => acceptor.mux.admit(id),
+                1 => acceptor.mux.refuse(id, "draining"),
+                _ => acceptor.mux.release(id),
+            }
+            told += usize::from(n % 3 == 0);
+            acceptor.mux.release(id);
+        }
+        gateway.hear(&acceptor.say(1)).unwrap();
+        assert_eq!(gateway.mux.live(), 0);
+        acceptor.hear(&gateway.say(1)).unwrap();
+        assert_eq!((acceptor.mux.live(), acceptor.mux.queued()), (0, 0));
+    }
+    assert!(told > 3000);
+}
+
+#[test]
 fn answers_that_nobody_reads_stop_the_reading() {
     let mut end = acceptor();
     for id in 2..60_000 {
@@ -213,11 +249,22 @@ fn answers_that_nobody_reads_stop_the_reading() {
 #[case([said(Kind::Admitted, 1), frame(Kind::Refused, 1, b"x")].concat(), Violation::Order(Kind::Refused, 1))]
 #[case(said(Kind::GoAway, 0).repeat(2), Violation::Order(Kind::GoAway, 0))]
 #[case(frame(Kind::Data, 1, b"x"), Violation::Order(Kind::Data, 1))]
+#[case(said(Kind::Reset, 2), Violation::Unopened(Kind::Reset, 2))]
 #[case(frame(Kind::Refused, 1, b"No"), Violation::Frame(FrameError::Code))]
 fn a_gateway_ends_the_link_of_an_acceptor_that(#[case] frames: Vec<u8>, #[case] wrong: Violation) {
     let mut end = End::new(Side::Gateway);
     end.mux.open(&open()).unwrap();
+    end.say(1);
     assert_eq!(end.hear(&frames), Err(wrong));
+}
+
+#[test]
+fn a_gateway_ends_the_link_of_an_acceptor_that_answers_what_was_not_asked() {
+    let mut end = End::new(Side::Gateway);
+    let id = end.mux.open(&open()).unwrap();
+    for kind in [Kind::Admitted, Kind::Reset] {
+        assert_eq!(end.hear(&said(kind, id)), Err(Violation::Order(kind, id)));
+    }
 }
 
 #[test]
@@ -227,6 +274,7 @@ fn a_refusal_is_its_streams_and_that_of_stream_zero_the_links() {
         end.mux.open(&open()).unwrap(),
         end.mux.open(&open()).unwrap(),
     );
+    end.say(1);
     end.hear(
         &[
             frame(Kind::Refused, one, b"draining"),
@@ -268,6 +316,7 @@ fn an_acceptor_that_leaves_refuses_what_was_on_its_way() {
 fn streams_have_their_turns_whatever_one_has_to_say() {
     let mut end = End::new(Side::Gateway);
     let ids: Vec<u32> = (0..3).map(|_| end.mux.open(&open()).unwrap()).collect();
+    end.say(1);
     for id in &ids {
         end.hear(&said(Kind::Admitted, *id)).unwrap();
     }
@@ -602,6 +651,7 @@ proptest! {
         let mut end = if gateway { End::new(Side::Gateway) } else { acceptor() };
         if gateway {
             end.mux.open(&open());
+            end.say(1);
         }
         for (kind, stream, payload) in frames {
             let payload = &payload[..payload.len().min(255)];

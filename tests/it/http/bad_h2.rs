@@ -156,6 +156,27 @@ impl Attack {
     }
 }
 
+/// Sends these, and waits until they were looked at, by the refusal of a last request with this
+/// number; the error code of a GOAWAY that came instead.
+pub(super) fn looked_at(stream: &mut TlsStream, mut bytes: Vec<u8>, last: u32) -> Option<u32> {
+    let ends = END_HEADERS | END_STREAM;
+    bytes.extend(frame(HEADERS, ends, last, &head(b"TRACE")));
+    // what ends it comes as a word before the end
+    drop(stream.write_all(&bytes).and_then(|()| stream.flush()));
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let [a, b, c, kind, _flags, id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        match kind {
+            HEADERS if u32::from_be_bytes(id) == last => return None,
+            GOAWAY => return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap())),
+            _ => {}
+        }
+    }
+}
+
 /// The error code of the last GOAWAY among these frames.
 fn goaway(mut frames: &[u8]) -> Option<u32> {
     let mut code = None;
@@ -225,6 +246,35 @@ fn requests_taken_back_at_once() {
     until("a line for each connection", || {
         (attack.chain.gateway.count(refused) == 2).then_some(())
     });
+    attack.survived();
+}
+
+/// Requests that the gateway itself refuses are no better company for those that are taken back.
+#[test]
+fn requests_taken_back_beside_requests_that_go_nowhere() {
+    let attack = Attack::new();
+    let mut stream = attack.connect();
+    let code = (0..100).find_map(|turn| {
+        // room for every refusal
+        let mut bytes = frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes());
+        let first = turn * 50 + 1;
+        for n in 0..20 {
+            let id = first + n * 2;
+            let back = n < 9;
+            let method: &[u8] = if back { b"GET" } else { b"TRACE" };
+            bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, id, &head(method)));
+            if back {
+                bytes.extend(frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
+            }
+        }
+        looked_at(&mut stream, bytes, first + 40)
+    });
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM));
+    let line = attack.chain.gateway.refusal("request_invalid");
+    assert!(
+        line["detail"].as_str().unwrap().contains("taken back"),
+        "{line}"
+    );
     attack.survived();
 }
 

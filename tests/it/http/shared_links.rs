@@ -12,6 +12,7 @@ use std::{
 
 use rustix::process::Signal;
 
+use super::bad_h2::{self, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, frame};
 use crate::world::{Backend, Running, World, get, until};
 
 /// Requests that are under way at once.
@@ -237,4 +238,59 @@ fn a_configuration_that_somebody_still_holds_opens_nothing_ahead() {
         go.send(()).unwrap();
         assert_eq!(asked.join().unwrap(), (200, "hi".into()));
     });
+}
+
+/// However many requests are taken back, by whoever comes again and again: the link that they share
+/// with others holds.
+#[test]
+fn requests_that_are_taken_back_at_once_cost_nobody_else_a_link() {
+    let world = World::new();
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let backend = Backend::serve(world.address(), move |mut stream| {
+        let mut first = [0; 9];
+        if stream.read_exact(&mut first).is_ok() && &first == b"GET /held" {
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe";
+            stream.write_all(answer).unwrap();
+            wait.lock().unwrap().recv().unwrap();
+            stream.write_all(b"ard").unwrap();
+        }
+    });
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway("http", link, "", "");
+    let mut held = world.client().connect(edge, "site.test").unwrap();
+    held.write_all(b"GET /held HTTP/1.1\r\nHost: site.test\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    let mut one = [0];
+    while !answer.ends_with(b"\r\n\r\nhe") {
+        held.read_exact(&mut one).unwrap();
+        answer.push(one[0]);
+    }
+    for _ in 0..14 {
+        let client = world.client().alpn("h2");
+        let mut stream = client.connect(edge, "site.test").unwrap();
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(SETTINGS, 0, 0, &[]));
+        // fewer than make a client unwelcome, and few enough at a time to be looked at
+        for turn in 0..27 {
+            let first = turn * 40 + 1;
+            for n in 0..18 {
+                let id = first + n * 2;
+                let get = bad_h2::head(b"GET");
+                bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, id, &get));
+                bytes.extend(frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
+            }
+            let bytes = std::mem::take(&mut bytes);
+            assert_eq!(bad_h2::looked_at(&mut stream, bytes, first + 36), None);
+        }
+    }
+    go.send(()).unwrap();
+    let mut rest = [0; 3];
+    held.read_exact(&mut rest).unwrap();
+    assert_eq!(&rest, b"ard");
+    let ended = |line: &serde_json::Value| line["message"] == "link ended";
+    assert_eq!(gateway.count(ended), 0);
+    let flood = |line: &serde_json::Value| line["reason"] == "link_violation";
+    assert_eq!(acceptor.count(flood), 0);
 }

@@ -32,7 +32,8 @@ pub(crate) struct Activity {
     http2: bool,
     /// Requests under way.
     under_way: AtomicUsize,
-    /// Requests so far, and those of them that the client took back at once.
+    /// Requests so far that were not refused here, and those of them that the client took back at
+    /// once.
     begun: AtomicUsize,
     taken_back: AtomicUsize,
     /// What the client does that only does harm, and who is told.

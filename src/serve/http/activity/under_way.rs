@@ -72,6 +72,11 @@ impl UnderWay {
         }
     }
 
+    /// It was refused here, at next to no cost: no company for those that are taken back.
+    pub(crate) fn refused(&self) {
+        self.activity.begun.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// The request's body was not read to its end: what is left of it may still come.
     pub(crate) fn left_unread(&self) {
         self.activity.left_unread();

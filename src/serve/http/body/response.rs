@@ -64,6 +64,10 @@ impl Drop for Account {
             under_way.ends(now);
         }
         let given_up = !self.complete && self.broken.is_none();
+        let refused = !given_up && self.received.is_none() && self.status >= 400;
+        if let Some(under_way) = self.under_way.as_ref().filter(|_| refused) {
+            under_way.refused();
+        }
         if let Some(under_way) = self
             .under_way
             .as_ref()
