@@ -499,6 +499,94 @@ fn reloads_of_both_ends_lose_no_byte() {
     });
 }
 
+/// Waits until the acceptor has no link connection.
+fn without_links(chain: &Chain) {
+    until("the end of every link", || {
+        let active = chain
+            .acceptor
+            .metric("portcullis_connections_active{listener=\"legacy\"");
+        (active < 0.5).then_some(())
+    });
+}
+
+/// So much does not fit into what the kernel holds for a connection.
+const MUCH: usize = 12 << 20;
+
+/// The link has done its part for a client that reads slowly, and is let go.
+#[test]
+fn an_answer_that_has_passed_the_link_whole_arrives_whole_after_its_end() {
+    let chain = chain_to(
+        |world| {
+            Backend::serve(world.address(), |mut stream| {
+                stream.read_to_end(&mut Vec::new()).unwrap();
+                drop(stream.write_all(&vec![7; MUCH]));
+            })
+        },
+        "",
+        "",
+    );
+    let mut stream = chain.client();
+    let socket = socket2::SockRef::from(&stream.sock);
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    stream.write_all(b"give").unwrap();
+    end(&mut stream);
+    let mut got = 0;
+    let mut part = vec![0; 64 << 10];
+    let passed = |line: &serde_json::Value| line["message"] == "access";
+    while chain.acceptor.count(passed) == 0 {
+        got += stream.read(&mut part).unwrap();
+        assert!(got < MUCH, "the link was never ahead of its reader");
+    }
+    chain.gateway.reload();
+    without_links(&chain);
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(got + rest.len(), MUCH);
+    let line = chain.gateway.access("admitted");
+    assert_eq!(line["bytes_out"], MUCH, "{line}");
+}
+
+/// The same the other way: the backend has ended its own direction, and reads slowly.
+#[test]
+fn an_upload_that_has_passed_the_link_whole_arrives_whole_after_its_end() {
+    let (go, wait) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let (wait, tell) = (std::sync::Mutex::new(wait), std::sync::Mutex::new(tell));
+    let hurry = Arc::new(AtomicBool::new(false));
+    let passed = Arc::clone(&hurry);
+    let serve = move |mut stream: std::net::TcpStream| {
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_recv_buffer_size(32 << 10).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut part = vec![0; 64 << 10];
+        let mut got = 0;
+        while !passed.load(Ordering::Relaxed) {
+            // a reader slower than the link
+            std::thread::sleep(Duration::from_millis(5));
+            got += stream.read(&mut part).unwrap();
+        }
+        wait.lock().unwrap().recv().unwrap();
+        let mut rest = Vec::new();
+        let end = stream.read_to_end(&mut rest).map(|n| got + n);
+        tell.lock().unwrap().send(end).unwrap();
+    };
+    let chain = chain_to(|world| Backend::serve(world.address(), serve), "", "");
+    let mut stream = chain.client();
+    stream.write_all(&vec![7; MUCH]).unwrap();
+    end(&mut stream);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    chain.gateway.access("admitted");
+    hurry.store(true, Ordering::Relaxed);
+    chain.gateway.reload();
+    until("the link's end", || {
+        let links = chain.acceptor.ended_for("legacy", "none");
+        (links > 0.5).then_some(())
+    });
+    go.send(()).unwrap();
+    let end = told.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(end.unwrap(), MUCH);
+}
+
 #[test]
 fn a_link_takes_no_client_beyond_its_age_and_none_keeps_it_open() {
     let chain = chain_to(

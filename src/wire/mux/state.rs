@@ -390,18 +390,13 @@ impl<B: Payload> Mux<B> {
         self.say(Kind::Ping, 0, &[0; 8]);
     }
 
-    /// The link is no more, and every stream that has not ended is broken.
+    /// The link is no more, and every stream that has not ended is broken. What came of one that
+    /// has ended stays its reader's: it is whole where it had its FIN, and has no end where a reset
+    /// came first.
     pub fn break_all(&mut self) {
         self.leaving = true;
         (self.control, self.turns) = (Vec::new(), VecDeque::new());
         self.openings = VecDeque::new();
-        // what a reset left to be read goes too, and is then no end
-        for stream in self.streams.values_mut() {
-            if stream.waiting() > 0 {
-                stream.broken = Some(Break::Link);
-                stream.clear();
-            }
-        }
         let live: Vec<u32> = self
             .streams
             .iter()

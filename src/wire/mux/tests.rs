@@ -387,6 +387,53 @@ fn a_reader_that_keeps_pace_gets_a_wider_window_and_the_link_has_a_bound() {
     assert!(waiting <= WINDOW * MAX_STREAMS + GROWTH, "{waiting}");
 }
 
+#[test]
+fn what_came_whole_outlives_its_link_and_what_did_not_is_no_end() {
+    let whole = |end: &mut End, id: u32| {
+        let mut got = Vec::new();
+        loop {
+            match end.mux.poll_take(id, IDLE) {
+                Poll::Ready(Ok(Some(bytes))) => got.extend(bytes),
+                Poll::Ready(end) => return (got.len(), end.map(drop)),
+                Poll::Pending => panic!("nothing more will come"),
+            }
+        }
+    };
+    for side in [Side::Gateway, Side::Acceptor] {
+        let mut end = End::new(side);
+        for id in 1..=4 {
+            match side {
+                Side::Gateway => {
+                    end.mux.open(&open()).unwrap();
+                    end.say(1);
+                    end.hear(&said(Kind::Admitted, id)).unwrap();
+                }
+                Side::Acceptor => {
+                    end.hear(&opening(id)).unwrap();
+                    end.mux.admit(id);
+                }
+            }
+            end.hear(&frame(Kind::Data, id, &[7; 50_000])).unwrap();
+        }
+        // 1 has both its ends, 2 one, 3 was reset behind its words, 4 is under way
+        for id in [1, 2] {
+            end.hear(&said(Kind::Fin, id)).unwrap();
+        }
+        assert!(end.mux.poll_finish(1, IDLE).is_pending());
+        end.say(1);
+        end.hear(&said(Kind::Reset, 3)).unwrap();
+        assert_eq!(end.mux.live(), 2);
+        end.mux.break_all();
+        assert_eq!(end.mux.live(), 0);
+        assert_eq!(whole(&mut end, 1), (50_000, Ok(())));
+        assert_eq!(whole(&mut end, 2), (0, Err(Break::Link)));
+        assert_eq!(whole(&mut end, 3), (50_000, Err(Break::Reset)));
+        assert_eq!(whole(&mut end, 4), (0, Err(Break::Link)));
+        (1..=4).for_each(|id| end.mux.release(id));
+        assert_eq!(end.mux.waiting(), 0);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Open,
@@ -445,6 +492,8 @@ struct Pair {
     clients: Vec<Client>,
     written: u8,
     pings: u8,
+    /// The link is no more.
+    over: bool,
 }
 
 impl Pair {
@@ -468,7 +517,8 @@ impl Pair {
             Poll::Ready(Err(why)) => {
                 let client = &self.clients[n];
                 let refused = !client.admitted && self.ends[1].mux.is_leaving();
-                assert!(client.broken || refused, "stream {n}: {why}");
+                let cut = self.over && why == Break::Link;
+                assert!(client.broken || refused || cut, "stream {n}: {why}");
                 false
             }
         }
@@ -572,6 +622,32 @@ impl Pair {
         }
     }
 
+    /// Ends the link where it stands. What had both its ends is read to the end; whatever else is
+    /// read is no end that nobody said.
+    fn end(&mut self) {
+        self.over = true;
+        for side in [0, 1] {
+            let ended = |stream: &stream::Stream<Vec<u8>>| {
+                !stream.on_wire && stream.fin_came && stream.broken.is_none()
+            };
+            let streams = self.ends[side].mux.streams.iter();
+            let ended: Vec<u32> = streams
+                .filter_map(|(id, stream)| ended(stream).then_some(*id))
+                .collect();
+            self.ends[side].mux.break_all();
+            for n in 0..self.clients.len() {
+                while self.read(n, side) {}
+                if !self.clients[n].released[side] && ended.contains(&numbered(n)) {
+                    assert!(self.clients[n].ways[1 - side].ended, "stream {n} is cut");
+                }
+            }
+            assert_eq!(
+                (self.ends[side].mux.live(), self.ends[side].mux.waiting()),
+                (0, 0)
+            );
+        }
+    }
+
     /// Lets everything come to its end.
     fn settle(&mut self) {
         for n in 0..self.clients.len() {
@@ -609,13 +685,17 @@ proptest! {
     /// Whatever is done in whatever order: what comes out is what went in, an end is an end, and a
     /// stream that breaks breaks alone.
     #[test]
-    fn every_stream_delivers_what_it_was_given(acts in prop::collection::vec(act(), 1..250)) {
+    fn every_stream_delivers_what_it_was_given(
+        acts in prop::collection::vec(act(), 1..250),
+        breaks in prop::bool::weighted(0.3),
+    ) {
         let mut pair = Pair {
             ends: [End::new(Side::Gateway), End::new(Side::Acceptor)],
             wires: Default::default(),
             clients: Vec::new(),
             written: 0,
             pings: 0,
+            over: false,
         };
         for act in &acts {
             let many = pair.clients.len() >= 6;
@@ -625,6 +705,13 @@ proptest! {
             for end in &pair.ends {
                 prop_assert!(end.mux.waiting() <= 6 * WINDOW + GROWTH);
             }
+        }
+        if breaks {
+            pair.end();
+            for way in pair.clients.iter().flat_map(|client| &client.ways) {
+                prop_assert!(way.sent.starts_with(&way.got));
+            }
+            return Ok(());
         }
         pair.settle();
         let left = pair.ends[1].mux.is_leaving();
@@ -660,7 +747,10 @@ proptest! {
             bytes.extend(payload);
             if end.hear(&bytes).is_err() {
                 end.mux.break_all();
-                prop_assert_eq!((end.mux.live(), end.mux.waiting()), (0, 0));
+                prop_assert_eq!(end.mux.live(), 0);
+                end.opened.push(1);
+                end.opened.iter().for_each(|id| end.mux.release(*id));
+                prop_assert_eq!(end.mux.waiting(), 0);
                 break;
             }
             prop_assert!(end.mux.waiting() <= MAX_STREAMS * WINDOW + GROWTH);
