@@ -74,6 +74,8 @@ pub struct Driver<S> {
     stalled: Option<Instant>,
     /// When streams that nobody wants were last given up.
     gave_up: Instant,
+    /// The latest stream, when it was last looked at.
+    latest: u32,
     /// Since when there is no stream.
     empty: Option<Instant>,
     /// There was one.
@@ -141,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             asked: None,
             stalled: None,
             gave_up: now,
+            latest: 0,
             empty: Some(now),
             used: false,
             done: false,
@@ -388,9 +391,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.gave_up = now;
             self.link.with(|state| state.mux.give_up());
         }
-        let live = self.link.lock().mux.live();
+        let state = self.link.lock();
+        let (live, latest) = (state.mux.live(), state.mux.latest());
+        drop(state);
+        // one may have come and gone since
+        if live > 0 || latest != self.latest {
+            (self.latest, self.empty, self.used) = (latest, None, true);
+        }
         if live > 0 {
-            (self.empty, self.used) = (None, true);
             return None;
         }
         let empty = since(*self.empty.get_or_insert(now));

@@ -220,6 +220,38 @@ async fn a_link_ends_by_itself_without_clients_and_as_a_fault_with_them() {
     }
 }
 
+/// However short its clients are, and whenever the deadlines are looked at.
+#[tokio::test(start_paused = true)]
+async fn a_link_in_steady_use_is_neither_unused_nor_idle() {
+    let idle = Limits {
+        first: None,
+        idle: Duration::from_secs(3),
+    };
+    let (near, far) = duplex(1 << 20);
+    let (gateway, acceptor) = (Link::new(Side::Gateway), Link::new(Side::Acceptor));
+    let other = driver(far, &acceptor, Side::Acceptor, idle);
+    let answering = tokio::spawn(other.run(|mut stream, _open| {
+        tokio::spawn(async move {
+            stream.admit();
+            stream.shutdown().await.unwrap();
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        });
+    }));
+    let carrying = tokio::spawn(driver(near, &gateway, Side::Gateway, idle).run(|_, _| {}));
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(370)).await;
+        let mut stream = gateway.open(&open()).expect("the link is in use");
+        stream.admitted().await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+    // and without any it goes
+    let began = Instant::now();
+    assert_eq!(carrying.await.unwrap(), None);
+    assert_eq!(answering.await.unwrap(), None);
+    assert!((3..6).contains(&began.elapsed().as_secs()));
+}
+
 /// A client that goes before its answer keeps its place on the link for a moment, not for good.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_nobody_wants_and_nobody_answers_ends() {

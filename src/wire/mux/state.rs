@@ -88,6 +88,12 @@ impl<B: Payload> Mux<B> {
         self.live
     }
 
+    /// The number of the latest stream: between two looks at the same one none has begun.
+    #[must_use]
+    pub fn latest(&self) -> u32 {
+        self.last
+    }
+
     /// Whether another stream may begin.
     #[must_use]
     pub fn has_room(&self) -> bool {
