@@ -89,8 +89,13 @@ async fn take(turns: Option<&Semaphore>) -> Option<SemaphorePermit<'_>> {
 mod tests {
     use std::{
         future::pending,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
     };
+
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -124,6 +129,31 @@ mod tests {
             }
         }
         assert_eq!(paced(async { 7 }, &turns).await, 7);
+    }
+
+    #[tokio::test]
+    async fn whatever_is_ready_passes_between_any_two_steps() {
+        let turns = Arc::new(Turns::new(4, 1));
+        let passed = Arc::<AtomicUsize>::default();
+        let mut traffic = JoinSet::new();
+        let counted = Arc::clone(&passed);
+        traffic.spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut handshakes = JoinSet::new();
+        for _ in 0..20 {
+            let (turns, passed) = (Arc::clone(&turns), Arc::clone(&passed));
+            let step = async move { passed.load(Ordering::Relaxed) };
+            handshakes.spawn(async move { paced(step, &turns).await });
+        }
+        let mut seen = handshakes.join_all().await;
+        seen.sort_unstable();
+        // those with a turn at the same time are ready together
+        let most = seen.chunk_by(|a, b| a == b).map(<[usize]>::len).max();
+        assert!(most <= Some(5), "{seen:?}");
     }
 
     #[tokio::test]
