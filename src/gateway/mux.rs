@@ -186,7 +186,7 @@ impl BackendRuntime {
     pub(super) async fn carry(
         self: &Arc<Self>,
         client: &ClientFacts,
-        rules: Option<&Rules>,
+        rules: &Rules,
     ) -> Result<Carried, Denied> {
         match self.config.tunnel {
             Wanted::Auto | Wanted::Mux => {}
@@ -215,7 +215,7 @@ impl BackendRuntime {
         rules: &Rules,
     ) -> Result<Carried, Denied> {
         if acceptor.dialler.shared.is_some() {
-            return self.carry_to(acceptor, client, Some(rules)).await;
+            return self.carry_to(acceptor, client, rules).await;
         }
         self.connect_to(acceptor, client).await.map(Carried::from)
     }
@@ -224,7 +224,7 @@ impl BackendRuntime {
         self: &Arc<Self>,
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
-        rules: Option<&Rules>,
+        rules: &Rules,
     ) -> Result<Carried, Denied> {
         let mut gone = Denied::new(Denial::UpstreamBroken, "no link");
         let mut attempts = 0;
@@ -234,8 +234,8 @@ impl BackendRuntime {
                     if let Some(turn) = turn {
                         self.open_another(acceptor, turn);
                     }
-                    let now = rules.map(|rules| Arc::clone(&rules.borrow()));
-                    if now.is_some_and(|now| !way.is_admitted(self.name(), acceptor, &now)) {
+                    let now = rules.borrow().clone();
+                    if !way.is_admitted(self.name(), acceptor, &now) {
                         // it takes nobody any more: the next one may do
                         way.link.leave();
                         attempts += 1;

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
+    identity::UnixSeconds,
     net::RelayOptions,
     serve::{
         Admitted, BoxFuture, CancelRequest, Closed, Role, ServerStream, Supervision, judge_link,
@@ -86,7 +87,8 @@ impl Role for TcpGateway {
                 detail: "a cancel request without TLS".to_owned(),
                 ..Access::default()
             };
-            let handed = self.hand_on(&request, &mut record).await;
+            let sent = request.message.len();
+            let handed = self.hand_on(request, &mut record).await;
             record.total = began.elapsed();
             if let Err(denied) = &handed {
                 record.decision = "refused";
@@ -94,7 +96,7 @@ impl Role for TcpGateway {
                 record.detail.clone_from(&denied.detail);
             }
             let sent = if handed.is_ok() {
-                u64::try_from(request.message.len()).unwrap_or(0)
+                u64::try_from(sent).unwrap_or(0)
             } else {
                 0
             };
@@ -148,11 +150,11 @@ impl TcpGateway {
             facts,
             ..
         } = carried;
-        let (backend, acceptor) = (Arc::clone(lease.backend()), Arc::clone(lease.state()));
-        supervision.watch_link(
-            spread(until),
-            Box::new(move |now| judge_link(now, &backend, &acceptor.name, &chain)),
-        );
+        if let Err(why) = watch(&mut supervision, &lease, chain, until) {
+            stream.io().abort();
+            upstream.abort();
+            return Err(why);
+        }
         Ok(Box::new(Ends {
             stream,
             upstream,
@@ -218,7 +220,7 @@ impl TcpGateway {
         };
         let rules = admitted.supervision.rules();
         let peer = admitted.peer.as_deref();
-        self.route(&client, peer, Some(&rules), record).await
+        self.route(&client, peer, &rules, record).await
     }
 
     /// Opens the link that the routes choose.
@@ -226,7 +228,7 @@ impl TcpGateway {
         &self,
         client: &ClientFacts,
         peer: Option<&PeerFacts>,
-        rules: Option<&Rules>,
+        rules: &Rules,
         record: &mut Access,
     ) -> Result<Carried, Denied> {
         let sni = client.sni.as_deref();
@@ -246,7 +248,7 @@ impl TcpGateway {
     }
 
     /// Sends a cancel request to the backend and waits for its end, which is its only answer.
-    async fn hand_on(&self, request: &CancelRequest, record: &mut Access) -> Result<(), Denied> {
+    async fn hand_on(&self, mut request: CancelRequest, record: &mut Access) -> Result<(), Denied> {
         let client = ClientFacts {
             connection_id: request.id,
             source: request.source,
@@ -255,10 +257,20 @@ impl TcpGateway {
             identity: None,
             http: false,
         };
-        let mut carried = self.route(&client, None, None, record).await?;
+        let supervision = &mut request.supervision;
+        let rules = supervision.rules();
+        let carried = self.route(&client, None, &rules, record).await?;
         record.connect = Some(carried.connect);
         carried.lease.acceptor().clone_into(&mut record.acceptor);
-        let upstream = &mut carried.upstream;
+        let Carried {
+            mut upstream,
+            lease,
+            chain,
+            until,
+            ..
+        } = carried;
+        let judged = watch(supervision, &lease, chain, until);
+        judged.inspect_err(|_| upstream.abort())?;
         let exchange = async {
             upstream.write_all(&request.message).await?;
             upstream.shutdown().await?;
@@ -266,11 +278,38 @@ impl TcpGateway {
             while upstream.read(&mut rest).await? > 0 {}
             Ok(())
         };
-        tokio::time::timeout(self.limits.handshake_timeout, exchange)
-            .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-            .map_err(|error: std::io::Error| Denied::new(Denial::UpstreamBroken, error.to_string()))
+        let exchange = async {
+            tokio::time::timeout(self.limits.handshake_timeout, exchange)
+                .await
+                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+                .map_err(|error: std::io::Error| {
+                    Denied::new(Denial::UpstreamBroken, error.to_string())
+                })
+        };
+        let why = tokio::select! {
+            biased;
+            why = supervision.ended() => why,
+            handed = exchange => return handed,
+        };
+        upstream.abort();
+        Err(why)
     }
+}
+
+/// Has a connection's link watched with it, once what is in force has judged it: it may have been
+/// dialled by rules of before.
+fn watch(
+    supervision: &mut Supervision,
+    lease: &Lease,
+    chain: Arc<[CertificateDer<'static>]>,
+    until: Option<UnixSeconds>,
+) -> Result<(), Denied> {
+    let (backend, acceptor) = (Arc::clone(lease.backend()), Arc::clone(lease.state()));
+    supervision.watch_link(
+        spread(until),
+        Box::new(move |now| judge_link(now, &backend, &acceptor.name, &chain)),
+    );
+    supervision.judged()
 }
 
 #[cfg(test)]

@@ -259,6 +259,7 @@ impl Serving {
                 permit,
                 message,
             }) => {
+                let supervision = self.supervise(seen.source.ip(), Arc::default(), None, rules);
                 self.metrics.admitted();
                 let request = CancelRequest {
                     id,
@@ -266,6 +267,7 @@ impl Serving {
                     source: seen.source,
                     local: seen.local,
                     message,
+                    supervision,
                 };
                 let closed = role.cancel(request).await;
                 // the client waits for our end to know that the request was taken

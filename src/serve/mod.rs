@@ -95,6 +95,8 @@ pub struct CancelRequest {
     pub local: SocketAddr,
     /// The request, whole.
     pub message: Vec<u8>,
+    /// Says when the connection has to end.
+    pub supervision: Supervision,
 }
 
 /// A connection without TLS, which was let in by its source alone.

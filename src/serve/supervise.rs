@@ -120,6 +120,23 @@ impl Supervision {
         self.link = Some(judge);
     }
 
+    /// Judges it by what is in force now, if other rules came since it was judged.
+    ///
+    /// # Errors
+    /// It has to end.
+    pub(crate) fn judged(&mut self) -> Result<(), Denied> {
+        match self.rules.has_changed() {
+            Ok(false) => return Ok(()),
+            Ok(true) => {}
+            // nobody speaks for this connection any more: absence is never permission
+            Err(_removed) => return Err(removed()),
+        }
+        let snapshot = self.rules.borrow_and_update().clone();
+        // or the clock was set, and that is all
+        still_good(self.until)?;
+        self.judge_again(&snapshot)
+    }
+
     /// Resolves when the connection has to end.
     pub async fn ended(&mut self) -> Denied {
         loop {

@@ -4,9 +4,14 @@ use std::{
     io::{Read, Write},
     net::SocketAddr,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use portcullis::pki::Reason;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{Backend, Running, World, text, until};
@@ -131,6 +136,64 @@ fn a_query_is_cancelled_by_the_interrupt_of_its_client() {
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(began.elapsed() < Duration::from_secs(10), "{said}");
     assert!(said.contains("canceling statement"), "{said}");
+}
+
+#[rstest::rstest]
+#[case("auto")]
+#[case("direct")]
+fn no_cancel_request_goes_to_an_acceptor_that_was_revoked_while_it_was_dialled(
+    #[case] tunnel: &str,
+) {
+    let world = World::new();
+    let (took, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (taken, over) = (Arc::clone(&took), Arc::clone(&ended));
+    let backend = Backend::serve(world.address(), move |mut stream| {
+        let mut buffer = [0; 64];
+        while let Ok(n) = stream.read(&mut buffer)
+            && n > 0
+        {
+            taken.fetch_add(n, Ordering::SeqCst);
+        }
+        over.fetch_add(1, Ordering::SeqCst);
+    });
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway(
+        "tcp",
+        link,
+        "starttls = \"postgres\"",
+        &format!("tunnel = \"{tunnel}\"\nconnect_timeout = \"60s\""),
+    );
+    acceptor.signal(Signal::STOP);
+    let mut stream = world.client().tcp(edge).unwrap();
+    stream
+        .write_all(b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01\0\0\0\x02")
+        .unwrap();
+    until("the request", || {
+        let active = "portcullis_connections_active{listener=\"public\"}";
+        (gateway.metric(active) > 0.5).then_some(())
+    });
+    world
+        .authority
+        .revoke("acceptor/legacy", Reason::KeyCompromise)
+        .unwrap();
+    gateway.reload();
+    acceptor.signal(Signal::CONT);
+    assert!(!matches!(stream.read(&mut [0]), Ok(1)));
+    let line = gateway.line("the refusal", |line| {
+        line["message"] == "access" && line["decision"] == "refused"
+    });
+    assert!(
+        line["detail"]
+            .as_str()
+            .unwrap()
+            .contains("certificate_revoked"),
+        "{line}"
+    );
+    // the acceptor may have dialled it before it was told
+    until("its backend's end", || {
+        (ended.load(Ordering::SeqCst) == backend.connections()).then_some(())
+    });
+    assert_eq!(took.load(Ordering::SeqCst), 0);
 }
 
 #[test]
