@@ -234,10 +234,8 @@ impl BackendRuntime {
                     if let Some(turn) = turn {
                         self.open_another(acceptor, turn);
                     }
-                    let now = rules.borrow().clone();
-                    if !way.is_admitted(self.name(), acceptor, &now) {
+                    if self.judged(&way, acceptor, rules).is_err() {
                         // it takes nobody any more: the next one may do
-                        way.link.leave();
                         attempts += 1;
                         continue;
                     }
@@ -254,7 +252,13 @@ impl BackendRuntime {
                     let dialled = self.connect_for(acceptor, client, Purpose::Many).await;
                     let link = dialled.inspect_err(|denied| turn.failed(denied))?;
                     match self.agreed(acceptor, link) {
-                        Ok(way) => way,
+                        Ok(way) => {
+                            let judged = self.judged(&way, acceptor, rules);
+                            let judged = judged
+                                .map_err(|why| self.failed(acceptor, client, named(acceptor, why)));
+                            judged.inspect_err(|denied| turn.failed(denied))?;
+                            way
+                        }
                         Err(carried) => return Ok(*carried),
                     }
                 }
@@ -267,7 +271,12 @@ impl BackendRuntime {
                     }
                     let link = self.connect_for(acceptor, client, Purpose::Many).await?;
                     match self.agreed(acceptor, link) {
-                        Ok(way) => way,
+                        Ok(way) => {
+                            self.judged(&way, acceptor, rules).map_err(|why| {
+                                self.failed(acceptor, client, named(acceptor, why))
+                            })?;
+                            way
+                        }
                         Err(carried) => return Ok(*carried),
                     }
                 }
@@ -283,6 +292,13 @@ impl BackendRuntime {
         }
         let gone = named(acceptor, gone);
         Err(self.failed(acceptor, client, gone))
+    }
+
+    /// Whether what is in force now admits the acceptor of a link; else the link takes nobody any more.
+    fn judged(&self, way: &Way, acceptor: &AcceptorState, rules: &Rules) -> Result<(), Denied> {
+        let now = rules.borrow().clone();
+        let judged = way.judged(self.name(), acceptor, &now);
+        judged.inspect_err(|_| way.link.leave())
     }
 
     /// This thread's link with the fewest streams, or what has to be done for one.

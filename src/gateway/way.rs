@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use super::backend::AcceptorState;
 use crate::{
+    admit::Denied,
     identity::UnixSeconds,
-    serve::{Snapshot, judge_link, mux},
+    serve::{Snapshot, mux},
     workers::Home,
 };
 
@@ -44,24 +45,25 @@ impl Way {
         }
     }
 
-    /// Whether what is in force now admits the acceptor at its other end. A link of before may show
-    /// a certificate whose root has gone since.
-    pub(super) fn is_admitted(
+    /// Judges the acceptor at its other end by what is in force now. A link of before may show a
+    /// certificate whose root has gone since.
+    ///
+    /// # Errors
+    /// Why it would be refused today.
+    pub(super) fn judged(
         &self,
         backend: &str,
         acceptor: &AcceptorState,
         now: &Arc<Snapshot>,
-    ) -> bool {
+    ) -> Result<(), Denied> {
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
         let by = Arc::downgrade(now);
         if judged.iter().any(|known| known.ptr_eq(&by)) {
-            return true;
+            return Ok(());
         }
-        let admitted = judge_link(now, backend, &acceptor.name, &self.chain).is_ok();
-        if admitted {
-            judged.retain(|known| known.strong_count() > 0);
-            judged.push(by);
-        }
-        admitted
+        now.role.judge_link(backend, &acceptor.name, &self.chain)?;
+        judged.retain(|known| known.strong_count() > 0);
+        judged.push(by);
+        Ok(())
     }
 }

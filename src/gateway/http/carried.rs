@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use crate::{
     drain::Drain,
     gateway::reuse::Upstream,
     net::{Hold, Octets},
+    serve::http::hop::Fate,
 };
 
 /// How long the backend may take to answer our end with its own.
@@ -24,19 +26,32 @@ pub(super) struct RequestStream {
     upstream: Option<Upstream>,
     /// No more is to come.
     ends: bool,
+    /// Whether it may go on, where who uses it is told by that.
+    fate: Option<Arc<Fate>>,
     /// How long what was written may take to go.
     limit: Duration,
     drain: Drain,
 }
 
 impl RequestStream {
-    pub(super) fn new(upstream: Upstream, limit: Duration, drain: Drain) -> Self {
+    pub(super) fn new(
+        upstream: Upstream,
+        fate: Option<Arc<Fate>>,
+        limit: Duration,
+        drain: Drain,
+    ) -> Self {
         Self {
             upstream: Some(upstream),
             ends: false,
+            fate,
             limit,
             drain,
         }
+    }
+
+    /// What was begun on it has broken.
+    fn is_sealed(&self) -> bool {
+        self.fate.as_ref().is_some_and(|fate| fate.is_sealed())
     }
 
     fn upstream(&mut self) -> Result<Pin<&mut Upstream>, io::Error> {
@@ -47,9 +62,13 @@ impl RequestStream {
 
 impl Drop for RequestStream {
     /// A stream that is let go before both ends resets the backend's connection, which can't tell
-    /// that from a request that broke, and forgets what waits for its turn.
+    /// that from a request that broke, and forgets what waits for its turn. One that broke is reset
+    /// whatever it is.
     fn drop(&mut self) {
-        if !self.ends {
+        if !self.ends || self.is_sealed() {
+            if let Some(upstream) = &self.upstream {
+                upstream.abort();
+            }
             return;
         }
         if let Some(mut upstream @ Upstream::Stream(_)) = self.upstream.take() {
@@ -113,6 +132,10 @@ impl AsyncWrite for RequestStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.is_sealed() {
+            // an end would look like the request's own
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         this.ends = true;
         this.upstream()?.poll_shutdown(cx)
     }

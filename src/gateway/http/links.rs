@@ -14,10 +14,14 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::standing::Standing;
 use crate::{
-    admit::Denied,
+    admit::{Denial, Denied},
     drain::Drain,
-    serve::{LinkSupervision, Snapshot, http::hop::Fate},
+    serve::{
+        LinkSupervision, Snapshot,
+        http::hop::{Fate, Judge},
+    },
 };
 
 /// How long what is known of links that are gone may stand.
@@ -98,8 +102,13 @@ impl Links {
     }
 
     /// Watches over one more; with what is to be started where nothing watches yet.
-    pub(super) fn add(self: &Arc<Self>, link: LinkSupervision) -> (Arc<Fate>, Option<Watcher>) {
-        let fate = Arc::new(Fate::new(Arc::new(Live(Arc::clone(self)))));
+    pub(super) fn add(
+        self: &Arc<Self>,
+        link: LinkSupervision,
+        standing: Standing,
+    ) -> (Arc<Fate>, Option<Watcher>) {
+        let live = Live(Arc::clone(self), standing);
+        let fate = Arc::new(Fate::new(Arc::new(live)));
         let mut state = self.state();
         state.hear(&link.rules);
         state.watched.push(Watched {
@@ -194,7 +203,15 @@ async fn changed(heard: &mut [Rules]) {
 }
 
 /// One of the links.
-struct Live(Arc<Links>);
+struct Live(Arc<Links>, Standing);
+
+impl Judge for Live {
+    fn judged(&self) -> Result<(), Denied> {
+        let changed = |why: Denied| format!("{}: {why}", why.reason.code());
+        let judged = self.1.judged().map_err(changed);
+        judged.map_err(|detail| Denied::new(Denial::RulesChanged, detail))
+    }
+}
 
 impl Drop for Live {
     fn drop(&mut self) {
@@ -273,7 +290,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        admit::{Denial, DeniedList, OwnRole, PeerRules, SourceRanges, SourceRules},
+        admit::{DeniedList, OwnRole, PeerRules, SourceRanges, SourceRules},
         config::Limits,
         serve::{Admitted, BoxFuture, Closed, ListenerRules, Role},
     };
@@ -358,7 +375,8 @@ mod tests {
 
     /// Watches over one more, as its pool does.
     fn add(links: &Arc<Links>, link: LinkSupervision, drain: &Drain) -> Arc<Fate> {
-        let (fate, parked) = links.add(link);
+        let standing = Standing::begin(&link).unwrap();
+        let (fate, parked) = links.add(link, standing);
         if let Some(watcher) = parked {
             drain.spawn(watcher.watch(drain.clone(), || {}));
         }
@@ -450,6 +468,21 @@ mod tests {
         a_moment().await;
         listener.send_replace(snapshot(false));
         ends(&second).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_at_a_link_judges_it_before_who_watches_does() {
+        let (listener, drain) = (listener(), Drain::new());
+        let links = Links::new();
+        let fate = add(&links, link_of(&listener), &drain);
+        listener.send_replace(snapshot(true));
+        assert!(fate.end().is_none());
+        listener.send_replace(snapshot(false));
+        assert!(!fate.is_sealed(), "nobody has had a turn");
+        let why = fate.end().unwrap();
+        assert!(why.detail.contains("certificate_revoked"), "{why}");
+        // nor does one begin
+        assert!(Standing::begin(&link_of(&listener)).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ mod pool;
 mod proven;
 mod request;
 mod rewrite;
+mod standing;
 
 use std::{
     any::Any,
@@ -116,6 +117,18 @@ impl HttpGateway {
             shown,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         }
+    }
+}
+
+impl HttpGateway {
+    /// The own pool for requests that were made for another's: to the same backend, with the same
+    /// credentials in them.
+    fn pool_in_place_of(&self, other: &Pool) -> Option<&Pool> {
+        let before = &other.backend().config;
+        let (runtime, pool) = self.backends.get(&before.name)?;
+        let now = &runtime.config;
+        let same = now.protocol == before.protocol && now.credentials == before.credentials;
+        same.then_some(pool)
     }
 }
 

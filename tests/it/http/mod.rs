@@ -22,6 +22,7 @@ mod oauth2;
 mod raw;
 mod require;
 mod resting;
+mod revoked;
 mod semantics;
 mod shared_links;
 mod shut_out;

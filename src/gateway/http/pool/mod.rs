@@ -2,6 +2,7 @@
 //! limits, none that outlives its certificate or the rules that admitted it.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -19,8 +20,10 @@ mod sender;
 use self::sender::LinkSender;
 pub(super) use self::sender::Sender;
 use super::{
+    HttpGateway,
     carried::RequestStream,
     links::{self, Links},
+    standing::Standing,
 };
 use crate::{
     admit::{Denial, Denied},
@@ -95,8 +98,12 @@ impl Ways for PoolFor<'_> {
         self.pool.take(self.opening)
     }
 
-    fn open(&self) -> impl Future<Output = Result<Sender, Denied>> + Send {
-        self.pool.open(self.opening)
+    /// Where other rules came meanwhile, in the pool of theirs, if it takes the request as it is.
+    async fn open(&self) -> Result<Sender, Denied> {
+        let now: Arc<dyn Any + Send + Sync> = self.opening.rules.borrow().role.clone();
+        let now: Option<Arc<HttpGateway>> = now.downcast().ok();
+        let pool = now.as_ref().and_then(|now| now.pool_in_place_of(self.pool));
+        pool.unwrap_or(self.pool).open(self.opening).await
     }
 
     fn may_retry(&self) -> bool {
@@ -121,6 +128,11 @@ impl Pool {
                 drain,
             }),
         }
+    }
+
+    /// Its backend.
+    pub(super) fn backend(&self) -> &BackendRuntime {
+        &self.shared.backend
     }
 
     /// A kept connection to the acceptor whose turn it is, or a new one; then the next acceptor's.
@@ -330,19 +342,28 @@ impl Shared {
             .carry_requests(acceptor, opening.client, opening.rules)
             .await?;
         let over = supervision(&lease, &chain, until, opening.rules);
+        let standing = Standing::begin(&over).map_err(|why| {
+            upstream.abort();
+            self.backend.failed(acceptor, opening.client, why)
+        })?;
         // counted again with each request that it carries
         drop(lease);
         let shared = upstream.link().cloned();
-        let stream = RequestStream::new(upstream, self.write_timeout, self.drain.clone());
-        let stream = Stalls::new(stream, self.write_timeout);
-        let mut ended = None;
+        let limit = self.write_timeout;
+        let carried = |fate| {
+            let stream = RequestStream::new(upstream, fate, limit, self.drain.clone());
+            Stalls::new(stream, limit)
+        };
+        let (mut ended, mut judge) = (None, None);
         let kind = match self.backend.config.protocol {
             BackendProtocol::Http1 => {
-                let fate = self.watch(over);
+                let fate = self.watch(over, standing);
+                let stream = carried(Some(Arc::clone(&fate)));
                 Kind::Http1(Some(Hop::new(stream, Some(fate), self.drain.clone())))
             }
             BackendProtocol::Http2 => {
-                let io = TokioIo::new(stream);
+                judge = Some(standing);
+                let io = TokioIo::new(carried(None));
                 let cut = cut(over, Arc::downgrade(&self.links), self.drain.forced());
                 let end = Arc::clone(ended.insert(Arc::new(SetOnce::new())));
                 let broken =
@@ -366,6 +387,7 @@ impl Shared {
             home,
             shared,
             ended,
+            standing: judge,
             opened: Instant::now(),
             until,
             retires: spread(until),
@@ -375,8 +397,8 @@ impl Shared {
     }
 
     /// Has a link watched over, by the rules of the listener that it serves.
-    fn watch(self: &Arc<Self>, over: LinkSupervision) -> Arc<Fate> {
-        let (fate, watcher) = self.links.add(over);
+    fn watch(self: &Arc<Self>, over: LinkSupervision, standing: Standing) -> Arc<Fate> {
+        let (fate, watcher) = self.links.add(over, standing);
         if let Some(watcher) = watcher {
             let pool = Arc::downgrade(self);
             let tidy = move || {

@@ -9,9 +9,9 @@ use http::{Request, Response};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{SetOnce, watch};
 
-use super::{Shared, supervision};
+use super::{Shared, Standing, supervision};
 use crate::{
-    admit::Denied,
+    admit::{Denial, Denied},
     gateway::backend::{AcceptorState, Lease},
     identity::UnixSeconds,
     serve::{
@@ -46,6 +46,8 @@ pub(super) struct LinkSender {
     pub(super) shared: Option<mux::Link>,
     /// What one of HTTP/2 broke of, once it has ended. In HTTP/1.1 whoever uses it is told.
     pub(super) ended: Option<Arc<SetOnce<Option<Denied>>>>,
+    /// Whether one of HTTP/2 still may be used. In HTTP/1.1 that is looked at with all that goes out.
+    pub(super) standing: Option<Standing>,
 }
 
 /// A link connection taken for one request.
@@ -87,6 +89,16 @@ impl Upstream for Sender {
         request: Request<RequestBody>,
         interim: Interim<'_>,
     ) -> Result<Response<AnswerBody>, SendFailed> {
+        if let Some(standing) = &self.link.standing
+            && let Err(why) = standing.judged()
+        {
+            let detail = format!("{}: {why}", why.reason.code());
+            return Err(SendFailed {
+                denied: Denied::new(Denial::UpstreamBroken, detail),
+                unsent: Some(Box::new(request)),
+                repeatable: None,
+            });
+        }
         self.link.kind.send(request, interim).await
     }
 

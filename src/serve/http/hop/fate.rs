@@ -2,7 +2,6 @@
 //! that changes.
 
 use std::{
-    any::Any,
     sync::{Arc, OnceLock},
     task::Context,
 };
@@ -11,23 +10,30 @@ use futures_util::task::AtomicWaker;
 
 use crate::admit::Denied;
 
+/// Says whether a link connection may go on by what is in force now.
+pub(crate) trait Judge: Send + Sync {
+    /// # Errors
+    /// It has to end.
+    fn judged(&self) -> Result<(), Denied>;
+}
+
 /// What becomes of one link connection.
 pub(crate) struct Fate {
     end: OnceLock<Denied>,
     reader: AtomicWaker,
     /// Where a request's rest is still sent while its answer comes.
     writer: AtomicWaker,
-    /// What decides, for as long as there is something to decide.
-    _judge: Arc<dyn Any + Send + Sync>,
+    /// Asked with each look: nothing goes out by rules of before.
+    judge: Arc<dyn Judge>,
 }
 
 impl Fate {
-    pub(crate) fn new(judge: Arc<dyn Any + Send + Sync>) -> Self {
+    pub(crate) fn new(judge: Arc<dyn Judge>) -> Self {
         Self {
             end: OnceLock::new(),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
-            _judge: judge,
+            judge,
         }
     }
 
@@ -41,7 +47,17 @@ impl Fate {
 
     /// Why it has to end, if it has.
     pub(crate) fn end(&self) -> Option<&Denied> {
+        if !self.is_sealed()
+            && let Err(why) = self.judge.judged()
+        {
+            self.seal(why);
+        }
         self.end.get()
+    }
+
+    /// Whether that was said already.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.end.get().is_some()
     }
 
     pub(super) fn wake_reader(&self, cx: &Context<'_>) {

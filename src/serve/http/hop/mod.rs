@@ -29,7 +29,12 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-pub(crate) use self::{answer::AnswerBody, exchange::send, fate::Fate, tunnel::Tunnel};
+pub(crate) use self::{
+    answer::AnswerBody,
+    exchange::send,
+    fate::{Fate, Judge},
+    tunnel::Tunnel,
+};
 use super::body::BodyError;
 use crate::{
     admit::{Denial, Denied},
