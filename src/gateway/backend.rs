@@ -20,13 +20,12 @@ use super::{
 };
 use crate::{
     admit::{Blame, Denial, Denied},
-    clock,
     config::{Backend, Balance},
     drain::Drain,
     identity::UnixSeconds,
     serve::http::retries::RetryBudget,
     telemetry::metrics::BackendMetrics,
-    tls::{Generation, Usage},
+    tls::Generation,
     workers::Home,
 };
 
@@ -456,11 +455,9 @@ impl BackendRuntime {
                 "the acceptor is configured no more",
             ));
         };
-        let peer =
-            self.generation
-                .verification
-                .prove_again(chain, Usage::ServerAuth, clock::now())?;
-        (state.dialler.judge)(Some(&peer)).map(drop)
+        let dialler = &state.dialler;
+        let peer = dialler.tls.prove_again(chain, &dialler.name)?;
+        (dialler.judge)(Some(&peer)).map(drop)
     }
 }
 

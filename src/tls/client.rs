@@ -38,6 +38,17 @@ pub enum NameCheck {
     None,
 }
 
+impl NameCheck {
+    /// Whether a proven server may answer to the name.
+    fn check(self, peer: &PeerFacts, name: &ServerName<'_>) -> Result<(), Denied> {
+        // a pin names the one certificate there is: its names say nothing more
+        if self == Self::None || peer.proof == Proof::Pinned {
+            return Ok(());
+        }
+        check_server_name(&peer.leaf, name)
+    }
+}
+
 /// A client's side of TLS, ready for any number of handshakes.
 #[derive(Clone)]
 pub struct ClientTls {
@@ -160,6 +171,21 @@ impl ClientTls {
             ));
         };
         self.verifier.prove(end_entity, intermediates, name)
+    }
+
+    /// Proves a server at the other end of a live connection again, as its handshake did.
+    ///
+    /// # Errors
+    /// As [`Verification::prove_again`], or it does not carry the name.
+    pub(crate) fn prove_again(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> Result<Arc<PeerFacts>, Denied> {
+        let verification = &self.verifier.verification;
+        let peer = verification.prove_again(chain, Usage::ServerAuth, crate::clock::now())?;
+        self.verifier.check_name.check(&peer, name)?;
+        Ok(peer)
     }
 
     /// What became of a server: sessions with one that is refused are not resumed.
@@ -356,10 +382,7 @@ impl ServerVerifier {
             self.verification
                 .prove(end_entity, intermediates, Usage::ServerAuth, now)?
         };
-        // a pin names the one certificate there is: its names say nothing more
-        if self.check_name == NameCheck::ServerName && peer.proof != Proof::Pinned {
-            check_server_name(&peer.leaf, name)?;
-        }
+        self.check_name.check(&peer, name)?;
         Ok(peer)
     }
 }

@@ -80,10 +80,12 @@ enum Change {
     Denied,
     TrustedRange,
     UntrustedRange,
+    ServerName,
 }
 
 use Change::{
-    BundleNames, Crl, Denied, PeerNames, PinnedFile, TrustFile, TrustedRange, UntrustedRange,
+    BundleNames, Crl, Denied, PeerNames, PinnedFile, ServerName, TrustFile, TrustedRange,
+    UntrustedRange,
 };
 
 #[rstest]
@@ -177,6 +179,7 @@ fn an_acceptor_ends_every_link_that_a_change_shuts_out(#[case] change: Change, #
             let with = format!("{from}\nuntrusted_ips = [\"{victims}\"]");
             edit(&world, &acceptor, &from, &with);
         }
+        ServerName => unreachable!("of whom is dialled"),
     }
     for stream in victim.open.tunnels() {
         assert!(broken(stream), "{change:?}");
@@ -285,7 +288,9 @@ fn a_gateway_ends_every_client_that_a_change_shuts_out(#[case] change: Change, #
             let with = format!("deny = [\"{victims}\"]\nclient_ca =");
             edit(&world, &gateway, "client_ca =", &with);
         }
-        BundleNames | Denied | TrustedRange => unreachable!("callers have none of these"),
+        BundleNames | Denied | TrustedRange | ServerName => {
+            unreachable!("callers have none of these")
+        }
     }
     for stream in victim.tunnels() {
         assert!(broken(stream), "{change:?}");
@@ -310,12 +315,14 @@ fn a_gateway_ends_every_client_that_a_change_shuts_out(#[case] change: Change, #
 #[case(Crl, "certificate_revoked")]
 #[case(PeerNames, "name_not_allowed")]
 #[case(Denied, "certificate_denied")]
+#[case(ServerName, "server_name_mismatch")]
 fn a_gateway_ends_every_link_to_an_acceptor_that_a_change_shuts_out(
     #[case] change: Change,
     #[case] why: &str,
 ) {
     let world = World::new();
-    let other = world.issue(Role::Acceptor, "other", &["legacy.internal"]);
+    let names = ["legacy.internal", "other.internal"];
+    let other = world.issue(Role::Acceptor, "other", &names);
     let (http_backend, tcp_backend) = (switching(&world), Backend::echo(world.address()));
     let trusted = format!("trusted_ips = [{:?}]", world.near());
     let start = |file: &str, leaf: &Leaf| {
@@ -364,6 +371,12 @@ fn a_gateway_ends_every_link_to_an_acceptor_that_a_change_shuts_out(
         Denied => {
             let denied = format!("denied = [\"sha256:{}\"]\n\n[log]", fingerprint(&leaf));
             edit(&world, &gateway, "[log]", &denied);
+        }
+        // the other one's certificate has both
+        ServerName => {
+            let name = |name: &str| format!("server_name = \"{name}\"");
+            let to = name("other.internal");
+            edit(&world, &gateway, &name("legacy.internal"), &to);
         }
         _ => unreachable!("the rest is of those who come"),
     }
