@@ -175,11 +175,23 @@ fn poll_data(cx: &mut Context<'_>, io: &mut ClientIo, left: u64) -> Poll<Result<
         return Poll::Ready(Err(BodyError::Unfinished));
     }
     let left = usize::try_from(left).unwrap_or(usize::MAX);
-    if came.len() >= MUCH && left > came.len() {
+    if left >= PIECE || came.len() >= MUCH && left > came.len() {
         let room = left.min(PIECE);
         let mut piece = BytesMut::with_capacity(room).limit(room);
-        ready!(io.poll_piece(cx, &mut piece)).map_err(BodyError::Read)?;
-        return Poll::Ready(Ok(piece.into_inner().freeze()));
+        // what the piece before left of a record is no piece of its own where more is there
+        while piece.has_remaining_mut()
+            && let Poll::Ready(read) = io.poll_piece(cx, &mut piece)
+        {
+            if read.map_err(BodyError::Read)? == 0 {
+                break;
+            }
+        }
+        let piece = piece.into_inner();
+        return Poll::Ready(Ok(match piece.len() {
+            // few octets hold no room of many
+            0..MUCH => Bytes::copy_from_slice(&piece),
+            _ => piece.freeze(),
+        }));
     }
     let data = came.get(..left).unwrap_or(came);
     let data = Bytes::copy_from_slice(data);

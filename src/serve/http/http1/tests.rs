@@ -3,6 +3,7 @@
 use std::{
     io::Write as _,
     net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,9 +26,13 @@ fn connection() -> (Arc<Shared>, TcpStream) {
     let (server, _) = listener.accept().unwrap();
     server.set_nonblocking(true).unwrap();
     let socket = Socket::Tcp(tokio::net::TcpStream::from_std(server).unwrap());
+    (over(socket), client)
+}
+
+fn over(socket: Socket) -> Arc<Shared> {
     let stream = ClientStream::Plain(Box::new(Buffered::new(socket)));
     let io = ClientIo::new(stream, Activity::new(false));
-    (Shared::new(Box::new(io)), client)
+    Shared::new(Box::new(io))
 }
 
 /// The next part, once it has come: its octets, or `None` for trailers.
@@ -39,6 +44,26 @@ async fn part(body: &mut Http1Body) -> Option<Vec<u8>> {
 
 fn settled(shared: &Shared) -> Poll<bool> {
     shared.poll_settled(&mut Context::from_waker(Waker::noop()), false)
+}
+
+#[tokio::test]
+async fn what_a_read_leaves_of_what_came_is_no_part_of_its_own() {
+    // which holds all of it at once
+    let (mut client, server) = UnixStream::pair().unwrap();
+    server.set_nonblocking(true).unwrap();
+    let shared = over(Socket::Unix(
+        tokio::net::UnixStream::from_std(server).unwrap(),
+    ));
+    let sent: Vec<u8> = (0..2 << 16).map(|n: u32| n.to_be_bytes()[2]).collect();
+    client.write_all(&sent).unwrap();
+    let mut body = shared.begin(Length::Sized(2 << 16), false).unwrap();
+    let mut came = Vec::new();
+    for len in [65_280, 65_280, 512] {
+        let next = part(&mut body).await.unwrap();
+        assert_eq!(next.len(), len);
+        came.extend(next);
+    }
+    assert!(came == sent);
 }
 
 #[tokio::test]
