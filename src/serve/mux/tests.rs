@@ -230,14 +230,20 @@ async fn a_link_in_steady_use_is_neither_unused_nor_idle() {
     let (near, far) = duplex(1 << 20);
     let (gateway, acceptor) = (Link::new(Side::Gateway), Link::new(Side::Acceptor));
     let other = driver(far, &acceptor, Side::Acceptor, idle);
-    let answering = tokio::spawn(other.run(|mut stream, _open| {
-        tokio::spawn(async move {
-            stream.admit();
-            stream.shutdown().await.unwrap();
-            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    let tasks = Drain::new();
+    let spawn = tasks.clone();
+    tasks.spawn(async move {
+        let ended = other.run(|mut stream, _open| {
+            spawn.spawn(async move {
+                stream.admit();
+                stream.shutdown().await.unwrap();
+                assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            });
         });
-    }));
-    let carrying = tokio::spawn(driver(near, &gateway, Side::Gateway, idle).run(|_, _| {}));
+        assert_eq!(ended.await, None);
+    });
+    let own = driver(near, &gateway, Side::Gateway, idle);
+    tasks.spawn(async move { assert_eq!(own.run(|_, _| {}).await, None) });
     for _ in 0..40 {
         tokio::time::sleep(Duration::from_millis(370)).await;
         let mut stream = gateway.open(&open()).expect("the link is in use");
@@ -247,8 +253,7 @@ async fn a_link_in_steady_use_is_neither_unused_nor_idle() {
     }
     // and without any it goes
     let began = Instant::now();
-    assert_eq!(carrying.await.unwrap(), None);
-    assert_eq!(answering.await.unwrap(), None);
+    assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
     assert!((3..6).contains(&began.elapsed().as_secs()));
 }
 
@@ -257,14 +262,16 @@ async fn a_link_in_steady_use_is_neither_unused_nor_idle() {
 async fn a_stream_that_nobody_wants_and_nobody_answers_ends() {
     let (near, mut far) = duplex(4096);
     let link = Link::new(Side::Gateway);
-    let carrying = tokio::spawn(driver(near, &link, Side::Gateway, LIMITS).run(|_, _| {}));
+    let tasks = Drain::new();
+    let own = driver(near, &link, Side::Gateway, LIMITS);
+    tasks.spawn(async move { assert_eq!(own.run(|_, _| {}).await, None) });
     let mut stream = link.open(&open()).unwrap();
     let waited = tokio::time::timeout(Duration::from_millis(100), stream.admitted());
     waited.await.unwrap_err();
     let began = Instant::now();
     drop(stream);
     link.leave();
-    assert_eq!(carrying.await.unwrap(), None);
+    assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
     assert!((1..4).contains(&began.elapsed().as_secs()));
     let mut said = Vec::new();
     far.read_to_end(&mut said).await.unwrap();
