@@ -31,8 +31,8 @@ class Floor(System):
         self.wait_ready()
 
 
-def wrk(rig, system, connections, path, threads=1):
-    out = command(["wrk", f"-t{threads}", f"-c{connections}", f"-d{SECONDS}s", f"http://{addr(system.site.gateway)}{path}"],
+def wrk(rig, system, connections, path, *options, threads=1):
+    out = command(["wrk", f"-t{threads}", f"-c{connections}", *options, f"-d{SECONDS}s", f"http://{addr(system.site.gateway)}{path}"],
                   SECONDS + 20, rig.tool_env)
     problems = re.findall(r"(?:Non-2xx|Socket errors).*", out)
     count, span = re.search(r"(\d+) requests in ([\d.]+)s", out).groups()
@@ -41,8 +41,14 @@ def wrk(rig, system, connections, path, threads=1):
 
 def requests(rig, make, generators=1):
     with make(rig.web) as system, rig.meter(system) as meter:
-        count, span, problems = wrk(rig, system, 64 * generators, "/1k", generators)
+        count, span, problems = wrk(rig, system, 64 * generators, "/1k", threads=generators)
     return {"req/s": count / span, "CPU us/req": meter.cpu * 1e6 / count, **meter.machine, "problems": problems}
+
+
+def new_connections(rig, make):
+    with make(rig.web) as system, rig.meter(system) as meter:
+        count, span, problems = wrk(rig, system, 32, "/1k", "-H", "Connection: close")
+    return {"conn/s": count / span, "CPU us/conn": meter.cpu * 1e6 / count, **meter.machine, "problems": problems}
 
 
 def download(rig, make):
@@ -70,7 +76,7 @@ def redis(rig, make):
     return {**figures, **worst(machine), "problems": []}
 
 
-WORK = {"s1": requests, "s3": download, "s8": redis}
+WORK = {"s1": requests, "s2t": new_connections, "s3": download, "s8": redis}
 
 
 def run(rig, results, runs):

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use criterion::{BatchSize, Criterion};
+use criterion::{BatchSize, BenchmarkGroup, Criterion, measurement::WallTime};
 use portcullis::{
     admit::{Denied, Grant, PeerFacts},
     clock,
@@ -13,8 +13,9 @@ use portcullis::{
     },
 };
 use rustls::{
-    ClientConfig, HandshakeKind, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    ClientConfig, HandshakeKind, NamedGroup, RootCertStore, SignatureScheme,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
@@ -148,5 +149,25 @@ pub(crate) fn all(criterion: &mut Criterion) {
             .to_async(&runtime)
             .iter(|| async { edge(&server, &again).await });
     });
+    least(&mut group, &material, own.provider());
     group.finish();
+}
+
+/// What no handshake does without.
+fn least(group: &mut BenchmarkGroup<'_, WallTime>, material: &Material, provider: &CryptoProvider) {
+    let exchanges = provider.kx_groups.iter();
+    let exchange = exchanges
+        .min_by_key(|exchange| exchange.name() != NamedGroup::X25519)
+        .unwrap();
+    let peer = exchange.start().unwrap();
+    let key = PrivateKeyDer::from_pem_file(material.path("acceptor.key")).unwrap();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let offered = [SignatureScheme::ECDSA_NISTP256_SHA256];
+    let signer = key.choose_scheme(&offered).unwrap();
+    group.bench_function("one key exchange and one signature", |bencher| {
+        bencher.iter(|| {
+            let done = exchange.start_and_complete(peer.pub_key()).unwrap();
+            (done.secret, signer.sign(&[7; 130]).unwrap())
+        });
+    });
 }
