@@ -230,6 +230,41 @@ fn a_stream_that_breaks_breaks_alone() {
     assert_eq!(chain.links(), 1);
 }
 
+/// The system tells of a reset once: whoever was told first, the rest reads like an end.
+#[test]
+fn an_answer_that_its_backend_resets_under_an_upload_never_looks_whole() {
+    const SAID: usize = 30_000;
+    for tunnel in ["mux", "reuse", "direct"] {
+        let world = World::new();
+        let backend = Backend::serve(world.address(), move |mut stream| {
+            stream.read_exact(&mut [0; 4]).unwrap();
+            stream.write_all(&[7; SAID]).unwrap();
+            // until its socket takes no more
+            let mut before = 0;
+            until("a full socket", || {
+                let waits = rustix::io::ioctl_fionread(&stream).unwrap();
+                let full = waits > 0 && std::mem::replace(&mut before, waits) == waits;
+                full.then_some(())
+            });
+            let socket = socket2::SockRef::from(&stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        });
+        let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+        let tunnel_key = format!("tunnel = {tunnel:?}");
+        let (_gateway, edge) = world.plain_gateway("tcp", link, "", &tunnel_key);
+        for _ in 0..3 {
+            let mut client = world.client().connect(edge, "site.test").unwrap();
+            // more than the backend's socket takes, less than all on the way do
+            client.write_all(&[1; 900_000]).unwrap();
+            let mut got = Vec::new();
+            let read = client.read_to_end(&mut got);
+            assert!(read.is_err(), "{tunnel}: {} octets, then an end", got.len());
+            assert!(got.iter().all(|octet| *octet == 7) && got.len() <= SAID);
+        }
+        acceptor.refusal("upstream_broken");
+    }
+}
+
 #[test]
 fn a_slow_reader_holds_up_nobody_else() {
     let chain = chain_to(

@@ -37,7 +37,7 @@ use crate::{
         },
     },
     telemetry::metrics::RequestMetrics,
-    workers::{Home, Loans, take_near},
+    workers::{Home, take_near},
 };
 
 /// Connections kept for the next request. A gateway's pool holds as many.
@@ -62,8 +62,6 @@ struct Shared {
     write_timeout: Duration,
     /// The oldest in front.
     idle: Mutex<VecDeque<Kept>>,
-    /// To threads that keep none.
-    lent: Loans,
     /// Whether the backend was reached the last time.
     reached: AtomicBool,
     retries: RetryBudget,
@@ -140,7 +138,6 @@ impl Pool {
                 protocol,
                 write_timeout,
                 idle: Mutex::default(),
-                lent: Loans::default(),
                 reached: AtomicBool::new(false),
                 retries: RetryBudget::new(Instant::now()),
                 metrics,
@@ -192,9 +189,7 @@ impl Shared {
 
     fn pop(&self) -> Option<Way> {
         let mut idle = self.idle();
-        let full = idle.len() >= ROOM;
-        let lent = || full || self.lent.one_more();
-        while let Some(kept) = take_near(&mut idle, |kept| kept.link.home, lent) {
+        while let Some(kept) = take_near(&mut idle, |kept| kept.link.home) {
             if kept.is_young() {
                 return Some(kept.link);
             }

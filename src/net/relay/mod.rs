@@ -148,7 +148,7 @@ where
                 Err(cause) => {
                     // who reads no more may have said why: it goes as far as it goes at once
                     if matches!(cause, RelayCause::Failed { side: Side::B, .. }) {
-                        let _too_late = ba.poll(cx, b, a, &progress.b_to_a);
+                        ba.rescue(cx, b, a, &progress.b_to_a);
                     }
                     return Poll::Ready(cause);
                 }
@@ -251,6 +251,18 @@ impl Half {
             }
         }
         Ok(moved)
+    }
+
+    /// Hands on what is there of a stream that broke. What reads as its end is none: the system
+    /// tells of a reset once, and has told who wrote.
+    fn rescue<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, count: &AtomicU64)
+    where
+        R: AsyncRead + Hold + Unpin,
+        W: AsyncWrite + Hold + Unpin,
+    {
+        if self.state == State::Moving && self.read(cx, from).is_ok() {
+            let _as_far_as_it_goes = self.write(cx, to, count);
+        }
     }
 
     /// Fills the buffer until it is full or nothing more is there.

@@ -145,3 +145,92 @@ async fn a_reader_that_does_not_read_is_cut() {
         "{end:?}"
     );
 }
+
+/// Says something and was reset, of which only who writes to it is told.
+struct Reset(bool);
+
+impl Hold for Reset {}
+
+impl AsyncRead for Reset {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.0, true) {
+            buf.put_slice(b"half of it");
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Reset {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Uploads, and keeps what it is told.
+#[derive(Default)]
+struct Uploads {
+    heard: Vec<u8>,
+    ended: bool,
+}
+
+impl Hold for Uploads {}
+
+impl AsyncRead for Uploads {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        buf.put_slice(b"more");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Uploads {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.heard.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ended = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_was_said_before_a_reset_arrives_and_is_no_end() {
+    let mut client = Uploads::default();
+    let end = relay(&mut client, &mut Reset(false), &options()).await;
+    let failed = matches!(
+        end.cause,
+        RelayCause::Failed {
+            side: Side::B,
+            truncated: false,
+            ..
+        }
+    );
+    assert!(failed, "{end:?}");
+    assert_eq!(client.heard, b"half of it");
+    assert!(!client.ended);
+}

@@ -97,39 +97,6 @@ fn requests_at_once_share_few_links_unless_each_is_to_have_its_own() {
     }
 }
 
-/// One link would do for so little, but a thread that asks again and again has its own: each request
-/// on another's wakes that thread.
-#[test]
-fn a_thread_with_many_requests_gets_a_link_of_its_own() {
-    let world = World::new();
-    let (backend, _ends) = together(&world, 1);
-    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
-    let two = "[runtime]\nworkers = 2\n";
-    let (_gateway, edge) = world.plain_gateway("http", link, "", two);
-    // the second lives where nobody does yet
-    let mut clients = [(); 2].map(|()| world.client().connect(edge, "site.test").unwrap());
-    let mut ask = |times: usize| {
-        for _ in 0..times {
-            for client in &mut clients {
-                assert_eq!(get(client, "/"), (200, "hi".into()));
-            }
-        }
-    };
-    ask(5);
-    assert_eq!(links(&acceptor), 1);
-    until("a link for each thread", || {
-        ask(100);
-        (links(&acceptor) == 2).then_some(())
-    });
-    // and a stream on it, and no more links than that
-    until("a stream on it", || {
-        ask(100);
-        (backend.connections() >= 2).then_some(())
-    });
-    ask(200);
-    assert_eq!(links(&acceptor), 2);
-}
-
 #[test]
 fn what_is_idle_ends_as_it_should_and_the_backend_sees_an_end() {
     let world = World::new();

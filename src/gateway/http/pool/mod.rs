@@ -47,7 +47,7 @@ use crate::{
         },
         mux, spread,
     },
-    workers::{Loans, take_near},
+    workers::take_near,
 };
 
 /// How often is looked whether enough connections are ready.
@@ -71,8 +71,6 @@ struct Shared {
     backend: Arc<BackendRuntime>,
     /// One queue for each acceptor, the oldest in front.
     idle: Mutex<Vec<VecDeque<Kept>>>,
-    /// To threads that keep none.
-    lent: Loans,
     /// How long an acceptor may take nothing of a request.
     write_timeout: Duration,
     /// What watches over those that speak HTTP/1.1.
@@ -94,8 +92,12 @@ pub(super) struct PoolFor<'a> {
 impl Ways for PoolFor<'_> {
     type Way = Sender;
 
-    fn take(&self) -> impl Future<Output = Result<Sender, Denied>> + Send {
-        self.pool.take(self.opening)
+    async fn take(&self) -> Result<Sender, Denied> {
+        match self.pool.take(self.opening).await {
+            // rules of before found no way, and nothing was sent
+            Err(_) if self.pool.shared.backend.is_superseded() => Box::pin(self.open()).await,
+            taken => taken,
+        }
     }
 
     /// Where other rules came meanwhile, in the pool of theirs, if it takes the request as it is.
@@ -121,7 +123,6 @@ impl Pool {
         Self {
             shared: Arc::new(Shared {
                 idle: Mutex::new(idle.collect()),
-                lent: Loans::default(),
                 backend,
                 write_timeout,
                 links: Links::new(),
@@ -220,9 +221,7 @@ impl Shared {
         let mut queues = self.idle();
         let queue = queues.get_mut(acceptor.index)?;
         self.expire(queue, now);
-        let full = queue.len() >= self.backend.config.pool.idle;
-        let lent = || full || self.lent.one_more();
-        while let Some(kept) = take_near(queue, |kept| kept.link.home, lent) {
+        while let Some(kept) = take_near(queue, |kept| kept.link.home) {
             if self.fits(&kept.link, now) {
                 return Some(kept.link);
             }
