@@ -20,10 +20,6 @@ use crate::{
 /// A connection that was quiet for so long rests: it keeps nothing but its stream and its watch.
 const REST: Duration = Duration::from_millis(250);
 
-/// When it is first looked at whether one rests that a byte has woken. Not sooner than links look
-/// at their deadlines: a timer that is a thread's next makes that thread wake and set its alarm.
-const SOON: Duration = Duration::from_secs(1);
-
 /// One timer for all deadlines of a connection, armed again only when it fires. A pointer: it is
 /// handed on, and every hand would keep room for it.
 pub(crate) struct Watch(Box<Deadlines>);
@@ -135,7 +131,7 @@ impl Deadlines {
             self.step
         } else {
             left(&activity.idle_since, REST)
-                .unwrap_or(SOON)
+                .unwrap_or(REST)
                 .min(self.step)
         }
     }
