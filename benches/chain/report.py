@@ -187,6 +187,8 @@ def core_table(data):
             one, more = runs.get("1"), runs.get(max(runs, key=int))
             if not one or not more or one is more:
                 continue
+            both = list(zip(one, more))
+            one, more = zip(*([p for p in both if max(f["other"] for f in p) <= DISTURBED] or both))
             pairs = [b[rate] / a[rate] for a, b in zip(one, more)]
             rows.append((name, f"{key} {SHORT[key]}", f"{spread(values(one, rate))} {rate.split()[0]}",
                          spread(values(more, rate)), f"**{statistics.median(pairs):.2f}**",
