@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use crate::{
     admit::{Denial, Denied, Grant, Permit},
     config::{DialAddress, ProxyVersion},
-    net::{self, Buffered, Hold, Socket},
+    net::{self, Abort, Buffered, Hold, Socket},
     serve::proxy_header,
     tls::{ClientTls, Judge, TlsStream, connect},
 };
@@ -112,6 +112,12 @@ impl BackendStream {
             Self::Plain(socket) => socket.abort(),
             Self::Tls(stream) => stream.io().abort(),
         }
+    }
+}
+
+impl Abort for BackendStream {
+    fn abort(&mut self) {
+        Self::abort(self);
     }
 }
 

@@ -35,6 +35,12 @@ pub trait Hold {
 
 impl Hold for DuplexStream {}
 
+/// A stream whose end can be other than an end.
+pub trait Abort {
+    /// Makes the close a reset: what was carried is not to look complete.
+    fn abort(&mut self);
+}
+
 /// A stream whose last octets and end can go out in one packet.
 pub trait WriteLast: AsyncWrite {
     /// A write that `poll_shutdown` follows at once, or another one of these before it: what it

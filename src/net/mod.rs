@@ -15,7 +15,7 @@ mod stalls;
 
 pub use buffered::Buffered;
 pub use dial::dial;
-pub use hold::{Hold, WriteLast};
+pub use hold::{Abort, Hold, WriteLast};
 pub use inherited::Inherited;
 pub use listener::{AcceptBackoff, BindError, Listener};
 pub use octets::Octets;

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Hold, Octets};
+use super::{Abort, Hold, Octets};
 
 /// Nothing was taken for this long: what an [`io::Error`] of [`Stalls`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalls<S> {
 }
 
 /// What is given is written, and bounded.
+impl<S: Abort> Abort for Stalls<S> {
+    fn abort(&mut self) {
+        self.inner.abort();
+    }
+}
+
 impl<S: Hold> Hold for Stalls<S> {
     fn hold(&mut self) {
         self.inner.hold();

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use crate::{
     drain::Drain,
     gateway::reuse::Upstream,
-    net::{Hold, Octets},
+    net::{Abort, Hold, Octets},
     serve::http::hop::Fate,
 };
 
@@ -79,6 +79,14 @@ impl Drop for RequestStream {
                     let _end = tokio::time::timeout(FAREWELL, upstream.read(&mut [0])).await;
                 }
             });
+        }
+    }
+}
+
+impl Abort for RequestStream {
+    fn abort(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            upstream.abort();
         }
     }
 }

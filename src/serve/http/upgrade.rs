@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
-    net::{Hold, RelayOptions, relay},
+    net::{Hold, RelayCause, RelayOptions, relay},
     serve::link::denied_by,
     wire::{base64, forwarded},
 };
@@ -241,7 +241,8 @@ impl Switch {
     }
 }
 
-/// Carries an upgraded connection to its end.
+/// Carries an upgraded connection to its end. The next hop is reset, unless both sides have said that
+/// they are done.
 pub(super) async fn carry<C>(
     connection: Arc<Connection<C>>,
     client: ClientSide,
@@ -282,6 +283,9 @@ pub(super) async fn carry<C>(
             }
         } => end,
     };
+    if matches!(end.cause, RelayCause::Finished) {
+        upstream.finish();
+    }
     account.broken = denied_by(end.cause);
     account.complete = account.broken.is_none();
     account.bytes_out = end.b_to_a;

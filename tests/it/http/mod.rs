@@ -8,6 +8,7 @@ mod bad_http;
 mod basics;
 mod conformance_h2;
 mod credentials;
+mod cut;
 mod digest;
 mod expect;
 mod forwarding;

@@ -115,7 +115,7 @@ fn upgrading(world: &World) -> (Backend, Seen) {
     (backend, seen)
 }
 
-fn accept(request: &Message) -> String {
+pub(super) fn accept(request: &Message) -> String {
     use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
     let key = request.one("sec-websocket-key").unwrap_or_default();
     let both = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");

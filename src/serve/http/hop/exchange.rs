@@ -105,7 +105,9 @@ impl Exchange<'_> {
         if self.broken.is_some() || self.out.is_done() {
             return Ok(());
         }
-        match self.out.poll(self.hop.io()?, cx) {
+        let sent = self.out.poll(self.hop.io()?, cx);
+        self.hop.owes = self.out.is_cut();
+        match sent {
             Poll::Ready(Err(error)) if error.may_be_answered() => {
                 self.broken = Some((error, Box::pin(sleep(MOMENT))));
                 Ok(())

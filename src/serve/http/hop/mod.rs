@@ -39,7 +39,7 @@ use super::body::BodyError;
 use crate::{
     admit::{Denial, Denied},
     drain::Drain,
-    net::{Hold, Octets, PIECE, Stalled},
+    net::{Abort, Hold, Octets, PIECE, Stalled},
     tls::alert::{self, Side},
     wire::{framing, http1},
 };
@@ -51,14 +51,16 @@ const LONG: usize = PIECE;
 const LONGEST: usize = 128 << 10;
 
 /// The stream under a connection.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Hold + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Hold + Send + Unpin> Io for S {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Abort + Hold + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Abort + Hold + Send + Unpin> Io for S {}
 
 /// A connection between two requests, or under one.
 pub(crate) struct Hop {
     io: Option<Box<dyn Io>>,
     /// What was read and not taken. Without memory between requests.
     buf: BytesMut,
+    /// Part of a request was sent, and not all of it.
+    owes: bool,
     /// Whether it may go on; `None`: nobody's rules name it.
     fate: Option<Arc<Fate>>,
     /// For what still has to be sent when an answer has come.
@@ -70,6 +72,7 @@ impl Hop {
         Box::new(Self {
             io: Some(Box::new(io)),
             buf: BytesMut::new(),
+            owes: false,
             fate,
             drain,
         })
@@ -168,12 +171,16 @@ fn poll_short(
 }
 
 impl Drop for Hop {
-    /// Says that it closes, if that can be said at once: the other end would take it for cut.
+    /// Says that it closes, if that can be said at once: the other end would take it for cut. Where a
+    /// request is, that is said.
     fn drop(&mut self) {
+        let Some(io) = &mut self.io else { return };
+        if self.owes {
+            io.abort();
+            return;
+        }
         // what can't be said at once sets a timer, which is nowhere else
-        if let Some(io) = &mut self.io
-            && Handle::try_current().is_ok()
-        {
+        if Handle::try_current().is_ok() {
             let mut cx = Context::from_waker(Waker::noop());
             let _said = Pin::new(io).poll_shutdown(&mut cx);
         }

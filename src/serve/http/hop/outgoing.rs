@@ -117,6 +117,11 @@ impl Outgoing {
         self.touched
     }
 
+    /// Whether a part of it may be all that comes of it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.touched && !self.done
+    }
+
     /// There is no answer to it: what is left of the request.
     pub(super) fn failed(self, denied: Denied) -> SendFailed {
         // a request without fields is none that was sent: their table became an answer's

@@ -74,7 +74,11 @@ impl Shared {
         };
         let sent = match held.fated() {
             Ok(()) => match held.io() {
-                Ok(io) => out.poll(io, cx),
+                Ok(io) => {
+                    let sent = out.poll(io, cx);
+                    held.owes = out.is_cut();
+                    sent
+                }
                 Err(error) => Poll::Ready(Err(error)),
             },
             Err(error) => Poll::Ready(Err(error)),

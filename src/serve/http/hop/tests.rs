@@ -20,6 +20,10 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
+impl Abort for DuplexStream {
+    fn abort(&mut self) {}
+}
+
 /// A connection, and the next hop's end of it.
 fn pair() -> (Box<Hop>, DuplexStream) {
     let (near, far) = duplex(64 << 10);
@@ -292,6 +296,10 @@ impl AsyncRead for Silent {
 
 impl Hold for Silent {}
 
+impl Abort for Silent {
+    fn abort(&mut self) {}
+}
+
 impl AsyncWrite for Silent {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -389,6 +397,10 @@ fn a_connection_may_be_dropped_where_no_timer_can_be_set() {
 struct Lends {
     pieces: VecDeque<Octets>,
     ends: bool,
+}
+
+impl Abort for Lends {
+    fn abort(&mut self) {}
 }
 
 impl Hold for Lends {

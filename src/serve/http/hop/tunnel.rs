@@ -11,10 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Hop, Io};
 
-/// The stream from there on.
+/// The stream from there on. It ends with a reset, unless it was said to be done.
 pub(crate) struct Tunnel {
     read: BytesMut,
     io: Box<dyn Io>,
+    finished: bool,
 }
 
 impl Tunnel {
@@ -22,7 +23,21 @@ impl Tunnel {
         Some(Self {
             read: std::mem::take(&mut hop.buf),
             io: hop.io.take()?,
+            finished: false,
         })
+    }
+
+    /// Both directions have ended as they should.
+    pub(crate) fn finish(mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.io.abort();
+        }
     }
 }
 
