@@ -30,6 +30,7 @@
 //! | what proves us to a backend | `gateway/credentials/` |
 //! | what a request's signature covers | `wire/signature/` |
 //! | how a challenge is answered | `wire/digest/` |
+//! | which tunnel has ended, and which was cut | `serve/http/upgrade.rs` |
 //! | which thread carries a connection | `workers.rs` |
 //! | order of checks on a socket | `serve/accept.rs` |
 //! | bytes from one side to the other | `net/relay/` |

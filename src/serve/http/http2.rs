@@ -2,14 +2,15 @@
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
-use hyper::{Request, body::Incoming, server::conn::http2, service::Service};
+use hyper::{Method, Request, body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
-    Answer, Client, Connection, Executor, Turn, Upstream,
+    Answer, Client, Connection, Turn, Upstream,
     activity::Watch,
     client_body::ClientBody,
     frames::framed,
+    http2_tunnel::{Asked, Executor},
     io::{self, ClientIo},
     turn,
 };
@@ -32,15 +33,21 @@ fn last_word(why: &Denied) -> Option<u32> {
 }
 
 /// A role's service, as hyper calls it.
-struct Streams<S>(S);
+struct Streams<S> {
+    service: S,
+    asked: Arc<Asked>,
+}
 
 impl<S: Service<Request<ClientBody>>> Service<Request<Incoming>> for Streams<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
 
-    fn call(&self, request: Request<Incoming>) -> S::Future {
-        self.0.call(request.map(ClientBody::Http2))
+    fn call(&self, mut request: Request<Incoming>) -> S::Future {
+        if request.method() == Method::CONNECT {
+            request.extensions_mut().insert(Arc::clone(&self.asked));
+        }
+        self.service.call(request.map(ClientBody::Http2))
     }
 }
 
@@ -58,7 +65,12 @@ impl<C: Client> Connection<C> {
         K: Upstream,
     {
         let draining = self.drain.draining();
-        let mut builder = http2::Builder::new(Executor::new(self.drain.clone()));
+        let executor = Executor::new(self.drain.clone());
+        let streams = Streams {
+            service,
+            asked: Arc::clone(executor.asked()),
+        };
+        let mut builder = http2::Builder::new(executor);
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.streams)
@@ -69,7 +81,7 @@ impl<C: Client> Connection<C> {
             .max_send_buf_size(256 << 10)
             .enable_connect_protocol();
         let (io, mut gathering) = framed(io, Arc::clone(&self.activity));
-        let mut held = pin!(builder.serve_connection(TokioIo::new(io), Streams(service)));
+        let mut held = pin!(builder.serve_connection(TokioIo::new(io), streams));
         let mut graceful = false;
         let (cause, over) = loop {
             let turn = {

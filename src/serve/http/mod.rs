@@ -17,6 +17,7 @@ pub(crate) mod hop;
 pub(crate) mod host;
 mod http1;
 mod http2;
+mod http2_tunnel;
 pub(crate) mod io;
 pub(crate) mod kept;
 mod outbox;
@@ -186,8 +187,9 @@ pub(crate) struct Beginning<'a, C> {
     pub(crate) drain: &'a Drain,
 }
 
-/// Tasks of HTTP/2 streams belong to the drain. A pointer for each connection: hyper clones it for
-/// every stream, and the drain's own counts are shared by all threads.
+/// Tasks of HTTP/2 streams towards a next hop belong to the drain, as those of clients do
+/// ([`http2_tunnel`]). A pointer for each connection: hyper clones it for every stream, and the
+/// drain's own counts are shared by all threads.
 #[derive(Clone)]
 pub(crate) struct Executor(Arc<Drain>);
 

@@ -8,17 +8,14 @@ use aws_lc_rs::{
     rand,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header, request, uri};
-use hyper::{
-    ext::Protocol,
-    upgrade::{OnUpgrade, Upgraded},
-};
-use hyper_util::rt::TokioIo;
+use hyper::ext::Protocol;
 
 use super::{
     Connection,
     body::Account,
     hop::Tunnel,
     http1::{Http1, Switched},
+    http2_tunnel::{AskedTunnel, StreamTunnel},
 };
 use crate::{
     admit::{Denial, Denied},
@@ -42,17 +39,16 @@ pub(super) fn may_switch(parts: &mut request::Parts, connection: &Arc<Http1>) {
 /// The client's side of a change of protocol.
 pub(crate) enum ClientSide {
     Http1(Arc<Http1>),
-    Http2(OnUpgrade),
+    Http2(AskedTunnel),
 }
 
 /// The client's bytes once the protocol has changed.
 enum ClientBytes {
     Http1(Switched),
-    Http2(TokioIo<Upgraded>),
+    Http2(StreamTunnel),
 }
 
-// hyper and what carries on after HTTP/1.1 write as they see fit
-impl<T> Hold for TokioIo<T> {}
+// what carries on after HTTP/1.1 writes as it sees fit
 impl Hold for Switched {}
 impl Hold for Tunnel {}
 
@@ -61,7 +57,7 @@ impl ClientSide {
     pub(crate) fn of<B>(request: &mut Request<B>) -> Self {
         match request.extensions_mut().remove::<MaySwitch>() {
             Some(MaySwitch(connection)) => Self::Http1(connection),
-            None => Self::Http2(hyper::upgrade::on(request)),
+            None => Self::Http2(AskedTunnel::of(request)),
         }
     }
 
@@ -72,10 +68,7 @@ impl ClientSide {
                 .await
                 .map(ClientBytes::Http1)
                 .ok_or_else(|| io::Error::other("the client's connection ended before")),
-            Self::Http2(stream) => {
-                let upgraded = stream.await.map_err(io::Error::other)?;
-                Ok(ClientBytes::Http2(TokioIo::new(upgraded)))
-            }
+            Self::Http2(asked) => asked.told().await.map(ClientBytes::Http2),
         }
     }
 }
@@ -241,8 +234,8 @@ impl Switch {
     }
 }
 
-/// Carries an upgraded connection to its end. The next hop is reset, unless both sides have said that
-/// they are done.
+/// Carries an upgraded connection to its end. Both sides are reset, unless both have said that they
+/// are done: no `return` lets what was cut look complete.
 pub(super) async fn carry<C>(
     connection: Arc<Connection<C>>,
     client: ClientSide,
@@ -278,8 +271,17 @@ pub(super) async fn carry<C>(
         }
         end = async {
             match client {
-                ClientBytes::Http1(mut client) => relay(&mut client, &mut upstream, &options).await,
-                ClientBytes::Http2(mut client) => relay(&mut client, &mut upstream, &options).await,
+                ClientBytes::Http1(mut client) => {
+                    let end = relay(&mut client, &mut upstream, &options).await;
+                    if matches!(end.cause, RelayCause::Finished) {
+                        client.finish();
+                    }
+                    end
+                }
+                ClientBytes::Http2(mut client) => {
+                    let line = client.line();
+                    line.driven(relay(&mut client, &mut upstream, &options)).await
+                }
             }
         } => end,
     };

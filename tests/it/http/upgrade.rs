@@ -290,7 +290,7 @@ fn connect_and_trace_are_refused() {
 }
 
 /// A request of RFC 8441.
-fn extended(path: &str, protocol: &'static str) -> http::Request<()> {
+pub(super) fn extended(path: &str, protocol: &'static str) -> http::Request<()> {
     h2::request("CONNECT", path)
         .extension(::h2::ext::Protocol::from_static(protocol))
         .header("sec-websocket-version", "13")
@@ -301,15 +301,15 @@ fn extended(path: &str, protocol: &'static str) -> http::Request<()> {
 }
 
 /// A WebSocket's stream of HTTP/2.
-struct Stream {
-    send: ::h2::SendStream<bytes::Bytes>,
-    receive: ::h2::RecvStream,
+pub(super) struct Stream {
+    pub(super) send: ::h2::SendStream<bytes::Bytes>,
+    pub(super) receive: ::h2::RecvStream,
     head: http::response::Parts,
     came: Vec<u8>,
 }
 
 impl Stream {
-    async fn open(sender: &h2::Sender, request: http::Request<()>) -> Self {
+    pub(super) async fn open(sender: &h2::Sender, request: http::Request<()>) -> Self {
         let mut sender = sender.clone().ready().await.unwrap();
         let (response, send) = sender.send_request(request, false).unwrap();
         let (head, receive) = response.await.unwrap().into_parts();
@@ -321,11 +321,11 @@ impl Stream {
         }
     }
 
-    fn write(&mut self, bytes: Vec<u8>, last: bool) {
+    pub(super) fn write(&mut self, bytes: Vec<u8>, last: bool) {
         self.send.send_data(bytes.into(), last).unwrap();
     }
 
-    async fn read(&mut self, length: usize) -> Vec<u8> {
+    pub(super) async fn read(&mut self, length: usize) -> Vec<u8> {
         while self.came.len() < length {
             let data = self.receive.data().await.expect("more").unwrap();
             self.receive

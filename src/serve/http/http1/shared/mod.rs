@@ -369,7 +369,7 @@ impl Shared {
         inner.io()?.poll_close(cx, last)
     }
 
-    /// The answer's end is the connection's, and it has not come to it: a reset tells.
+    /// Its end is that of what is under way, and that has not come to it: a reset tells.
     pub(super) fn abort(&self) {
         if let Ok(io) = self.lock().io() {
             io.abort();
@@ -409,7 +409,7 @@ impl Shared {
         let mut inner = self.lock();
         let is_over = inner.io.is_none();
         match &mut inner.becomes {
-            Becomes::Other => Poll::Ready(Some(Switched(Arc::clone(self)))),
+            Becomes::Other => Poll::Ready(Some(Switched::new(Arc::clone(self)))),
             Becomes::Same(_) if is_over => Poll::Ready(None),
             Becomes::Same(waiting) => {
                 *waiting = Some(cx.waker().clone());

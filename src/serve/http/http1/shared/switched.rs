@@ -11,8 +11,34 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
 
-/// A connection that has become another: its bytes as they are.
-pub(crate) struct Switched(pub(super) Arc<Shared>);
+/// A connection that has become another: its bytes as they are. It ends with a reset, unless it was
+/// said to be done.
+pub(crate) struct Switched {
+    shared: Arc<Shared>,
+    finished: bool,
+}
+
+impl Switched {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            finished: false,
+        }
+    }
+
+    /// Both directions have ended as they should.
+    pub(crate) fn finish(mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Switched {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.shared.abort();
+        }
+    }
+}
 
 impl AsyncRead for Switched {
     fn poll_read(
@@ -20,7 +46,7 @@ impl AsyncRead for Switched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(self.0.lock().io()?).poll_read(cx, buf)
+        Pin::new(self.shared.lock().io()?).poll_read(cx, buf)
     }
 }
 
@@ -30,7 +56,7 @@ impl AsyncWrite for Switched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(self.0.lock().io()?).poll_write(cx, buf)
+        Pin::new(self.shared.lock().io()?).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -38,7 +64,7 @@ impl AsyncWrite for Switched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(self.0.lock().io()?).poll_write_vectored(cx, bufs)
+        Pin::new(self.shared.lock().io()?).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -46,10 +72,10 @@ impl AsyncWrite for Switched {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.0.lock().io()?).poll_flush(cx)
+        Pin::new(self.shared.lock().io()?).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.0.lock().io()?).poll_shutdown(cx)
+        Pin::new(self.shared.lock().io()?).poll_shutdown(cx)
     }
 }
