@@ -1,6 +1,12 @@
 //! A client's HTTP/2 connection.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{pending, poll_fn},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{Method, Request, body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -85,7 +91,13 @@ impl<C: Client> Connection<C> {
         let mut graceful = false;
         let (cause, over) = loop {
             let turn = {
-                let turned = pin!(turn(&mut watch, supervision, &draining, graceful));
+                let goes = pin!(async {
+                    match graceful {
+                        true => pending().await,
+                        false => draining.cancelled().await,
+                    }
+                });
+                let turned = pin!(turn(&mut watch, supervision, goes));
                 tokio::select! {
                     biased;
                     done = poll_fn(|cx| gathering.poll(cx, held.as_mut())) => {

@@ -32,10 +32,12 @@ use std::{
     future::Future,
     hash::{BuildHasher as _, RandomState},
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use hyper::{Request, Response, service::Service};
@@ -72,12 +74,15 @@ enum Turn {
     Rest,
 }
 
-/// Waits for whatever speaks first.
+/// How long, from the beginning of a drain, a connection is kept for a request that may be on its way:
+/// a client's first.
+pub(crate) const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// Waits for whatever speaks first; `goes`: it is time to finish.
 async fn turn(
     watch: &mut Watch,
     supervision: &mut Supervision,
-    draining: &CancellationToken,
-    graceful: bool,
+    goes: Pin<&mut impl Future<Output = ()>>,
 ) -> Turn {
     tokio::select! {
         biased;
@@ -87,7 +92,7 @@ async fn turn(
             Wish::Cut(why) => Turn::Cut(why),
             Wish::Rest => Turn::Rest,
         },
-        () = draining.cancelled(), if !graceful => Turn::Finish,
+        () = goes => Turn::Finish,
     }
 }
 

@@ -10,6 +10,7 @@ mod conformance_h2;
 mod credentials;
 mod cut;
 mod digest;
+mod draining;
 mod expect;
 mod forwarding;
 mod framing;

@@ -149,6 +149,11 @@ impl Activity {
         UnderWay::new(Arc::clone(self))
     }
 
+    /// Whether no request has come yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether a request is under way.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) > 0

@@ -10,17 +10,18 @@ mod tests;
 
 use std::{
     convert::Infallible,
-    future::{Future as _, poll_fn},
+    future::{Future as _, pending, poll_fn},
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     task::Poll,
 };
 
 use http::{HeaderMap, Request, Version};
 use hyper::service::Service;
+use tokio::time::Instant;
 
 use self::{
     answering::Answering,
@@ -28,8 +29,8 @@ use self::{
     shared::{Came, Reader, Shared},
 };
 use super::{
-    Answer, Client, Connection, Turn, Upstream, activity::Watch, client_body::ClientBody, errors,
-    io::ClientIo, turn, upgrade,
+    Answer, Client, Connection, LAST_CALL, Turn, Upstream, activity::Watch,
+    client_body::ClientBody, errors, io::ClientIo, turn, upgrade,
 };
 use crate::{
     admit::{Denial, Denied},
@@ -42,6 +43,30 @@ pub(crate) use shared::{Http1Body, Switched};
 
 /// A map of headers with more room than this is not used again.
 const SPARE: usize = 128;
+
+/// How soon a connection is to be over.
+#[derive(Default)]
+struct Haste(AtomicU8);
+
+impl Haste {
+    const NONE: u8 = 0;
+    /// One more request may come, and is the last.
+    const LAST_CALL: u8 = 1;
+    /// What has begun to come is the last.
+    const ALL: u8 = 2;
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, haste: u8) {
+        self.0.store(haste, Ordering::Relaxed);
+    }
+
+    fn is_any(&self) -> bool {
+        self.get() != Self::NONE
+    }
+}
 
 /// How a connection went on.
 enum Next {
@@ -65,7 +90,7 @@ impl<C: Client> Connection<C> {
     {
         let shared = Shared::new(io);
         let cause = loop {
-            let finish = match self.rest(&shared, &mut watch, supervision).await {
+            let told = match self.rest(&shared, &mut watch, supervision).await {
                 None => false,
                 Some(Turn::Cut(why)) => {
                     watch.ended(&why);
@@ -75,8 +100,7 @@ impl<C: Client> Connection<C> {
                 Some(Turn::Finish | Turn::Rest) => true,
             };
             // boxed: between requests it keeps no room
-            let serving =
-                Box::pin(self.requests(&shared, &service, &mut watch, supervision, finish));
+            let serving = Box::pin(self.requests(&shared, &service, &mut watch, supervision, told));
             match serving.await {
                 Next::Rests => {}
                 Next::Over(cause) => break self.activity.end().or(cause),
@@ -97,7 +121,8 @@ impl<C: Client> Connection<C> {
         watch.rest();
         let draining = self.drain.draining();
         let turn = {
-            let turned = pin!(turn(watch, supervision, &draining, false));
+            let goes = pin!(draining.cancelled());
+            let turned = pin!(turn(watch, supervision, goes));
             tokio::select! {
                 biased;
                 () = poll_fn(|cx| shared.poll_readable(cx)) => None,
@@ -108,27 +133,38 @@ impl<C: Client> Connection<C> {
         turn
     }
 
-    /// Answers requests until the connection is over, or quiet. `finish`: it is to be over soon.
+    /// Answers requests until the connection is over, or quiet. `told`: it is to be over soon.
     async fn requests<S, K>(
         &self,
         shared: &Arc<Shared>,
         service: &S,
         watch: &mut Watch,
         supervision: &mut Supervision,
-        finish: bool,
+        told: bool,
     ) -> Next
     where
         S: Service<Request<ClientBody>, Response = Answer<K>, Error = Infallible>,
         K: Upstream,
     {
         let draining = self.drain.draining();
-        let finish = AtomicBool::new(finish);
+        let haste = Haste::default();
+        // the end of the last call, where it has begun
+        let mut until = Instant::now() + LAST_CALL;
+        if told {
+            self.hasten(&haste).await;
+        }
         let why = {
-            let mut serving = pin!(self.answers(shared, service, &finish));
+            let mut serving = pin!(self.answers(shared, service, &haste));
             loop {
-                let graceful = finish.load(Ordering::Relaxed);
                 let turn = {
-                    let turned = pin!(turn(watch, supervision, &draining, graceful));
+                    let goes = pin!(async {
+                        match haste.get() {
+                            Haste::NONE => draining.cancelled().await,
+                            Haste::LAST_CALL => tokio::time::sleep_until(until).await,
+                            _ => pending().await,
+                        }
+                    });
+                    let turned = pin!(turn(watch, supervision, goes));
                     tokio::select! {
                         biased;
                         cause = serving.as_mut() => return Next::Over(cause),
@@ -137,9 +173,12 @@ impl<C: Client> Connection<C> {
                 };
                 match turn {
                     // it goes as soon as it can
-                    Turn::Finish | Turn::Rest if graceful => {}
+                    Turn::Rest if haste.is_any() => {}
                     // an idle connection is told to go; what is under way is finished
-                    Turn::Finish => finish.store(true, Ordering::Relaxed),
+                    Turn::Finish => {
+                        until = Instant::now() + LAST_CALL;
+                        self.hasten(&haste).await;
+                    }
                     Turn::Rest => return Next::Rests,
                     Turn::Cut(why) => {
                         // before what is under way is dropped, which says why
@@ -157,23 +196,34 @@ impl<C: Client> Connection<C> {
         Next::Over(Some(why))
     }
 
+    /// It is time to finish. Who may be about to ask is not shut out: that is told by the answer.
+    async fn hasten(&self, haste: &Haste) {
+        let may_ask = self.activity.is_fresh();
+        let told = haste.is_any() || !may_ask;
+        haste.set(if told { Haste::ALL } else { Haste::LAST_CALL });
+        // what has come to the socket is heard of before anybody looks
+        tokio::task::yield_now().await;
+    }
+
     /// Reads requests and answers them until the connection is over.
     async fn answers<S, K>(
         &self,
         shared: &Arc<Shared>,
         service: &S,
-        finish: &AtomicBool,
+        haste: &Haste,
     ) -> Option<Denied>
     where
         S: Service<Request<ClientBody>, Response = Answer<K>, Error = Infallible>,
         K: Upstream,
     {
         let limit = self.limits.header_bytes;
-        let finishes = || finish.load(Ordering::Relaxed);
+        let finishes = || haste.is_any();
         let mut reader = Reader::default();
         let mut out = Out::default();
         loop {
-            let came = poll_fn(|cx| shared.poll_head(cx, &mut reader, limit, finishes())).await;
+            let came =
+                poll_fn(|cx| shared.poll_head(cx, &mut reader, limit, haste.get() == Haste::ALL))
+                    .await;
             let arrived = match came {
                 Came::Request(arrived) => arrived,
                 Came::End => return close(shared, None).await,
@@ -212,8 +262,8 @@ impl<C: Client> Connection<C> {
                 });
             }
             reader.spare = spare(parts.headers);
-            let goes_on =
-                stays && !finishes() && poll_fn(|cx| shared.poll_settled(cx, finishes())).await;
+            // told that it stays, a client may have asked again
+            let goes_on = stays && poll_fn(|cx| shared.poll_settled(cx, finishes())).await;
             if !goes_on {
                 return close(shared, None).await;
             }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use http::HeaderMap;
+use tokio::task::coop::has_budget_remaining;
 
 pub(crate) use self::{body::Http1Body, switched::Switched};
 use super::{
@@ -178,7 +179,8 @@ impl Shared {
         }
     }
 
-    /// Reads the next head. `finish`: a request that has not begun to come is not waited for.
+    /// Reads the next head. `finish`: a request that has not begun to come is not waited for; one
+    /// that has is answered.
     pub(super) fn poll_head(
         &self,
         cx: &mut Context<'_>,
@@ -192,10 +194,11 @@ impl Shared {
             return Poll::Ready(Came::End);
         };
         loop {
-            if finish && held.is_empty() {
-                return Poll::Ready(Came::End);
-            }
             let came = match io.poll_fill(cx) {
+                // a task that has done much is told to wait, though there may be more
+                Poll::Pending if finish && held.is_empty() && has_budget_remaining() => {
+                    return Poll::Ready(Came::End);
+                }
                 Poll::Pending => {
                     io.activity().waits(held.is_empty());
                     return Poll::Pending;

@@ -1,0 +1,88 @@
+//! What a process that is told to stop still answers.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{
+    Chain,
+    raw::{Raw, mirror},
+};
+use crate::world::{Running, World, until};
+
+/// Long before `drain_timeout`.
+const SOON: Duration = Duration::from_secs(15);
+
+fn begin_to_stop(process: &Running) {
+    process.signal(Signal::TERM);
+    process.line("draining", |line| line["message"] == "draining");
+}
+
+fn ends_soon(process: &mut Running) {
+    let ended = process.ended_within(SOON);
+    assert!(
+        ended.is_some_and(|status| status.success()),
+        "{}",
+        process.text()
+    );
+    let line = process.line("stopped", |line| line["message"] == "stopped");
+    assert_eq!(line["cut"], 0);
+}
+
+/// Nobody told them anything yet: they have no other connection to come back on.
+#[test]
+fn a_client_that_was_accepted_is_answered_once() {
+    let world = World::new();
+    let (backend, _seen) = mirror(world.address());
+    let mut chain = Chain::new(world, backend.address, "", "");
+    let client = chain.world.client();
+    let (mut fresh, mut half, _silent) = (chain.raw(), chain.raw(), chain.raw());
+    let unshaken = client.tcp(chain.edge).unwrap();
+    half.send("GET /half HTTP/1.1\r\nHo");
+    until("the connections", || {
+        let accepted = "portcullis_connections_accepted_total{listener=\"public\"";
+        (chain.gateway.metric(accepted) > 3.5).then_some(())
+    });
+    begin_to_stop(&chain.gateway);
+    let mut unshaken = Raw::new(client.over(unshaken, "site.test").unwrap());
+    half.send("st: site.test\r\n\r\n");
+    for (raw, path) in [(&mut fresh, "/fresh"), (&mut unshaken, "/unshaken")] {
+        raw.request(&[&format!("GET {path}")]);
+    }
+    for (raw, path) in [
+        (&mut fresh, "/fresh"),
+        (&mut unshaken, "/unshaken"),
+        (&mut half, "/half"),
+    ] {
+        let answer = raw.answer();
+        assert_eq!((answer.status(), answer.text()), (200, path.to_owned()));
+        assert_eq!(answer.one("connection"), Some("close"));
+        raw.ends();
+        assert_eq!(chain.line(path)["decision"], "admitted");
+    }
+    // nor does the silent one hold it up
+    ends_soon(&mut chain.gateway);
+}
+
+/// What has come before the word to stop is read before the connection is closed.
+#[test]
+fn a_request_that_came_before_the_drain_is_answered() {
+    let world = World::new();
+    let (backend, _seen) = mirror(world.address());
+    let mut chain = Chain::new(world, backend.address, "", "");
+    let mut kept: Vec<Raw> = (0..20).map(|_| chain.raw()).collect();
+    for raw in &mut kept {
+        assert_eq!(raw.ask(&["GET /before"]).status(), 200);
+    }
+    chain.gateway.signal(Signal::STOP);
+    for raw in &mut kept {
+        raw.request(&["POST /there", "Content-Length: 0"]);
+    }
+    chain.gateway.signal(Signal::TERM);
+    chain.gateway.signal(Signal::CONT);
+    for raw in &mut kept {
+        assert_eq!(raw.answer().status(), 200);
+        raw.ends();
+    }
+    ends_soon(&mut chain.gateway);
+}
