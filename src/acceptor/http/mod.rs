@@ -108,6 +108,10 @@ impl Client for Gateway {
             .filter(|_| self.word == Word::Clients)
             .map(|(source, _)| source.ip())
     }
+
+    fn has_pool(&self) -> bool {
+        self.word == Word::Ours
+    }
 }
 
 /// A gateway's connection.
@@ -263,6 +267,11 @@ impl HttpAcceptor {
     /// Waits for the first bytes, and tells the version of HTTP by them.
     async fn begins_http2(&self, admitted: &mut Admitted) -> Result<bool, Closed> {
         let draining = self.drain.draining();
+        // the first request may be on its way
+        let over = async {
+            draining.cancelled().await;
+            tokio::time::sleep(http::LAST_CALL).await;
+        };
         let (stream, supervision) = (&mut admitted.stream, &mut admitted.supervision);
         let closed = tokio::select! {
             biased;
@@ -276,7 +285,7 @@ impl HttpAcceptor {
                 Err(error) => Closed::refused(Denied::new(Denial::PeerReset, error.to_string())),
             },
             why = supervision.ended() => Closed::refused(why),
-            () = draining.cancelled() => Closed::default(),
+            () = over => Closed::default(),
             // an unused connection of a pool
             () = tokio::time::sleep(self.limits.keepalive_timeout) => Closed::default(),
         };

@@ -75,7 +75,7 @@ enum Turn {
 }
 
 /// How long, from the beginning of a drain, a connection is kept for a request that may be on its way:
-/// a client's first.
+/// a client's first, and one of a gateway's pool that has not heard of the drain.
 pub(crate) const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// Waits for whatever speaks first; `goes`: it is time to finish.
@@ -141,6 +141,10 @@ pub(crate) trait Client: Send + Sync + 'static {
     /// The one whose bytes the peer passes on as they are.
     fn behind(&self) -> Option<IpAddr> {
         None
+    }
+    /// It sends requests of many over kept connections, and goes on doing so until it is told.
+    fn has_pool(&self) -> bool {
+        false
     }
 }
 

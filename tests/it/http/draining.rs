@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rstest::rstest;
 use rustix::process::Signal;
 
 use super::{
@@ -85,4 +86,33 @@ fn a_request_that_came_before_the_drain_is_answered() {
         raw.ends();
     }
     ends_soon(&mut chain.gateway);
+}
+
+/// Its gateway has not heard of the drain, and may not send twice what is no safe request.
+#[rstest]
+#[case::used("0")]
+#[case::fresh("1")]
+fn an_acceptor_in_http_mode_answers_what_its_gateway_still_sends(#[case] ready: &str) {
+    let world = World::new();
+    let (backend, seen) = mirror(world.address());
+    let to = backend.address.to_string();
+    let more = format!("pool = {{ ready = {ready} }}");
+    let mut chain = Chain::both(world, &to, "", "", &more);
+    let mut raw = chain.raw();
+    if ready == "0" {
+        assert_eq!(
+            raw.ask(&["POST /before", "Content-Length: 0"]).status(),
+            200
+        );
+    } else {
+        until("the ready link", || {
+            let active = "portcullis_connections_active{listener=\"legacy\"";
+            (chain.acceptor.metric(active) > 0.5).then_some(())
+        });
+    }
+    begin_to_stop(&chain.acceptor);
+    let answer = raw.ask(&["POST /after", "Content-Length: 0"]);
+    assert_eq!(answer.status(), 200, "{}", chain.gateway.text());
+    assert_eq!(seen.last().target(), "/after");
+    ends_soon(&mut chain.acceptor);
 }

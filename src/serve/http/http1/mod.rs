@@ -198,7 +198,7 @@ impl<C: Client> Connection<C> {
 
     /// It is time to finish. Who may be about to ask is not shut out: that is told by the answer.
     async fn hasten(&self, haste: &Haste) {
-        let may_ask = self.activity.is_fresh();
+        let may_ask = self.activity.is_fresh() || self.client.has_pool();
         let told = haste.is_any() || !may_ask;
         haste.set(if told { Haste::ALL } else { Haste::LAST_CALL });
         // what has come to the socket is heard of before anybody looks
