@@ -1,6 +1,13 @@
 //! One link connection: resolve, connect, handshake, OPEN, admission.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncWriteExt;
@@ -41,6 +48,41 @@ pub(crate) struct Dialler {
     pub(crate) judge: Judge,
     pub(crate) bind: Option<std::net::IpAddr>,
     pub(crate) proxy_protocol: Option<ProxyVersion>,
+    pub(crate) shut: Shut,
+}
+
+/// When an acceptor was last found not to listen: it has ended, or drains and waits for what was
+/// opened before. Nothing else tells of a drain on connections whose bytes are all the client's.
+pub(crate) struct Shut {
+    epoch: Instant,
+    /// Milliseconds after `epoch`, plus one; zero: never.
+    at: AtomicU64,
+}
+
+impl Default for Shut {
+    fn default() -> Self {
+        Self {
+            epoch: Instant::now(),
+            at: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Shut {
+    fn millis(&self, at: Instant) -> u64 {
+        let millis = at.saturating_duration_since(self.epoch).as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn note(&self, now: Instant) {
+        self.at.store(self.millis(now), Ordering::Relaxed);
+    }
+
+    /// Whether that was since this moment.
+    pub(super) fn is_since(&self, opened: Instant) -> bool {
+        let at = self.at.load(Ordering::Relaxed);
+        at != 0 && self.millis(opened) <= at
+    }
 }
 
 /// What a link connection is for.
@@ -165,6 +207,9 @@ impl Dialler {
                 // accepted, and cut before we looked: so ends a source that is not trusted
                 alert::explain(&error, Side::Client)
             } else {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    self.shut.note(Instant::now());
+                }
                 Denied::new(Denial::UpstreamUnreachable, error.to_string())
             }
         })?;
@@ -195,5 +240,22 @@ pub(super) fn open(client: &ClientFacts) -> Open {
         authority: client.sni.clone(),
         identity: client.identity.clone(),
         http: client.http,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_opened_before_an_acceptor_shut_is_told_from_what_was_opened_after() {
+        let shut = Shut::default();
+        let moment = |n: u64| shut.epoch + Duration::from_millis(n);
+        assert!(!shut.is_since(moment(0)), "never");
+        shut.note(moment(10));
+        assert!(shut.is_since(moment(0)) && shut.is_since(moment(10)));
+        assert!(!shut.is_since(moment(11)));
     }
 }

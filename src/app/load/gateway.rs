@@ -330,6 +330,7 @@ fn backend_runtime(
             judge,
             bind: backend.bind,
             proxy_protocol: backend.proxy_protocol,
+            shut: crate::gateway::dial::Shut::default(),
         });
     }
     Some(BackendRuntime::new(

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use portcullis::pki::Role;
 use rstest::rstest;
 use rustix::process::Signal;
 
 use super::{
     Chain,
-    raw::{Raw, mirror},
+    raw::{Raw, answering, mirror, ok},
 };
 use crate::world::{Running, World, until};
 
@@ -115,4 +116,51 @@ fn an_acceptor_in_http_mode_answers_what_its_gateway_still_sends(#[case] ready: 
     assert_eq!(answer.status(), 200, "{}", chain.gateway.text());
     assert_eq!(seen.last().target(), "/after");
     ends_soon(&mut chain.acceptor);
+}
+
+/// On a connection that is the requests' alone an acceptor in tcp mode can't say that it leaves: the
+/// gateway finds that it listens no more.
+#[rstest]
+#[case::busy("")]
+#[case::checked("health = { interval = \"1s\" }")]
+fn an_acceptor_of_direct_links_is_let_go(#[case] health: &str) {
+    const TOGETHER: usize = 8;
+    let world = World::new();
+    let (backend, _seen) = answering(world.address(), |_| {
+        std::thread::sleep(Duration::from_millis(300));
+        ok("it")
+    });
+    let to = backend.address.to_string();
+    let (mut first, at) = world.plain_acceptor(&to, "limits = { drain_timeout = \"2m\" }");
+    let (file, second) = ("acceptor-2", world.address());
+    let from = format!("trusted_ips = [{:?}]", world.near());
+    let text = world.common_as(&world.leaf(Role::Acceptor, "legacy"), file, "")
+        + &world.acceptor_text(second, &to, &from);
+    let _other = world.start_as("acceptor", file, &text);
+    let address = world.address();
+    let more = format!("tunnel = \"direct\"\n{health}");
+    let text = world
+        .gateway_text("http", address, at, "", &more)
+        .replace(&format!("[\"{at}\"]"), &format!("[\"{at}\", \"{second}\"]"));
+    let gateway = world.gateway(&text);
+    let client = world.client();
+    let ask = |many: usize| {
+        let open = || Raw::new(client.connect(address, "site.test").unwrap());
+        let mut raws: Vec<Raw> = (0..many).map(|_| open()).collect();
+        for raw in &mut raws {
+            raw.request(&["POST /", "Content-Length: 0"]);
+        }
+        for raw in &mut raws {
+            assert_eq!(raw.answer().status(), 200, "{}", gateway.text());
+        }
+    };
+    ask(TOGETHER);
+    let links = first.metric("portcullis_connections_active{listener=\"legacy\"");
+    assert!(links > 0.5, "{links}");
+    begin_to_stop(&first);
+    if health.is_empty() {
+        // more than are kept
+        ask(2 * TOGETHER);
+    }
+    ends_soon(&mut first);
 }

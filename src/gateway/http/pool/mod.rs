@@ -45,7 +45,7 @@ use crate::{
             hop::{Fate, Hop},
             send::{self, Ways},
         },
-        mux, spread,
+        spread,
     },
     workers::take_near,
 };
@@ -242,7 +242,10 @@ impl Shared {
 
     fn fits(&self, link: &LinkSender, now: Instant) -> bool {
         let over = link.retires.is_some_and(|end| clock::now() > end)
-            || link.shared.as_ref().is_some_and(mux::Link::is_leaving);
+            || match &link.shared {
+                Some(shared) => shared.is_leaving(),
+                None => link.acceptor.dialler.shut.is_since(link.opened),
+            };
         !over && now.saturating_duration_since(link.opened) < self.backend.config.pool.max_age
     }
 
