@@ -9,7 +9,10 @@ use super::*;
 use crate::{
     drain::Drain,
     net::{RelayCause, RelayOptions, relay},
-    wire::{ConnectionId, mux::Break},
+    wire::{
+        ConnectionId,
+        mux::{Break, MAX_STREAMS},
+    },
 };
 
 const LIMITS: Limits = Limits {
@@ -257,25 +260,30 @@ async fn a_link_in_steady_use_is_neither_unused_nor_idle() {
     assert!((3..6).contains(&began.elapsed().as_secs()));
 }
 
-/// A client that goes before its answer keeps its place on the link for a moment, not for good.
+/// A client that goes before its answer keeps no place on the link, or one for a moment where many
+/// do.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_nobody_wants_and_nobody_answers_ends() {
-    let (near, mut far) = duplex(4096);
-    let link = Link::new(Side::Gateway);
-    let tasks = Drain::new();
-    let own = driver(near, &link, Side::Gateway, LIMITS);
-    tasks.spawn(async move { assert_eq!(own.run(|_, _| {}).await, None) });
-    let mut stream = link.open(&open()).unwrap();
-    let waited = tokio::time::timeout(Duration::from_millis(100), stream.admitted());
-    waited.await.unwrap_err();
-    let began = Instant::now();
-    drop(stream);
-    link.leave();
-    assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
-    assert!((1..4).contains(&began.elapsed().as_secs()));
-    let mut said = Vec::new();
-    far.read_to_end(&mut said).await.unwrap();
-    assert!(said.ends_with(&[Kind::Reset as u8, 0, 0, 0, 0, 0, 0, 1]));
+    for (many, seconds) in [(1, 0..1), (MAX_STREAMS, 0..2)] {
+        let (near, mut far) = duplex(1 << 20);
+        let link = Link::new(Side::Gateway);
+        let tasks = Drain::new();
+        let own = driver(near, &link, Side::Gateway, LIMITS);
+        tasks.spawn(async move { assert_eq!(own.run(|_, _| {}).await, None) });
+        let mut streams: Vec<_> = (0..many).map(|_| link.open(&open()).unwrap()).collect();
+        let waited = tokio::time::timeout(Duration::from_millis(100), streams[0].admitted());
+        waited.await.unwrap_err();
+        let began = Instant::now();
+        drop(streams);
+        link.leave();
+        assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
+        assert!(seconds.contains(&began.elapsed().as_secs()));
+        let mut said = Vec::new();
+        far.read_to_end(&mut said).await.unwrap();
+        let reset = [Kind::Reset as u8, 0, 0, 0, 0, 0];
+        let resets = said.windows(reset.len()).filter(|some| *some == reset);
+        assert_eq!(resets.count(), many);
+    }
 }
 
 #[tokio::test(start_paused = true)]
