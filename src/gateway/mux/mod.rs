@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustls_pki_types::CertificateDer;
+use tokio::sync::oneshot;
 
 pub(super) use self::held::Links;
 use self::held::{Next, Turn};
@@ -136,13 +137,10 @@ impl BackendRuntime {
                     attempt.wait().await?;
                     continue;
                 }
-                Next::Dial(turn) => {
-                    let dialled = self.dial_many(acceptor, client, rules).await;
-                    match dialled.inspect_err(|denied| turn.failed(denied))? {
-                        Agreed::Many(way) => way,
-                        Agreed::One(carried) => return Ok(*carried),
-                    }
-                }
+                Next::Dial(turn) => match self.dial_in_turn(acceptor, client, rules, turn).await? {
+                    Agreed::Many(way) => way,
+                    Agreed::One(carried) => return Ok(*carried),
+                },
                 Next::Plain => {
                     // kept ones have carried a client of tcp mode, and would another
                     if !client.http
@@ -167,6 +165,40 @@ impl BackendRuntime {
         }
         let gone = named(acceptor, gone);
         Err(self.failed(acceptor, client, gone))
+    }
+
+    /// The same as [`Self::dial_many`], in a task of its own: others wait for the link, and who had
+    /// the turn may go. A dial that went with its client would be begun again for each of them.
+    async fn dial_in_turn(
+        self: &Arc<Self>,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+        rules: &Rules,
+        turn: Turn,
+    ) -> Result<Agreed, Denied> {
+        let (mut tell, told) = oneshot::channel();
+        let (backend, acceptor) = (Arc::clone(self), Arc::clone(acceptor));
+        let (client, rules) = (client.clone(), rules.clone());
+        self.links.drain.spawn(async move {
+            let draining = backend.links.drain.draining();
+            let dialled = tokio::select! {
+                biased;
+                dialled = Box::pin(backend.dial_many(&acceptor, &client, &rules)) => dialled,
+                () = async { draining.cancelled().await; tell.closed().await } => return,
+            };
+            if let Err(denied) = &dialled {
+                turn.failed(denied);
+            }
+            drop(turn);
+            match tell.send(dialled) {
+                // nobody is left who could use it
+                Err(Ok(Agreed::Many(way))) if backend.links.are_closed() => way.link.leave(),
+                Err(Ok(Agreed::One(carried))) => carried.upstream.abort(),
+                Err(Ok(Agreed::Many(_)) | Err(_)) | Ok(()) => {}
+            }
+        });
+        let ended = |_| Denied::new(Denial::Draining, "the process ends");
+        told.await.map_err(ended)?
     }
 
     /// Opens a connection for many. One that is for many is judged by what is in force once it is

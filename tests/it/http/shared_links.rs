@@ -356,3 +356,52 @@ fn requests_that_are_taken_back_from_a_deaf_backend_leave_their_place() {
     });
     assert_eq!(links(&acceptor), 1);
 }
+
+/// A handshake that has cost both ends is of use to the next, whoever began it.
+#[test]
+fn a_link_is_not_dialled_anew_because_who_wanted_it_first_has_gone() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |mut stream| {
+        assert!(head(&mut stream).unwrap());
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        stream.write_all(answer).unwrap();
+        drop(head(&mut stream));
+    });
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (go, wait) = mpsc::channel::<()>();
+    let (wait, ours) = (Mutex::new(wait), SocketAddr::from((world.ip(), 0)));
+    let slow = Backend::serve(world.address(), move |mut near| {
+        wait.lock().unwrap().recv().unwrap();
+        let far = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        far.bind(&ours.into()).unwrap();
+        far.connect(&link.into()).unwrap();
+        let mut far = TcpStream::from(far);
+        let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        std::thread::spawn(move || io::copy(&mut from, &mut to));
+        drop(io::copy(&mut far, &mut near));
+    });
+    let (_gateway, edge) =
+        world.plain_gateway("http", slow.address, "", "connect_timeout = \"60s\"");
+    let client = world.client().alpn("h2");
+    let mut stream = client.connect(edge, "site.test").unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    for turn in 0..10 {
+        let first = turn * 6 + 1;
+        let get = bad_h2::head(b"GET");
+        bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, first, &get));
+        let asked = std::mem::take(&mut bytes);
+        assert_eq!(bad_h2::looked_at(&mut stream, asked, first + 2), None);
+        until("the dial", || (slow.connections() > 0).then_some(()));
+        let back = frame(RST_STREAM, 0, first, &8_u32.to_be_bytes());
+        assert_eq!(bad_h2::looked_at(&mut stream, back, first + 4), None);
+    }
+    assert_eq!(slow.connections(), 1);
+    go.send(()).unwrap();
+    // on the same thread, where the link is
+    let get = bad_h2::head(b"GET");
+    let asked = frame(HEADERS, END_HEADERS | END_STREAM, 61, &get);
+    stream.write_all(&asked).unwrap();
+    until("an answer", || (backend.connections() > 0).then_some(()));
+    assert_eq!((slow.connections(), links(&acceptor)), (1, 1));
+}
