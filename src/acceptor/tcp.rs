@@ -302,10 +302,14 @@ impl TcpAcceptor {
         ours: bool,
         record: &mut Access,
     ) -> Result<BackendStream, Denied> {
+        // the gateway may have taken its time to name a client, and the backend takes its own
+        admitted.supervision.judged()?;
         let began = Instant::now();
         let gateway = (admitted.source, admitted.local);
         let dialling = self.dial(&admitted.permit, gateway, client, record);
         let backend = dialling.await?;
+        let judged = admitted.supervision.judged();
+        judged.inspect_err(|_| backend.abort())?;
         if ours {
             link::write_admitted(&mut admitted.stream).await?;
         }

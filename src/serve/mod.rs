@@ -23,7 +23,7 @@ pub use accept::Serving;
 pub use aside::Aside;
 pub use rules::{ListenerRules, Snapshot};
 pub use supervise::{LinkSupervision, Supervision};
-pub(crate) use supervise::{judge_link, spread};
+pub(crate) use supervise::{judge_link, speaking, spread};
 pub use table::{Slot, Slots};
 pub use tunnel::Tunnel;
 

@@ -154,7 +154,7 @@ impl Supervision {
                 changed = self.rules.changed() => {
                     if changed.is_err() {
                         // nobody speaks for this connection any more: absence is never permission
-                        return Denied::new(Denial::RulesChanged, "the listener was removed");
+                        return removed();
                     }
                     let snapshot = self.rules.borrow_and_update().clone();
                     // or the clock was set, and that is all
@@ -241,8 +241,7 @@ impl LinkSupervision {
         let changed = match self.rules.has_changed() {
             Ok(changed) => changed,
             Err(_removed) => {
-                let other = others.iter().find(|other| other.has_changed().is_ok());
-                self.rules = other.ok_or_else(removed)?.clone();
+                self.rules = speaking(others)?.clone();
                 true
             }
         };
@@ -258,6 +257,18 @@ impl LinkSupervision {
         still_good(self.until)?;
         judge_link(&snapshot, &self.backend, &self.acceptor, &self.chain)
     }
+}
+
+/// Whose rules a link goes on under when its own listener has gone: the first that is still there of
+/// those that it serves too.
+///
+/// # Errors
+/// There is none: absence is never permission.
+pub(crate) fn speaking(
+    others: &[watch::Receiver<Arc<Snapshot>>],
+) -> Result<&watch::Receiver<Arc<Snapshot>>, Denied> {
+    let other = others.iter().find(|other| other.has_changed().is_ok());
+    other.ok_or_else(removed)
 }
 
 fn removed() -> Denied {

@@ -9,7 +9,9 @@ use std::{
 use portcullis::pki::{Authority, InitOptions, IssueRequest, Reason, Role};
 use rstest::rstest;
 
-use crate::world::{Backend, Client, Leaf, Running, TlsStream, World, answers, broken, until};
+use crate::world::{
+    Backend, Client, Leaf, Running, TlsStream, World, answers, broken, says, until,
+};
 
 /// What is promised, from the write to the end of the last connection.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -124,7 +126,7 @@ fn a_listener_that_was_taken_out_ends_with_its_files() {
     let detail = removed.end(begun);
     assert!(detail.contains("its files do not load"), "{detail}");
     removed.gateway.line("the reason", |line| {
-        line["level"] == "ERROR" && line["problem"].as_str().unwrap().contains("second.key")
+        line["level"] == "ERROR" && says(line, "problem", "second.key")
     });
 }
 
@@ -166,8 +168,7 @@ fn an_acceptor_that_lost_a_listener_ends_the_links_that_are_shut_out(#[case] crl
     assert!(broken(&mut stream));
     assert!(begun.elapsed() < PROMISED, "{:?}", begun.elapsed());
     let line = acceptor.refusal("rules_changed");
-    let detail = line["detail"].as_str().unwrap();
-    assert!(detail.contains(why), "{line}");
+    assert!(says(&line, "detail", why), "{line}");
     until("the end of its listener", || world.client().tcp(goes).err());
 }
 

@@ -14,8 +14,8 @@ use portcullis::pki::{CrlOptions, IssueRequest, Reason, Role};
 use rustix::process::Signal;
 
 use crate::world::{
-    BINARY, Backend, Client, PATIENCE, Running, TlsStream, World, echo, get, named_backend, text,
-    until,
+    BINARY, Backend, Client, PATIENCE, Running, TlsStream, World, echo, get, named_backend, says,
+    text, until,
 };
 
 fn answers(stream: &mut TlsStream) -> bool {
@@ -160,7 +160,7 @@ fn a_broken_file_leaves_the_last_good_state_and_is_said_everywhere() {
             "{name}: {ready}"
         );
         gateway.line(said, |line| {
-            line["level"] == "ERROR" && line["problem"].as_str().is_some_and(|p| p.contains(said))
+            line["level"] == "ERROR" && says(line, "problem", said)
         });
         assert!(
             answers(&mut client.connect(edge, "site.test").unwrap()),
@@ -266,8 +266,7 @@ fn who_is_shut_out_does_not_stay_to_the_end_of_a_drain() {
     let ended = acceptor.ended_within(Duration::from_secs(20));
     assert!(ended.is_some_and(|status| status.success()));
     let line = acceptor.refusal("rules_changed");
-    let detail = line["detail"].as_str().unwrap();
-    assert!(detail.contains("certificate_revoked"), "{line}");
+    assert!(says(&line, "detail", "certificate_revoked"), "{line}");
 }
 
 #[test]
@@ -507,11 +506,7 @@ fn the_admin_listener_on_tcp_asks_for_its_token_and_for_a_host_of_its_own() {
     assert!(metrics.contains("# EOF"), "{metrics}");
     // a token that is too short is none; a good one takes the place of the old
     world.write("token", "short\n");
-    running.line("the refusal", |line| {
-        line["problem"]
-            .as_str()
-            .is_some_and(|p| p.contains("token"))
-    });
+    running.line("the refusal", |line| says(line, "problem", "token"));
     assert_eq!(get("/metrics", &host, token), 200);
     world.write("token", "another-token-of-enough-length\n");
     let newer = "Authorization: Bearer another-token-of-enough-length\r\n";
@@ -691,12 +686,8 @@ fn too_few_descriptors_for_the_limits_are_said_at_start() {
             &config,
         )
         .ready();
-        let lines = acceptor.count(|line| {
-            line["level"] == "WARN"
-                && line["message"]
-                    .as_str()
-                    .is_some_and(|m| m.contains("file descriptors"))
-        });
+        let lines = acceptor
+            .count(|line| line["level"] == "WARN" && says(line, "message", "file descriptors"));
         assert_eq!(lines == 1, warned, "{}", acceptor.text());
         let told = acceptor.metric("portcullis_file_descriptors_limit");
         assert!((told - f64::from(limit)).abs() < 0.5, "{told}");
@@ -729,13 +720,11 @@ fn a_backend_that_the_world_can_reach_is_warned_about_with_its_process() {
         let us = format!("pid {}", std::process::id());
         if exposed {
             let line = acceptor.line("the warning", |line| {
-                line["message"]
-                    .as_str()
-                    .is_some_and(|m| m.contains("can be reached round the acceptor"))
+                says(line, "message", "can be reached round the acceptor")
             });
             assert_eq!(line["level"], "WARN");
             assert_eq!(line["address"], format!("0.0.0.0:{port}"));
-            assert!(line["process"].as_str().unwrap().contains(&us), "{line}");
+            assert!(says(&line, "process", &us), "{line}");
             assert!(
                 ready.contains(&format!("can be reached round us: 0.0.0.0:{port}"))
                     && ready.contains(&us),
@@ -760,9 +749,7 @@ fn danger_is_said_aloud_at_every_start() {
     );
     let acceptor = world.acceptor(&text);
     let line = acceptor.line("the danger", |line| {
-        line["warning"]
-            .as_str()
-            .is_some_and(|w| w.contains("danger_any_source"))
+        says(line, "warning", "danger_any_source")
     });
     assert_eq!(line["level"], "WARN");
     let (_, status) = acceptor.admin("/status.json").unwrap();

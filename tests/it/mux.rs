@@ -19,7 +19,7 @@ use portcullis::{
     },
 };
 
-use crate::world::{Backend, Client, Running, TlsStream, World, answers, broken, until};
+use crate::world::{Backend, Client, Running, TlsStream, World, answers, broken, says, until};
 
 struct Chain {
     world: World,
@@ -89,10 +89,6 @@ impl Chain {
 fn end(stream: &mut TlsStream) {
     stream.conn.send_close_notify();
     stream.flush().unwrap();
-}
-
-fn says(line: &serde_json::Value, key: &str, word: &str) -> bool {
-    line[key].as_str().is_some_and(|text| text.contains(word))
 }
 
 #[test]

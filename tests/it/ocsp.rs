@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::world::{Backend, Leaf, Running, World, run, text, until};
+use crate::world::{Backend, Leaf, Running, World, run, says, text, until};
 
 /// An authority made by openssl, with what `openssl ocsp` reads.
 struct OpenSsl {
@@ -384,9 +384,7 @@ fn a_revoked_certificate_is_shown_so_and_said_loudly() {
     // it is ready until it knows, so that is not waited for
     let gateway = Running::launch("gateway", &world.write("gateway.toml", &config));
     until("the start", || gateway.admin("/healthz"));
-    let line = gateway.line("the answer", |line| {
-        line["message"].as_str().unwrap().contains("REVOKED")
-    });
+    let line = gateway.line("the answer", |line| says(line, "message", "REVOKED"));
     assert_eq!(line["level"], "ERROR");
     let at = address.to_string();
     let ca = openssl.file("ca.pem");
@@ -652,9 +650,7 @@ fn who_demands_a_staple_or_lacks_its_issuer_is_told() {
     openssl.write("site.pem", &alone);
     gateway.reload();
     let line = gateway.line("the warning", |line| {
-        line["warning"]
-            .as_str()
-            .is_some_and(|w| w.contains("no OCSP answer is stapled"))
+        says(line, "warning", "no OCSP answer is stapled")
     });
     let warning = line["warning"].as_str().unwrap();
     assert!(
@@ -734,13 +730,7 @@ fn who_names_no_responder_is_not_asked_about_and_who_turns_it_off_neither() {
         gateway, address, ..
     } = &edge(&world, &site, "ocsp_stapling = false");
     let line = gateway.line("the demand", |line| said(line, "configuration"));
-    assert!(
-        line["warning"]
-            .as_str()
-            .unwrap()
-            .contains("ocsp_stapling is off"),
-        "{line}"
-    );
+    assert!(says(&line, "warning", "ocsp_stapling is off"), "{line}");
     let seen = status(*address, &openssl.file("ca.pem"));
     assert!(seen.contains(NOTHING), "{seen}");
     assert_eq!(asked.load(Ordering::SeqCst), 0);

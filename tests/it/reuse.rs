@@ -8,7 +8,7 @@ use std::{
 use portcullis::pki::{Reason, Role};
 use rustix::process::Signal;
 
-use crate::world::{Backend, Running, TlsStream, World, until};
+use crate::world::{Backend, Running, TlsStream, World, says, until};
 
 struct Chain {
     world: World,
@@ -63,10 +63,6 @@ impl Chain {
             (self.gateway.count(ended) >= visits).then_some(())
         });
     }
-}
-
-fn says(line: &serde_json::Value, key: &str, word: &str) -> bool {
-    line[key].as_str().is_some_and(|text| text.contains(word))
 }
 
 #[test]

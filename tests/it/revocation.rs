@@ -7,16 +7,20 @@
 )]
 
 use std::{
+    io::{Read as _, Write as _},
     net::IpAddr,
     path::Path,
     time::{Duration, Instant},
 };
 
-use portcullis::pki::{Authority, InitOptions, IssueRequest, Reason, Role};
+use portcullis::{
+    pki::{Authority, InitOptions, IssueRequest, Reason, Role},
+    wire::link,
+};
 use rstest::rstest;
 
 use crate::world::{
-    Backend, Client, Edge, Leaf, Links, Open, Running, Ways, World, answers, broken, get,
+    Backend, Client, Edge, Leaf, Links, Open, Running, Ways, World, answers, broken, get, says,
     switching, until,
 };
 
@@ -201,6 +205,47 @@ fn an_acceptor_ends_every_link_that_a_change_shuts_out(#[case] change: Change, #
     assert_eq!(get(&mut victim.open.kept, "/").0, 502, "{change:?}");
     assert!(bystander.open.works(), "{change:?}");
     assert_eq!(ended(&acceptor, "", "/edge-2"), 0, "{change:?}");
+}
+
+/// A handshake proves who a gateway is; what it may do is asked when it names its client, which may
+/// be much later.
+#[rstest]
+#[case("tcp")]
+#[case("http")]
+fn a_gateway_that_is_shut_out_before_it_names_a_client_reaches_no_backend(#[case] mode: &str) {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let address = backend.address.to_string();
+    let (acceptor, link) = match mode {
+        "tcp" => world.plain_acceptor(&address, ""),
+        _ => world.http_acceptor(&address, ""),
+    };
+    let client = world
+        .client()
+        .certificate(&world.leaf(Role::Gateway, "edge-1"))
+        .source(world.ip())
+        .alpn("portcullis/1");
+    let mut waits = client.connect(link, "legacy.internal").unwrap();
+    until("its admission", || {
+        let admitted = acceptor.metric("portcullis_connections_admitted_total");
+        (admitted > 0.5).then_some(())
+    });
+    world
+        .authority
+        .revoke("gateway/edge-1", Reason::KeyCompromise)
+        .unwrap();
+    acceptor.line("the reload", |line| line["message"] == "reloaded");
+    let open = link::Frame::Open(Box::new(link::Open::new(link::ConnectionId([7; 16]))));
+    let asked = [
+        &link::encode(&open)[..],
+        b"GET / HTTP/1.1\r\nHost: site.test\r\n\r\n",
+    ];
+    waits.write_all(&asked.concat()).unwrap();
+    waits.flush().unwrap();
+    drop(waits.read_to_end(&mut Vec::new()));
+    let line = acceptor.line("its end", |line| line["reason"] == "rules_changed");
+    assert!(says(&line, "detail", "certificate_revoked"), "{line}");
+    assert_eq!(backend.connections(), 0);
 }
 
 /// The line of each connection that a change ended, by who it was.

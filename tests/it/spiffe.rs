@@ -11,7 +11,7 @@ use std::{
 use portcullis::pki::{Authority, InitOptions, IssueRequest, Reason, Role};
 use serde_json::{Value, json};
 
-use crate::world::{BINARY, Backend, Running, World, get, named_backend, run, text, until};
+use crate::world::{BINARY, Backend, Running, World, get, named_backend, run, says, text, until};
 
 /// The interpreter that has Debian's packages, whatever others there are.
 const PYTHON: &str = "/usr/bin/python3";
@@ -329,9 +329,7 @@ fn a_federated_bundle_speaks_for_its_own_domain_alone() {
         &(agent.common(&world, "acceptor", "") + &listener),
     );
     acceptor.line("the bundle that is left out", |line| {
-        line["what"]
-            .as_str()
-            .is_some_and(|what| what.contains("our own trust domain"))
+        says(line, "what", "our own trust domain")
     });
     let leaf = |by: &Authority| {
         let issued = by
@@ -375,9 +373,7 @@ fn what_is_bad_is_refused_and_the_last_good_stays() {
         (json!({ "svids": [] }), "register an entry"),
     ] {
         chain.agents[0].hands_out(&state);
-        let line = chain.gateway.line(said, |line| {
-            line["error"].as_str().is_some_and(|e| e.contains(said))
-        });
+        let line = chain.gateway.line(said, |line| says(line, "error", said));
         assert_eq!(line["level"], "ERROR");
         assert_eq!(get(&mut client, "/").0, 200);
         let mut fresh = world.client().connect(chain.edge, "site.test").unwrap();

@@ -6,7 +6,7 @@ use portcullis::pki::{IssueRequest, Role};
 
 use crate::world::{
     BINARY, Backend, Client, Edge, Links, Running, TlsStream, World, answers, broken, get, run,
-    switching, text, until,
+    says, switching, text, until,
 };
 
 /// The gateway of that name, which proves itself to the backend by the secret.
@@ -53,9 +53,8 @@ fn shut_out(world: &World, acceptor: &Running, stolen: &mut Edge, opened: &mut T
     let line = acceptor.line("what ended", |line| {
         line["reason"] == "rules_changed" && line["decision"] == "ended"
     });
-    let says = |key: &str, word: &str| line[key].as_str().is_some_and(|text| text.contains(word));
-    assert!(says("identity", "/gateway/edge-1"), "{line}");
-    assert!(says("detail", "certificate_revoked"), "{line}");
+    assert!(says(&line, "identity", "/gateway/edge-1"), "{line}");
+    assert!(says(&line, "detail", "certificate_revoked"), "{line}");
     assert_eq!(get(&mut stolen.open.kept, "/").0, 502);
     acceptor.refused("legacy", "certificate_revoked");
 }

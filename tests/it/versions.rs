@@ -12,7 +12,9 @@ use std::{
 use portcullis::pki::Role;
 use rstest::rstest;
 
-use crate::world::{BINARY, Backend, Links, Open, Running, Ways, World, answers, get, switching};
+use crate::world::{
+    BINARY, Backend, Links, Open, Running, Ways, World, answers, get, says, switching,
+};
 
 /// How long the load lasts, of each pair.
 const LOAD: Duration = Duration::from_secs(3);
@@ -148,10 +150,7 @@ fn an_acceptor_of_the_version_before_carries_the_clients_of_a_gateway_that_wants
     for _ in 0..3 {
         assert!(open.iter_mut().all(answers));
     }
-    let said = |line: &serde_json::Value| {
-        let message = line["message"].as_str();
-        message.is_some_and(|text| text.contains("is not to be had there"))
-    };
+    let said = |line: &serde_json::Value| says(line, "message", "is not to be had there");
     let links_for_many = acceptor.metric("portcullis_connections_accepted_total") < 4.5;
     assert_eq!(gateway.count(said), usize::from(!links_for_many));
 }

@@ -238,7 +238,7 @@ impl HttpAcceptor {
         if admitted.alpn.as_deref() != Some(LINK_ALPN) {
             return Ok(None);
         }
-        let stream = &mut admitted.stream;
+        let (stream, supervision) = (&mut admitted.stream, &mut admitted.supervision);
         let reading = link::read_open(stream);
         let read = tokio::time::timeout(self.limits.handshake_timeout, reading).await;
         let late = |_elapsed| {
@@ -247,7 +247,9 @@ impl HttpAcceptor {
                 "the gateway named no client in time",
             ))
         };
-        let opened = match read.unwrap_or_else(late) {
+        // it may have taken its time
+        let named = read.unwrap_or_else(late);
+        let opened = match named.and_then(|open| supervision.judged().map(|()| open)) {
             // a backend that can't be reached is told before a request is lost on it
             Ok(open) => self.pool.reach(&admitted.permit).await.map(|()| open),
             Err(denied) => Err(denied),

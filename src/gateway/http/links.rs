@@ -21,6 +21,7 @@ use crate::{
     serve::{
         LinkSupervision, Snapshot,
         http::hop::{Fate, Judge},
+        speaking,
     },
 };
 
@@ -136,6 +137,15 @@ impl Links {
     /// that the pool serves.
     pub(super) fn takes_over(&self, link: &mut LinkSupervision) -> bool {
         is_over(&link.rules) && link.judged(&self.state().heard).is_ok()
+    }
+
+    /// What is in force where a link goes on whose own listener has gone.
+    ///
+    /// # Errors
+    /// Nobody speaks for it any more.
+    pub(super) fn in_force(&self) -> Result<Arc<Snapshot>, Denied> {
+        let state = self.state();
+        speaking(&state.heard).map(|other| other.borrow().clone())
     }
 
     /// Judges them all.
@@ -375,7 +385,7 @@ mod tests {
 
     /// Watches over one more, as its pool does.
     fn add(links: &Arc<Links>, link: LinkSupervision, drain: &Drain) -> Arc<Fate> {
-        let standing = Standing::begin(&link).unwrap();
+        let standing = Standing::begin(&link, links).unwrap();
         let (fate, parked) = links.add(link, standing);
         if let Some(watcher) = parked {
             drain.spawn(watcher.watch(drain.clone(), || {}));
@@ -482,7 +492,48 @@ mod tests {
         let why = fate.end().unwrap();
         assert!(why.detail.contains("certificate_revoked"), "{why}");
         // nor does one begin
-        assert!(Standing::begin(&link_of(&listener)).is_err());
+        assert!(Standing::begin(&link_of(&listener), &links).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_at_a_link_whose_listener_has_gone_asks_another_before_who_watches_does() {
+        let drain = Drain::new();
+        let alone = listener();
+        let links = Links::new();
+        let fate = add(&links, link_of(&alone), &drain);
+        drop(alone);
+        assert!(!fate.is_sealed(), "nobody has had a turn");
+        let why = fate.end().expect("nobody speaks for it");
+        assert!(why.detail.contains("the listener was removed"), "{why}");
+
+        let (old, new) = (listener(), listener());
+        let links = Links::new();
+        let fate = add(&links, link_of(&old), &drain);
+        links.hear(&new.subscribe());
+        drop(old);
+        assert!(fate.end().is_none());
+        new.send_replace(snapshot(false));
+        let why = fate.end().expect("it went on under the other");
+        assert!(why.detail.contains("certificate_revoked"), "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_was_dialled_for_a_listener_that_has_gone_begins_under_another_or_not() {
+        let (old, new) = (listener(), listener());
+        let links = Links::new();
+        let link = link_of(&old);
+        drop(old);
+        let why = Standing::begin(&link, &links)
+            .err()
+            .expect("nobody speaks for it");
+        assert!(why.detail.contains("the listener was removed"), "{why}");
+        links.hear(&new.subscribe());
+        assert!(Standing::begin(&link, &links).is_ok());
+        new.send_replace(snapshot(false));
+        let why = Standing::begin(&link, &links)
+            .err()
+            .expect("the other says no");
+        assert_eq!(why.reason, Denial::CertificateRevoked);
     }
 
     #[tokio::test(start_paused = true)]

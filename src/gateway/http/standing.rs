@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustls_pki_types::CertificateDer;
 
+use super::links::Links;
 use crate::{
     admit::Denied,
     gateway::way::Rules,
-    serve::{LinkSupervision, Snapshot},
+    serve::{LinkSupervision, Snapshot, speaking},
 };
 
 /// One link, before its listener's rules.
@@ -17,6 +18,8 @@ pub(super) struct Standing {
     acceptor: String,
     chain: Arc<[CertificateDer<'static>]>,
     rules: Rules,
+    /// They know who speaks for it, where its own listener has gone.
+    links: Weak<Links>,
     /// Those that admitted it last, where they are not those of its beginning.
     admitted: Mutex<Weak<Snapshot>>,
 }
@@ -26,15 +29,18 @@ impl Standing {
     ///
     /// # Errors
     /// What is in force does not admit its acceptor: it was dialled by rules of before.
-    pub(super) fn begin(link: &LinkSupervision) -> Result<Self, Denied> {
+    pub(super) fn begin(link: &LinkSupervision, links: &Arc<Links>) -> Result<Self, Denied> {
         let mut standing = Self {
             backend: Arc::clone(&link.backend),
             acceptor: link.acceptor.clone(),
             chain: Arc::clone(&link.chain),
             rules: link.rules.clone(),
+            links: Arc::downgrade(links),
             admitted: Mutex::default(),
         };
-        let now = standing.rules.borrow_and_update().clone();
+        // before it is judged: what is said from now on is news
+        standing.rules.mark_unchanged();
+        let now = standing.in_force()?;
         standing.judge(&now)?;
         Ok(standing)
     }
@@ -44,11 +50,10 @@ impl Standing {
     /// # Errors
     /// Why not.
     pub(super) fn judged(&self) -> Result<(), Denied> {
-        // where the listener has gone, the pool may serve another: who watches knows
-        if !matches!(self.rules.has_changed(), Ok(true)) {
+        if let Ok(false) = self.rules.has_changed() {
             return Ok(());
         }
-        let now = self.rules.borrow().clone();
+        let now = self.in_force()?;
         let by = Arc::downgrade(&now);
         if self.admitted().ptr_eq(&by) {
             return Ok(());
@@ -56,6 +61,17 @@ impl Standing {
         self.judge(&now)?;
         *self.admitted() = by;
         Ok(())
+    }
+
+    /// What is in force at its listener; where that has gone, at another that its pool serves.
+    fn in_force(&self) -> Result<Arc<Snapshot>, Denied> {
+        if self.rules.has_changed().is_ok() {
+            return Ok(self.rules.borrow().clone());
+        }
+        match self.links.upgrade() {
+            Some(links) => links.in_force(),
+            None => speaking(&[]).map(|none| none.borrow().clone()),
+        }
     }
 
     fn admitted(&self) -> std::sync::MutexGuard<'_, Weak<Snapshot>> {

@@ -299,7 +299,10 @@ impl<C: Client> Connection<C> {
         S::Future: Send + 'static,
         K: Upstream,
     {
-        let cause = if self.activity.is_http2() {
+        // what came before the first request may have taken its time
+        let cause = if let Err(why) = supervision.judged() {
+            Some(why)
+        } else if self.activity.is_http2() {
             // boxed: HTTP/1.1 connections need not have room for it
             Box::pin(self.http2(io, service, watch, &mut supervision)).await
         } else {

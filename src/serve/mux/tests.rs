@@ -2,14 +2,17 @@ use std::sync::Mutex;
 
 use tokio::{
     io::{DuplexStream, duplex},
+    task::JoinSet,
     time::Instant,
 };
 
 use super::*;
 use crate::{
-    drain::Drain,
     net::{RelayCause, RelayOptions, relay},
-    wire::{ConnectionId, mux::Break},
+    wire::{
+        ConnectionId,
+        mux::{Break, MAX_STREAMS},
+    },
 };
 
 const LIMITS: Limits = Limits {
@@ -25,32 +28,47 @@ fn driver(io: DuplexStream, link: &Link, side: Side, limits: Limits) -> Driver<D
     Driver::new(io, link.clone(), side, limits, |_| {})
 }
 
+/// Carries a gateway's end of a link that ends as it should.
+async fn opening(io: DuplexStream, link: Link, limits: Limits) {
+    let own = driver(io, &link, Side::Gateway, limits);
+    assert_eq!(own.run(|_, _| {}).await, None);
+}
+
+/// The same of an acceptor's, with each of its streams.
+async fn accepting<F>(io: DuplexStream, limits: Limits, carry: fn(Stream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let link = Link::new(Side::Acceptor);
+    let own = driver(io, &link, Side::Acceptor, limits);
+    let mut streams = JoinSet::new();
+    let ended = own.run(|stream, _open| drop(streams.spawn(carry(stream))));
+    assert_eq!(ended.await, None);
+    streams.join_all().await;
+}
+
+/// Waits for what was begun, and fails where it has failed.
+async fn over(tasks: JoinSet<()>) {
+    let all = tokio::time::timeout(Duration::from_secs(60), tasks.join_all());
+    all.await.expect("a task that does not end");
+}
+
 /// Runs a link whose acceptor gives back what comes; `act` gets the gateway's end.
 async fn echoing<T>(room: usize, act: impl AsyncFnOnce(Link) -> T) -> T {
     let (near, far) = duplex(room);
-    let (gateway, acceptor) = (Link::new(Side::Gateway), Link::new(Side::Acceptor));
-    let tasks = Drain::new();
-    let spawn = tasks.clone();
-    let other = driver(far, &acceptor, Side::Acceptor, LIMITS);
-    tasks.spawn(async move {
-        let ended = other
-            .run(|stream, _open| {
-                spawn.spawn(async move {
-                    stream.admit();
-                    let (mut read, mut write) = tokio::io::split(stream);
-                    if tokio::io::copy(&mut read, &mut write).await.is_ok() {
-                        drop(write.shutdown().await);
-                    }
-                });
-            })
-            .await;
-        assert_eq!(ended, None);
-    });
-    let own = driver(near, &gateway, Side::Gateway, LIMITS);
-    tasks.spawn(async move { assert_eq!(own.run(|_, _| {}).await, None) });
+    let gateway = Link::new(Side::Gateway);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(accepting(far, LIMITS, |stream| async move {
+        stream.admit();
+        let (mut read, mut write) = tokio::io::split(stream);
+        if tokio::io::copy(&mut read, &mut write).await.is_ok() {
+            drop(write.shutdown().await);
+        }
+    }));
+    tasks.spawn(opening(near, gateway.clone(), LIMITS));
     let done = act(gateway.clone()).await;
     gateway.leave();
-    assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
+    over(tasks).await;
     done
 }
 
@@ -228,22 +246,14 @@ async fn a_link_in_steady_use_is_neither_unused_nor_idle() {
         idle: Duration::from_secs(3),
     };
     let (near, far) = duplex(1 << 20);
-    let (gateway, acceptor) = (Link::new(Side::Gateway), Link::new(Side::Acceptor));
-    let other = driver(far, &acceptor, Side::Acceptor, idle);
-    let tasks = Drain::new();
-    let spawn = tasks.clone();
-    tasks.spawn(async move {
-        let ended = other.run(|mut stream, _open| {
-            spawn.spawn(async move {
-                stream.admit();
-                stream.shutdown().await.unwrap();
-                assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
-            });
-        });
-        assert_eq!(ended.await, None);
-    });
-    let own = driver(near, &gateway, Side::Gateway, idle);
-    tasks.spawn(async move { assert_eq!(own.run(|_, _| {}).await, None) });
+    let gateway = Link::new(Side::Gateway);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(accepting(far, idle, |mut stream| async move {
+        stream.admit();
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }));
+    tasks.spawn(opening(near, gateway.clone(), idle));
     for _ in 0..40 {
         tokio::time::sleep(Duration::from_millis(370)).await;
         let mut stream = gateway.open(&open()).expect("the link is in use");
@@ -253,29 +263,33 @@ async fn a_link_in_steady_use_is_neither_unused_nor_idle() {
     }
     // and without any it goes
     let began = Instant::now();
-    assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
+    over(tasks).await;
     assert!((3..6).contains(&began.elapsed().as_secs()));
 }
 
-/// A client that goes before its answer keeps its place on the link for a moment, not for good.
+/// A client that goes before its answer keeps no place on the link, or one for a moment where many
+/// do.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_nobody_wants_and_nobody_answers_ends() {
-    let (near, mut far) = duplex(4096);
-    let link = Link::new(Side::Gateway);
-    let tasks = Drain::new();
-    let own = driver(near, &link, Side::Gateway, LIMITS);
-    tasks.spawn(async move { assert_eq!(own.run(|_, _| {}).await, None) });
-    let mut stream = link.open(&open()).unwrap();
-    let waited = tokio::time::timeout(Duration::from_millis(100), stream.admitted());
-    waited.await.unwrap_err();
-    let began = Instant::now();
-    drop(stream);
-    link.leave();
-    assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
-    assert!((1..4).contains(&began.elapsed().as_secs()));
-    let mut said = Vec::new();
-    far.read_to_end(&mut said).await.unwrap();
-    assert!(said.ends_with(&[Kind::Reset as u8, 0, 0, 0, 0, 0, 0, 1]));
+    for (many, seconds) in [(1, 0..1), (MAX_STREAMS, 0..2)] {
+        let (near, mut far) = duplex(1 << 20);
+        let link = Link::new(Side::Gateway);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(opening(near, link.clone(), LIMITS));
+        let mut streams: Vec<_> = (0..many).map(|_| link.open(&open()).unwrap()).collect();
+        let waited = tokio::time::timeout(Duration::from_millis(100), streams[0].admitted());
+        waited.await.unwrap_err();
+        let began = Instant::now();
+        drop(streams);
+        link.leave();
+        over(tasks).await;
+        assert!(seconds.contains(&began.elapsed().as_secs()));
+        let mut said = Vec::new();
+        far.read_to_end(&mut said).await.unwrap();
+        let reset = [Kind::Reset as u8, 0, 0, 0, 0, 0];
+        let resets = said.windows(reset.len()).filter(|some| *some == reset);
+        assert_eq!(resets.count(), many);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -185,11 +185,11 @@ impl<B: Payload> Mux<B> {
                 stream.phase = Phase::Admitted;
                 self.woken.extend(stream.reader.take());
             }
-            (Kind::Admitted, Phase::Unwanted(_)) => {
+            (Kind::Admitted, Phase::Unwanted) => {
                 codec::admitted(payload)?;
                 self.cut(id);
             }
-            (Kind::Refused, Phase::Opening | Phase::Unwanted(_)) => {
+            (Kind::Refused, Phase::Opening | Phase::Unwanted) => {
                 stream.broken = Some(Break::Refused(codec::refused_code(payload)?));
                 self.close(id);
             }

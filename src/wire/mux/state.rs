@@ -16,6 +16,11 @@ use crate::wire::link::{Open, codec};
 /// each end says one last thing.
 const LATE: usize = MAX_WINDOW / MIN_GRANT + 2;
 
+/// Streams that a gateway resets before their answer, between two looks at those that nobody wants.
+/// With what one look finds, which is what a link carries, an acceptor takes more than twice as many
+/// a second, and holds them all until each has had its turn to end.
+pub(super) const EARLY: usize = 192;
+
 /// Which end we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -54,6 +59,8 @@ pub struct Mux<B> {
     pub(super) pings: Bucket,
     /// Streams that are reset before they were answered cost us more than the other end.
     pub(super) resets: Bucket,
+    /// How many more of them we may ask for.
+    early: usize,
     pub(super) woken: Vec<Waker>,
 }
 
@@ -78,6 +85,7 @@ impl<B: Payload> Mux<B> {
             asked: 0,
             pings: Bucket::new(16, 4),
             resets: Bucket::new(4096, 1024),
+            early: EARLY,
             woken: Vec::new(),
         }
     }
@@ -179,7 +187,7 @@ impl<B: Payload> Mux<B> {
         match (&stream.broken, stream.phase) {
             (Some(why), _) => Poll::Ready(Err(why.clone())),
             (None, Phase::Admitted) => Poll::Ready(Ok(())),
-            (None, Phase::Queued | Phase::Opening | Phase::Unwanted(_)) => {
+            (None, Phase::Queued | Phase::Opening | Phase::Unwanted) => {
                 keep(&mut stream.reader, waker);
                 Poll::Pending
             }
@@ -309,9 +317,9 @@ impl<B: Payload> Mux<B> {
 
     /// Says RESET: what was sent is not to look whole.
     ///
-    /// Before the answer to OPEN a gateway says none: an acceptor takes only so many of those, and
-    /// clients that go early must not end the link of others. An OPEN that was not written is
-    /// forgotten; behind one that was the stream keeps its place until it is answered.
+    /// Before the answer to OPEN a gateway says it to few: an acceptor takes only so many of those,
+    /// and clients that go early must not end the link of others. An OPEN that was not written is
+    /// forgotten; behind one that was the stream keeps its place until it is answered or given up.
     pub fn reset(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.on_wire) else {
             return;
@@ -322,24 +330,28 @@ impl<B: Payload> Mux<B> {
                 self.openings.retain(|(of, _)| *of != id);
                 self.close(id);
             }
-            (Side::Gateway, Phase::Opening) => stream.phase = Phase::Unwanted(false),
-            (Side::Gateway, Phase::Unwanted(_)) => {}
+            (Side::Gateway, Phase::Opening) => match self.early.checked_sub(1) {
+                Some(left) => {
+                    self.early = left;
+                    self.cut(id);
+                }
+                None => stream.phase = Phase::Unwanted,
+            },
+            (Side::Gateway, Phase::Unwanted) => {}
             (Side::Gateway, Phase::Admitted) | (Side::Acceptor, _) => self.cut(id),
         }
     }
 
-    /// Resets streams that were unwanted the last time already and are still not answered. To be
-    /// called at most once a second: no more than a link carries are then reset in that time.
+    /// Resets streams that nobody wants and that are not answered. To be called at most once a
+    /// second: no more than a link carries are then reset in that time, beside those at once.
     pub fn give_up(&mut self) {
-        let mut late = Vec::new();
-        for (id, stream) in self.streams.iter_mut().filter(|(_, one)| one.on_wire) {
-            if let Phase::Unwanted(long) = &mut stream.phase
-                && std::mem::replace(long, true)
-            {
-                late.push(*id);
-            }
-        }
+        let unwanted = |one: &Stream<B>| one.on_wire && one.phase == Phase::Unwanted;
+        let streams = self.streams.iter();
+        let late: Vec<u32> = streams
+            .filter_map(|(id, one)| unwanted(one).then_some(*id))
+            .collect();
         late.into_iter().for_each(|id| self.cut(id));
+        self.early = EARLY;
     }
 
     /// RESET. What a backend said before goes first, as it would over TCP: it may be its answer to

@@ -11,8 +11,8 @@ pub(super) enum Phase {
     Queued,
     /// OPEN was said.
     Opening,
-    /// The same, and nobody here wants the answer; for long, or not yet.
-    Unwanted(bool),
+    /// The same, and nobody here wants the answer.
+    Unwanted,
     /// ADMITTED was said.
     Admitted,
 }

@@ -5,7 +5,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{state::EARLY, *};
 use crate::wire::link::{ConnectionId, FrameError, Open, codec};
 
 const IDLE: &Waker = Waker::noop();
@@ -192,8 +192,24 @@ fn streams_that_are_reset_before_their_answer_are_a_flood_when_nobody_holds_them
     assert_eq!(ended, Some((4097, Violation::Flood(Kind::Reset))));
 }
 
+/// So many clients that have gone are no business of an acceptor's; as many streams are free again.
+fn spend_early_resets(gateway: &mut End, acceptor: &mut End) {
+    for _ in 0..EARLY {
+        let id = gateway.mux.open(&open()).unwrap();
+        acceptor.hear(&gateway.say(1)).unwrap();
+        gateway.mux.release(id);
+        assert_eq!(gateway.mux.live(), 0, "its place is free at once");
+    }
+    acceptor.hear(&gateway.say(1)).unwrap();
+    acceptor
+        .opened
+        .drain(..)
+        .for_each(|id| acceptor.mux.release(id));
+    assert_eq!((acceptor.mux.live(), acceptor.mux.queued()), (0, 0));
+}
+
 #[test]
-fn a_client_that_goes_before_its_answer_costs_the_acceptor_no_reset_in_advance() {
+fn clients_that_go_before_their_answer_cost_the_acceptor_few_resets_in_advance() {
     let (mut gateway, mut acceptor) = (End::new(Side::Gateway), End::new(Side::Acceptor));
     // gone before OPEN was written: the acceptor hears nothing of it
     for _ in 0..10_000 {
@@ -202,7 +218,9 @@ fn a_client_that_goes_before_its_answer_costs_the_acceptor_no_reset_in_advance()
     }
     assert_eq!((gateway.mux.live(), gateway.mux.queued()), (0, 0));
     assert!(gateway.say(1).is_empty());
-    // gone later: it keeps its place, and is reset once, when it is answered
+    // gone later: few are reset at once
+    spend_early_resets(&mut gateway, &mut acceptor);
+    // each of the others keeps its place, and is reset once, when it is answered
     let mut told = 0;
     for _ in 0..40 {
         while let Some(id) = gateway.mux.open(&open()) {
@@ -226,6 +244,33 @@ fn a_client_that_goes_before_its_answer_costs_the_acceptor_no_reset_in_advance()
         assert_eq!((acceptor.mux.live(), acceptor.mux.queued()), (0, 0));
     }
     assert!(told > 3000);
+}
+
+/// Whatever its clients do, and though no backend answers: a second brings places for more clients
+/// than a link carries, and the acceptor finds nothing to object to.
+#[test]
+fn clients_that_go_for_minutes_and_are_never_answered_neither_end_the_link_nor_fill_it() {
+    let (mut gateway, mut acceptor) = (End::new(Side::Gateway), End::new(Side::Acceptor));
+    for second in 0..300_u64 {
+        let mut taken = 0;
+        while let Some(id) = gateway.mux.open(&open()) {
+            acceptor.coming.extend(gateway.say(1));
+            gateway.mux.release(id);
+            taken += 1;
+        }
+        assert_eq!(taken, MAX_STREAMS + EARLY, "second {second}");
+        gateway.mux.give_up();
+        assert_eq!(gateway.mux.live(), 0);
+        acceptor.coming.extend(gateway.say(1));
+        acceptor.take(second * 1000).unwrap();
+        // what was reset is held until its turn has come, and none was refused for that
+        assert_eq!(acceptor.opened.len(), taken);
+        acceptor
+            .opened
+            .drain(..)
+            .for_each(|id| acceptor.mux.release(id));
+        assert!(acceptor.say(1).is_empty());
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
 use serde_json::Value;
 
 pub(crate) use self::pebble::{Options, Pebble};
-use crate::world::{BINARY, Client, Running, World, get, get_from, named_backend, run, text};
+use crate::world::{BINARY, Client, Running, World, get, get_from, named_backend, run, says, text};
 
 /// What both roles have, with an identity of this name that the CA has to prove at `ip`.
 pub(crate) fn common(
@@ -186,9 +186,11 @@ fn what_the_ca_refuses_is_said_and_not_asked_again_at_once() {
     let config = world.write("acceptor.toml", &text);
     let refusal = |line: &Value| {
         line["message"] == "waiting for a certificate"
-            && line["error"]
-                .as_str()
-                .is_some_and(|said| said.contains("the CA refuses the order: rejectedIdentifier"))
+            && says(
+                line,
+                "error",
+                "the CA refuses the order: rejectedIdentifier",
+            )
     };
     let acceptor = Running::launch("acceptor", &config);
     let line = acceptor.line("the refusal", refusal);
@@ -253,9 +255,7 @@ fn an_account_is_bound_to_the_one_that_the_ca_knows() {
     let config = world.write("acceptor.toml", &plain);
     let stranger = Running::launch("acceptor", &config);
     stranger.line("the refusal", |line| {
-        line["error"]
-            .as_str()
-            .is_some_and(|said| said.contains("set external_account"))
+        says(line, "error", "set external_account")
     });
     drop(stranger);
     world.write("eab", secret);

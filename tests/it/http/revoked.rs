@@ -15,7 +15,7 @@ use rstest::rstest;
 use rustix::process::Signal;
 
 use super::{Chain, raw};
-use crate::world::{Backend, TlsStream, World, named_backend, until};
+use crate::world::{Backend, TlsStream, World, named_backend, says, until};
 
 /// Requests at once.
 const MANY: usize = 8;
@@ -117,8 +117,7 @@ fn no_request_is_sent_again_to_an_acceptor_that_was_revoked(#[case] tunnel: &str
         assert_eq!(answer(&mut stream).0, 502);
     }
     let line = chain.gateway.refusal("upstream_untrusted");
-    let detail = line["detail"].as_str().unwrap();
-    assert!(detail.contains("certificate_revoked"), "{line}");
+    assert!(says(&line, "detail", "certificate_revoked"), "{line}");
     let ends = until("their ends", || {
         Some(came.ends()).filter(|ends| ends.len() >= MANY)
     });
@@ -192,8 +191,7 @@ fn no_request_goes_to_an_acceptor_that_was_revoked_while_it_was_dialled(
     chain.acceptor.signal(Signal::CONT);
     assert_eq!(answer(&mut stream).0, 502);
     let line = chain.gateway.refusal("upstream_untrusted");
-    let detail = line["detail"].as_str().unwrap();
-    assert!(detail.contains("certificate_revoked"), "{line}");
+    assert!(says(&line, "detail", "certificate_revoked"), "{line}");
     // the acceptor may have dialled it before it was told
     until("its backend's end", || {
         (came.ends().len() == backend.connections()).then_some(())

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc, Barrier, Mutex,
         mpsc::{self, Receiver},
@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 use super::bad_h2::{self, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, frame};
 use crate::world::{Backend, Running, World, get, until};
@@ -63,7 +64,7 @@ fn together(world: &World, many: usize) -> (Backend, Receiver<io::Result<bool>>)
 }
 
 /// Asks once by each of so many clients, all at once.
-fn ask(world: &World, edge: std::net::SocketAddr, many: usize) {
+fn ask(world: &World, edge: SocketAddr, many: usize) {
     std::thread::scope(|threads| {
         for _ in 0..many {
             threads.spawn(|| {
@@ -300,4 +301,107 @@ fn requests_that_are_taken_back_at_once_cost_nobody_else_a_link() {
     assert_eq!(acceptor.count(flood), 0);
     go.send(()).unwrap();
     read_to(b"end\r\n0\r\n\r\n");
+}
+
+/// A client that goes while its backend is dialled leaves nothing on the link that others would
+/// have to go round, and the acceptor hears of it at once.
+#[test]
+fn requests_that_are_taken_back_from_a_deaf_backend_leave_their_place() {
+    let world = World::new();
+    let address = world.address();
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let backend = until("a free port", || {
+        let listener = socket();
+        listener.bind(&address.into()).ok()?;
+        listener.listen(0).ok()?;
+        Some(listener)
+    });
+    let (acceptor, link) = world.plain_acceptor(&address.to_string(), "");
+    let (_gateway, edge) = world.plain_gateway("http", link, "", "connect_timeout = \"60s\"");
+    let client = world.client().alpn("h2");
+    let mut stream = client.connect(edge, "site.test").unwrap();
+    let ask = |id| {
+        let get = bad_h2::head(b"GET");
+        frame(HEADERS, END_HEADERS | END_STREAM, id, &get)
+    };
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend([frame(SETTINGS, 0, 0, &[]), ask(1)].concat());
+    assert_eq!(bad_h2::looked_at(&mut stream, bytes, 3), None);
+    // the link is there; and from now on the backend is deaf, as its queue is full
+    let _held = backend.accept().unwrap();
+    let mut queue = Vec::new();
+    loop {
+        let one = socket();
+        let queued = one.connect_timeout(&address.into(), Duration::from_millis(300));
+        if queued.is_err() {
+            break;
+        }
+        queue.push(one);
+    }
+    // fewer at a time than make a link busy
+    for turn in 0..15 {
+        let first = turn * 24 + 5;
+        let ids = || (0..10).map(|n| first + n * 2);
+        let asked = ids().flat_map(ask).collect();
+        assert_eq!(bad_h2::looked_at(&mut stream, asked, first + 20), None);
+        let taken_back = ids()
+            .flat_map(|id| frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()))
+            .collect();
+        assert_eq!(bad_h2::looked_at(&mut stream, taken_back, first + 22), None);
+    }
+    // those that went before their OPEN was written are not among them
+    let gone = |line: &serde_json::Value| line["reason"] == "peer_reset";
+    until("word of those who have gone", || {
+        (acceptor.count(gone) > 50).then_some(())
+    });
+    assert_eq!(links(&acceptor), 1);
+}
+
+/// A handshake that has cost both ends is of use to the next, whoever began it.
+#[test]
+fn a_link_is_not_dialled_anew_because_who_wanted_it_first_has_gone() {
+    let world = World::new();
+    let backend = Backend::serve(world.address(), |mut stream| {
+        assert!(head(&mut stream).unwrap());
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        stream.write_all(answer).unwrap();
+        drop(head(&mut stream));
+    });
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (go, wait) = mpsc::channel::<()>();
+    let (wait, ours) = (Mutex::new(wait), SocketAddr::from((world.ip(), 0)));
+    let slow = Backend::serve(world.address(), move |mut near| {
+        wait.lock().unwrap().recv().unwrap();
+        let far = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        far.bind(&ours.into()).unwrap();
+        far.connect(&link.into()).unwrap();
+        let mut far = TcpStream::from(far);
+        let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        std::thread::spawn(move || io::copy(&mut from, &mut to));
+        drop(io::copy(&mut far, &mut near));
+    });
+    let (_gateway, edge) =
+        world.plain_gateway("http", slow.address, "", "connect_timeout = \"60s\"");
+    let client = world.client().alpn("h2");
+    let mut stream = client.connect(edge, "site.test").unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    for turn in 0..10 {
+        let first = turn * 6 + 1;
+        let get = bad_h2::head(b"GET");
+        bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, first, &get));
+        let asked = std::mem::take(&mut bytes);
+        assert_eq!(bad_h2::looked_at(&mut stream, asked, first + 2), None);
+        until("the dial", || (slow.connections() > 0).then_some(()));
+        let back = frame(RST_STREAM, 0, first, &8_u32.to_be_bytes());
+        assert_eq!(bad_h2::looked_at(&mut stream, back, first + 4), None);
+    }
+    assert_eq!(slow.connections(), 1);
+    go.send(()).unwrap();
+    // on the same thread, where the link is
+    let get = bad_h2::head(b"GET");
+    let asked = frame(HEADERS, END_HEADERS | END_STREAM, 61, &get);
+    stream.write_all(&asked).unwrap();
+    until("an answer", || (backend.connections() > 0).then_some(()));
+    assert_eq!((slow.connections(), links(&acceptor)), (1, 1));
 }

@@ -27,7 +27,7 @@ pub(crate) use machines::{Clock, Machine};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use outside::Stranger;
 use portcullis::pki::{Authority, InitOptions, IssueRequest, Role};
-pub(crate) use running::{BINARY, Running};
+pub(crate) use running::{BINARY, Running, says};
 #[allow(unused_imports, reason = "for signatures of tests")]
 pub(crate) use service::Service;
 #[allow(unused_imports, reason = "for signatures of tests")]

@@ -273,6 +273,11 @@ impl Drop for Running {
     }
 }
 
+/// Whether a line of the log has this word in the text under this key.
+pub(crate) fn says(line: &Value, key: &str, word: &str) -> bool {
+    line[key].as_str().is_some_and(|text| text.contains(word))
+}
+
 fn said_of_reload(line: &Value) -> bool {
     line["message"]
         .as_str()

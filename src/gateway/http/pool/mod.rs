@@ -344,7 +344,7 @@ impl Shared {
             .carry_requests(acceptor, opening.client, opening.rules)
             .await?;
         let over = supervision(&lease, &chain, until, opening.rules);
-        let standing = Standing::begin(&over).map_err(|why| {
+        let standing = Standing::begin(&over, &self.links).map_err(|why| {
             upstream.abort();
             self.backend.failed(acceptor, opening.client, why)
         })?;

@@ -1,15 +1,18 @@
 //! Link connections that carry many clients, or requests of http mode, at once: which one a client's stream goes
 //! on, when another is opened, and when one takes no client any more.
 
+mod held;
+
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustls_pki_types::CertificateDer;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
+pub(super) use self::held::Links;
+use self::held::{Next, Turn};
 use super::{
     BackendRuntime, ClientFacts, Link,
     backend::{AcceptorState, Lease},
@@ -19,19 +22,13 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
-    clock,
-    config::{Pool, Tunnel as Wanted},
-    drain::Drain,
+    config::Tunnel as Wanted,
     identity::UnixSeconds,
-    serve::{link::refusal, mux, spread},
+    serve::{link::refusal, mux},
     wire::mux::{Break, Side},
-    workers::{Home, Loans},
+    workers::Home,
 };
 
-/// A link with so many streams is not alone for long: another is opened beside it.
-const BUSY: usize = 16;
-/// So many links to an acceptor are opened by each thread; beyond them only when all are full.
-const PER_HOME: usize = 2;
 /// So often a link may be gone before it answers, for one client.
 const ATTEMPTS: usize = 3;
 
@@ -65,117 +62,12 @@ impl From<Link> for Carried {
     }
 }
 
-/// A backend's links.
-pub(super) struct Links {
-    drain: Drain,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    links: Vec<Held>,
-    /// Acceptors that are dialled now, by their place, and for whom.
-    dialling: HashMap<(usize, Home), Arc<Attempt>>,
-    /// Acceptors that can't carry many.
-    plain: HashSet<usize>,
-    /// Another configuration is in force.
-    closed: bool,
-}
-
-/// A link that takes clients.
-struct Held {
-    acceptor: usize,
-    way: Way,
-    /// To threads that have none.
-    lent: Loans,
-    /// From then on it takes no client.
-    retires: Option<UnixSeconds>,
-    opened: Instant,
-}
-
-impl Held {
-    fn fits(&self, pool: &Pool) -> bool {
-        let over = self.retires.is_some_and(|end| clock::now() > end);
-        !over && self.opened.elapsed() < pool.max_age && !self.way.link.is_leaving()
-    }
-}
-
-impl Drop for Held {
-    /// Its streams go on to their ends.
-    fn drop(&mut self) {
-        self.way.link.leave();
-    }
-}
-
-/// A dial that others wait for.
-#[derive(Default)]
-struct Attempt {
-    over: CancellationToken,
-    failed: OnceLock<Denied>,
-}
-
-/// Whose turn it is to dial; the others learn of its end.
-struct Turn {
-    backend: Arc<BackendRuntime>,
-    of: (usize, Home),
-    attempt: Arc<Attempt>,
-}
-
-impl Turn {
-    fn failed(&self, denied: &Denied) {
-        self.attempt.failed.get_or_init(|| denied.clone());
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.backend.links.lock().dialling.remove(&self.of);
-        self.attempt.over.cancel();
-    }
-}
-
-/// How a client gets to an acceptor.
-enum Next {
-    /// On this link; the turn is to open another beside it.
-    On(Way, Option<Turn>),
-    /// On a link that has to be opened first.
-    Dial(Turn),
-    /// Another opens it.
-    Wait(Arc<Attempt>),
-    /// The acceptor can't.
-    Plain,
-}
-
-impl Links {
-    pub(super) fn new(drain: Drain) -> Self {
-        Self {
-            drain,
-            state: Mutex::default(),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether none is kept for the next: another configuration is in force, or the process ends.
-    pub(super) fn are_closed(&self) -> bool {
-        self.drain.draining().is_cancelled() || self.lock().closed
-    }
-
-    /// Lets go of those that take no client any more.
-    pub(super) fn expire(&self, pool: &Pool) {
-        self.lock().links.retain(|held| held.fits(pool));
-    }
-
-    /// Lets go of all.
-    pub(super) fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        let links = std::mem::take(&mut state.links);
-        drop(state);
-        drop(links);
-    }
+/// What a new connection was agreed to be.
+enum Agreed {
+    /// A link for many.
+    Many(Way),
+    /// The client's own.
+    One(Box<Carried>),
 }
 
 impl BackendRuntime {
@@ -242,26 +134,13 @@ impl BackendRuntime {
                     way
                 }
                 Next::Wait(attempt) => {
-                    attempt.over.cancelled().await;
-                    match attempt.failed.get() {
-                        Some(denied) => return Err(denied.clone()),
-                        None => continue,
-                    }
+                    attempt.wait().await?;
+                    continue;
                 }
-                Next::Dial(turn) => {
-                    let dialled = self.connect_for(acceptor, client, Purpose::Many).await;
-                    let link = dialled.inspect_err(|denied| turn.failed(denied))?;
-                    match self.agreed(acceptor, link) {
-                        Ok(way) => {
-                            let judged = self.judged(&way, acceptor, rules);
-                            let judged = judged
-                                .map_err(|why| self.failed(acceptor, client, named(acceptor, why)));
-                            judged.inspect_err(|denied| turn.failed(denied))?;
-                            way
-                        }
-                        Err(carried) => return Ok(*carried),
-                    }
-                }
+                Next::Dial(turn) => match self.dial_in_turn(acceptor, client, rules, turn).await? {
+                    Agreed::Many(way) => way,
+                    Agreed::One(carried) => return Ok(*carried),
+                },
                 Next::Plain => {
                     // kept ones have carried a client of tcp mode, and would another
                     if !client.http
@@ -269,15 +148,9 @@ impl BackendRuntime {
                     {
                         return kept.map(Carried::from);
                     }
-                    let link = self.connect_for(acceptor, client, Purpose::Many).await?;
-                    match self.agreed(acceptor, link) {
-                        Ok(way) => {
-                            self.judged(&way, acceptor, rules).map_err(|why| {
-                                self.failed(acceptor, client, named(acceptor, why))
-                            })?;
-                            way
-                        }
-                        Err(carried) => return Ok(*carried),
+                    match self.dial_many(acceptor, client, rules).await? {
+                        Agreed::Many(way) => way,
+                        Agreed::One(carried) => return Ok(*carried),
                     }
                 }
             };
@@ -294,6 +167,57 @@ impl BackendRuntime {
         Err(self.failed(acceptor, client, gone))
     }
 
+    /// The same as [`Self::dial_many`], in a task of its own: others wait for the link, and who had
+    /// the turn may go. A dial that went with its client would be begun again for each of them.
+    async fn dial_in_turn(
+        self: &Arc<Self>,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+        rules: &Rules,
+        turn: Turn,
+    ) -> Result<Agreed, Denied> {
+        let (mut tell, told) = oneshot::channel();
+        let (backend, acceptor) = (Arc::clone(self), Arc::clone(acceptor));
+        let (client, rules) = (client.clone(), rules.clone());
+        self.links.drain.spawn(async move {
+            let draining = backend.links.drain.draining();
+            let dialled = tokio::select! {
+                biased;
+                dialled = Box::pin(backend.dial_many(&acceptor, &client, &rules)) => dialled,
+                () = async { draining.cancelled().await; tell.closed().await } => return,
+            };
+            if let Err(denied) = &dialled {
+                turn.failed(denied);
+            }
+            drop(turn);
+            match tell.send(dialled) {
+                // nobody is left who could use it
+                Err(Ok(Agreed::Many(way))) if backend.links.are_closed() => way.link.leave(),
+                Err(Ok(Agreed::One(carried))) => carried.upstream.abort(),
+                Err(Ok(Agreed::Many(_)) | Err(_)) | Ok(()) => {}
+            }
+        });
+        let ended = |_| Denied::new(Denial::Draining, "the process ends");
+        told.await.map_err(ended)?
+    }
+
+    /// Opens a connection for many. One that is for many is judged by what is in force once it is
+    /// open: it was dialled by rules of before.
+    async fn dial_many(
+        self: &Arc<Self>,
+        acceptor: &Arc<AcceptorState>,
+        client: &ClientFacts,
+        rules: &Rules,
+    ) -> Result<Agreed, Denied> {
+        let link = self.connect_for(acceptor, client, Purpose::Many).await?;
+        let agreed = self.agreed(acceptor, link);
+        if let Agreed::Many(way) = &agreed {
+            let judged = self.judged(way, acceptor, rules);
+            judged.map_err(|why| self.failed(acceptor, client, named(acceptor, why)))?;
+        }
+        Ok(agreed)
+    }
+
     /// Whether what is in force now admits the acceptor of a link; else the link takes nobody any more.
     fn judged(&self, way: &Way, acceptor: &AcceptorState, rules: &Rules) -> Result<(), Denied> {
         let now = rules.borrow().clone();
@@ -301,63 +225,20 @@ impl BackendRuntime {
         judged.inspect_err(|_| way.link.leave())
     }
 
-    /// This thread's link with the fewest streams, or what has to be done for one.
-    fn next(self: &Arc<Self>, acceptor: &Arc<AcceptorState>) -> Next {
-        let of = (acceptor.index, Home::here());
-        let mut state = self.links.lock();
-        state.links.retain(|held| held.fits(&self.config.pool));
-        let dialling = state.dialling.get(&of).map(Arc::clone);
-        let of_it = state.links.iter().filter(|held| held.acceptor == of.0);
-        let mut own = 0_usize;
-        let best = of_it
-            .filter_map(|held| {
-                let foreign = held.way.home != of.1;
-                own += usize::from(!foreign);
-                Some((foreign, held.way.link.load()?, held))
-            })
-            .min_by_key(|(foreign, load, _)| (*foreign, *load));
-        match (best, dialling) {
-            (Some((foreign, load, held)), None) => {
-                let enough = match foreign {
-                    // nobody else is on it, and this thread does not come often
-                    true => load == 0 && held.lent.one_more(),
-                    false => load < BUSY || own >= PER_HOME,
-                };
-                let way = held.way.clone();
-                let turn = (!enough).then(|| self.turn(&mut state, of));
-                Next::On(way, turn)
-            }
-            (Some((_, _, held)), Some(_)) => Next::On(held.way.clone(), None),
-            (None, _) if state.plain.contains(&of.0) => Next::Plain,
-            (None, Some(attempt)) => Next::Wait(attempt),
-            (None, None) => Next::Dial(self.turn(&mut state, of)),
-        }
-    }
-
-    fn turn(self: &Arc<Self>, state: &mut State, of: (usize, Home)) -> Turn {
-        let attempt = Arc::<Attempt>::default();
-        state.dialling.insert(of, Arc::clone(&attempt));
-        Turn {
-            backend: Arc::clone(self),
-            of,
-            attempt,
-        }
-    }
-
-    /// Takes a connection for what was agreed on it: a link for many, or the client's own.
-    fn agreed(self: &Arc<Self>, acceptor: &AcceptorState, link: Link) -> Result<Way, Box<Carried>> {
+    /// Takes a connection for what was agreed on it.
+    fn agreed(&self, acceptor: &AcceptorState, link: Link) -> Agreed {
         if link.mux {
-            self.links.lock().plain.remove(&acceptor.index);
-            return Ok(self.adopt(acceptor, link.stream, link.chain, link.until));
+            self.links.found_shared(acceptor.index);
+            return Agreed::Many(self.adopt(acceptor, link.stream, link.chain, link.until));
         }
-        if self.links.lock().plain.insert(acceptor.index) && self.config.tunnel == Wanted::Mux {
+        if self.links.found_plain(acceptor.index) && self.config.tunnel == Wanted::Mux {
             tracing::warn!(
                 backend = %self.name(),
                 acceptor = %acceptor.name,
                 "tunnel = \"mux\" is not to be had there: each client, or request at once, has a link connection of its own"
             );
         }
-        Err(Box::new(Carried::from(link)))
+        Agreed::One(Box::new(Carried::from(link)))
     }
 
     /// Opens another link beside those that are busy.
@@ -425,17 +306,7 @@ impl BackendRuntime {
             }
         });
         let way = Way::new(link, chain, until);
-        let closed = self.links.are_closed();
-        let mut state = self.links.lock();
-        if !closed && !state.closed {
-            state.links.push(Held {
-                acceptor: acceptor.index,
-                way: way.clone(),
-                lent: Loans::default(),
-                retires: spread(until),
-                opened: Instant::now(),
-            });
-        }
+        self.links.keep(acceptor.index, &way);
         way
     }
 
