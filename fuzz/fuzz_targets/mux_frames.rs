@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     let side = if first % 2 == 0 { Side::Gateway } else { Side::Acceptor };
     let mut mux: Mux<Vec<u8>> = Mux::new(side);
     for _ in 0..first / 16 {
-        mux.open(&Open::new(ConnectionId([7; 16])));
+        mux.open(&Open::new(ConnectionId([7; 16])), None);
         mux.transmit(1, &mut VecDeque::new());
     }
     let mut ids: Vec<u32> = (1..=u32::from(first / 16)).collect();

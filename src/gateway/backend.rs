@@ -26,6 +26,7 @@ use crate::{
     serve::http::retries::RetryBudget,
     telemetry::metrics::BackendMetrics,
     tls::Generation,
+    wire::mux::Welcome,
     workers::Home,
 };
 
@@ -83,8 +84,8 @@ pub struct Link {
     pub(super) opened: Instant,
     /// It carries another client after this one.
     pub(super) reused: bool,
-    /// It carries many at once, and none yet.
-    pub(super) mux: bool,
+    /// It carries many at once, and none yet; what the acceptor said.
+    pub(super) mux: Option<Welcome>,
 }
 
 /// A place in an acceptor's count of connections or requests under way.

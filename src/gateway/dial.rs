@@ -24,7 +24,7 @@ use crate::{
         alert::{self, Side},
         connect_ahead, leave,
     },
-    wire::link::Open,
+    wire::{link::Open, mux::Welcome},
 };
 
 /// A TLS stream to an acceptor.
@@ -104,8 +104,8 @@ pub(crate) struct Dialled {
     pub(crate) reused: bool,
     /// An earlier TLS session went on.
     pub(crate) resumed: bool,
-    /// It carries many at once, and none yet.
-    pub(crate) mux: bool,
+    /// It carries many at once, and none yet; what the acceptor said.
+    pub(crate) mux: Option<Welcome>,
 }
 
 impl Dialler {
@@ -139,8 +139,9 @@ impl Dialler {
             )));
         }
         let mut stream = connected.stream;
+        let mut welcome = None;
         if connected.mux {
-            mux::read_welcome(&mut stream).await?;
+            welcome = Some(mux::read_welcome(&mut stream).await?);
         } else if connected.ours {
             link::write_open(&mut stream, open(client)).await?;
             link::read_admission(&mut stream).await?;
@@ -159,7 +160,7 @@ impl Dialler {
             until: connected.grant.until,
             reused: connected.reused,
             resumed: connected.session.resumed,
-            mux: connected.mux,
+            mux: welcome,
         })
     }
 
@@ -182,14 +183,14 @@ impl Dialler {
             return Ok(None);
         }
         let mut stream = connected.stream;
-        mux::read_welcome(&mut stream).await?;
+        let welcome = mux::read_welcome(&mut stream).await?;
         Ok(Some(Dialled {
             stream,
             chain: connected.chain,
             until: connected.grant.until,
             reused: false,
             resumed: connected.session.resumed,
-            mux: true,
+            mux: Some(welcome),
         }))
     }
 

@@ -241,7 +241,7 @@ impl Kept {
             connect,
             opened: self.opened,
             reused: true,
-            mux: false,
+            mux: None,
         }
     }
 

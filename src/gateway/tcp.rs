@@ -1,9 +1,17 @@
 //! tcp mode: a client's bytes go to a backend, one link connection for each client connection.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
 
 use rustls_pki_types::CertificateDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt};
 
 use super::{
     BackendRuntime, ClientFacts,
@@ -11,18 +19,18 @@ use super::{
     mux::Carried,
     reuse::{Facts, Upstream},
     routes,
-    way::Rules,
 };
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
     identity::UnixSeconds,
-    net::RelayOptions,
+    net::{Octets, Progress, RelayOptions},
     serve::{
         Admitted, BoxFuture, CancelRequest, Closed, Role, ServerStream, Supervision, judge_link,
         link, spread,
     },
     telemetry::{Resting, access::Access},
+    wire::mux::AHEAD,
 };
 
 /// What a gateway's listener in tcp mode does.
@@ -46,6 +54,8 @@ struct Ends {
     supervision: Supervision,
     facts: Option<Box<Facts>>,
     lease: Lease,
+    /// How much of what the client said has gone already.
+    ahead: usize,
 }
 
 impl Role for TcpGateway {
@@ -124,10 +134,10 @@ impl TcpGateway {
 
     async fn ends(
         &self,
-        admitted: Box<Admitted>,
+        mut admitted: Box<Admitted>,
         record: &mut Access,
     ) -> Result<Box<Ends>, Denied> {
-        let carried = match self.open(&admitted, record).await {
+        let carried = match self.open(&mut admitted, record).await {
             Ok(carried) => carried,
             Err(denied) => {
                 // nothing was said by a backend: the client must not take it for an answer
@@ -148,6 +158,7 @@ impl TcpGateway {
             chain,
             until,
             facts,
+            ahead,
             ..
         } = carried;
         if let Err(why) = watch(&mut supervision, &lease, chain, until) {
@@ -161,6 +172,7 @@ impl TcpGateway {
             supervision,
             facts,
             lease,
+            ahead,
         }))
     }
 
@@ -168,7 +180,7 @@ impl TcpGateway {
         let options = RelayOptions {
             idle_timeout: self.limits.idle_timeout,
             write_timeout: self.limits.write_timeout,
-            ..RelayOptions::default()
+            progress: Progress::begun(ends.ahead),
         };
         let Ends {
             stream,
@@ -206,7 +218,8 @@ impl TcpGateway {
         end
     }
 
-    async fn open(&self, admitted: &Admitted, record: &mut Access) -> Result<Carried, Denied> {
+    /// Opens the link that the routes choose.
+    async fn open(&self, admitted: &mut Admitted, record: &mut Access) -> Result<Carried, Denied> {
         let client = ClientFacts {
             connection_id: admitted.id,
             source: admitted.source,
@@ -220,17 +233,24 @@ impl TcpGateway {
         };
         let rules = admitted.supervision.rules();
         let peer = admitted.peer.as_deref();
-        self.route(&client, peer, &rules, record).await
+        let backend = self.route(&client, peer, record)?;
+        let stream = &mut admitted.stream;
+        let ahead = match backend.sends_ahead() {
+            true => said(stream).await?,
+            false => None,
+        };
+        let carried = backend.carry(&client, &rules, ahead.as_ref()).await?;
+        Pin::new(stream).consume(carried.ahead);
+        Ok(carried)
     }
 
-    /// Opens the link that the routes choose.
-    async fn route(
+    /// The backend that the routes choose.
+    fn route(
         &self,
         client: &ClientFacts,
         peer: Option<&PeerFacts>,
-        rules: &Rules,
         record: &mut Access,
-    ) -> Result<Carried, Denied> {
+    ) -> Result<&Arc<BackendRuntime>, Denied> {
         let sni = client.sni.as_deref();
         let route = routes::match_tcp(&self.routes, &self.listener, sni).ok_or_else(|| {
             Denied::new(Denial::NoRoute, format!("SNI {}", sni.unwrap_or("absent")))
@@ -238,13 +258,12 @@ impl TcpGateway {
         record.route.clone_from(&route.label);
         routes::check_clients(route, peer)?;
         record.backend.clone_from(&route.backend);
-        let backend = self.backends.get(&route.backend).ok_or_else(|| {
+        self.backends.get(&route.backend).ok_or_else(|| {
             Denied::new(
                 Denial::NoRoute,
                 format!("backend {} is not loaded", route.backend),
             )
-        })?;
-        backend.carry(client, rules).await
+        })
     }
 
     /// Sends a cancel request to the backend and waits for its end, which is its only answer.
@@ -259,7 +278,8 @@ impl TcpGateway {
         };
         let supervision = &mut request.supervision;
         let rules = supervision.rules();
-        let carried = self.route(&client, None, &rules, record).await?;
+        let backend = self.route(&client, None, record)?;
+        let carried = backend.carry(&client, &rules, None).await?;
         record.connect = Some(carried.connect);
         carried.lease.acceptor().clone_into(&mut record.acceptor);
         let Carried {
@@ -281,10 +301,8 @@ impl TcpGateway {
         let exchange = async {
             tokio::time::timeout(self.limits.handshake_timeout, exchange)
                 .await
-                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-                .map_err(|error: std::io::Error| {
-                    Denied::new(Denial::UpstreamBroken, error.to_string())
-                })
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(|error: io::Error| Denied::new(Denial::UpstreamBroken, error.to_string()))
         };
         let why = tokio::select! {
             biased;
@@ -294,6 +312,31 @@ impl TcpGateway {
         upstream.abort();
         Err(why)
     }
+}
+
+/// What a client has said already, as far as it may go ahead of its admission; it stays in the
+/// stream.
+///
+/// # Errors
+/// The client has broken off.
+async fn said(stream: &mut ServerStream) -> Result<Option<Octets>, Denied> {
+    let said = poll_fn(|cx| {
+        let said = match Pin::new(&mut *stream).poll_fill_buf(cx) {
+            Poll::Ready(Ok(bytes)) => Ok(bytes.get(..AHEAD).unwrap_or(bytes)),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(&[][..]),
+        };
+        Poll::Ready(said.map(|bytes| (!bytes.is_empty()).then(|| Octets::of(bytes))))
+    });
+    said.await.map_err(|error| {
+        let truncated = error.kind() == io::ErrorKind::UnexpectedEof;
+        let reason = if truncated {
+            Denial::Truncated
+        } else {
+            Denial::PeerReset
+        };
+        Denied::new(reason, error.to_string())
+    })
 }
 
 /// Has a connection's link watched with it, once what is in force has judged it: it may have been

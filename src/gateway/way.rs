@@ -9,7 +9,12 @@ use super::backend::AcceptorState;
 use crate::{
     admit::Denied,
     identity::UnixSeconds,
+    net::Octets,
     serve::{Snapshot, mux},
+    wire::{
+        link::Open,
+        mux::{Payload as _, Welcome},
+    },
     workers::Home,
 };
 
@@ -22,6 +27,8 @@ pub(super) struct Way {
     pub(super) link: mux::Link,
     pub(super) chain: Arc<[CertificateDer<'static>]>,
     pub(super) until: Option<UnixSeconds>,
+    /// What its acceptor can do.
+    welcome: Welcome,
     /// The thread that drives it. What is written by several streams of its own thread in one turn
     /// goes out at once.
     pub(super) home: Home,
@@ -35,14 +42,24 @@ impl Way {
         link: mux::Link,
         chain: Arc<[CertificateDer<'static>]>,
         until: Option<UnixSeconds>,
+        welcome: Welcome,
     ) -> Self {
         Self {
             link,
             chain,
             until,
+            welcome,
             home: Home::here(),
             judged: Arc::default(),
         }
+    }
+
+    /// Begins a client's stream, and sends what may go ahead of its admission where the acceptor takes
+    /// it; how much that is. `None`: the link takes no more.
+    pub(super) fn open(&self, open: &Open, ahead: Option<&Octets>) -> Option<(mux::Stream, usize)> {
+        let ahead = ahead.filter(|_| self.welcome.ahead).map(Octets::bytes);
+        let stream = self.link.open(open, ahead.map(Octets::of))?;
+        Some((stream, ahead.map_or(0, <[u8]>::len)))
     }
 
     /// Judges the acceptor at its other end by what is in force now. A link of before may show a

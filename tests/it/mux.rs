@@ -15,7 +15,7 @@ use portcullis::{
     pki::{Reason, Role},
     wire::{
         link::{self, ConnectionId, Frame, Open},
-        mux::{Header, Kind, MAX_DATA, MAX_STREAMS},
+        mux::{AHEAD, Header, Kind, MAX_DATA, MAX_STREAMS},
     },
 };
 
@@ -680,6 +680,36 @@ fn redis_answers_a_pipeline_over_a_shared_link() {
     }
 }
 
+/// It comes once and whole, however much of it goes ahead of the acceptor's answer.
+#[test]
+fn what_a_client_says_with_its_handshake_comes_once_and_is_counted() {
+    let chain = chain();
+    let name = "site.test";
+    for len in [1, AHEAD - 1, AHEAD, AHEAD + 1, 300_000] {
+        let said: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+        let mut stream = chain.world.client().ask(chain.edge, name, &said).unwrap();
+        stream.write_all(b"more").unwrap();
+        let mut heard = vec![0; len + 4];
+        stream.read_exact(&mut heard).unwrap();
+        assert!(heard == [&said[..], b"more"].concat(), "{len}");
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        for side in [&chain.gateway, &chain.acceptor] {
+            let line = side.line("the client's", |line| line["bytes_out"] == len + 4);
+            assert_eq!(line["bytes_in"], len + 4, "{line}");
+        }
+    }
+    // a backend that is not there has nothing of it, and says so
+    let world = World::new();
+    let (acceptor, link) = world.plain_acceptor(&world.address().to_string(), "");
+    let (gateway, edge) = world.plain_gateway("tcp", link, "", MUX);
+    let stream = world.client().ask(edge, name, b"word");
+    assert!(stream.is_err() || broken(&mut stream.unwrap()));
+    gateway.refusal("backend_unreachable");
+    acceptor.refusal("backend_unreachable");
+}
+
 /// The gateway's certificate in other hands, which know the frames.
 struct Hostile(TlsStream);
 
@@ -691,9 +721,9 @@ impl Hostile {
             .source(chain.world.ip())
             .connect(chain.link, "legacy.internal")
             .unwrap();
-        let mut welcome = [0; 8];
+        let mut welcome = [0; 11];
         stream.read_exact(&mut welcome).unwrap();
-        assert_eq!(welcome, [2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(welcome, [2, 0, 0, 3, 0, 0, 0, 0, 1, 0, 0]);
         Self(stream)
     }
 

@@ -24,8 +24,9 @@ use crate::{
     admit::{Denial, Denied},
     config::Tunnel as Wanted,
     identity::UnixSeconds,
+    net::Octets,
     serve::{link::refusal, mux},
-    wire::mux::{Break, Side},
+    wire::mux::{Break, Side, Welcome},
     workers::Home,
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Carried {
     pub(super) until: Option<UnixSeconds>,
     /// The acceptor's chain, leaf first.
     pub(super) chain: Arc<[CertificateDer<'static>]>,
+    /// How much of what the client had said went ahead.
+    pub(super) ahead: usize,
     /// How long it took.
     pub(super) connect: Duration,
     /// What has to be kept of a connection that is used again.
@@ -56,6 +59,7 @@ impl From<Link> for Carried {
             lease: link.lease,
             until: link.until,
             chain: link.chain,
+            ahead: 0,
             connect: link.connect,
             home: Home::here(),
         }
@@ -71,7 +75,16 @@ enum Agreed {
 }
 
 impl BackendRuntime {
-    /// Opens the way to the first acceptor that admits us, as `tunnel` says.
+    /// Whether a client's first octets may be sent before an acceptor has admitted it. Where there
+    /// is another acceptor they wait: one that hangs may have them or not, and then it could not be
+    /// left for the other.
+    pub(super) fn sends_ahead(&self) -> bool {
+        let many = matches!(self.config.tunnel, Wanted::Auto | Wanted::Mux);
+        many && self.acceptors().len() == 1
+    }
+
+    /// Opens the way to the first acceptor that admits us, as `tunnel` says; `ahead` is what may be
+    /// sent before.
     ///
     /// # Errors
     /// Why the last one that was tried did not.
@@ -79,7 +92,9 @@ impl BackendRuntime {
         self: &Arc<Self>,
         client: &ClientFacts,
         rules: &Rules,
+        ahead: Option<&Octets>,
     ) -> Result<Carried, Denied> {
+        let ahead = ahead.filter(|_| self.sends_ahead());
         match self.config.tunnel {
             Wanted::Auto | Wanted::Mux => {}
             Wanted::Reuse | Wanted::Direct => {
@@ -88,7 +103,7 @@ impl BackendRuntime {
         }
         let mut last = None;
         for acceptor in self.order() {
-            match self.carry_to(&acceptor, client, rules).await {
+            match self.carry_to(&acceptor, client, rules, ahead).await {
                 Ok(carried) => return Ok(carried),
                 Err(denied) => last = Some(denied),
             }
@@ -107,7 +122,7 @@ impl BackendRuntime {
         rules: &Rules,
     ) -> Result<Carried, Denied> {
         if acceptor.dialler.shared.is_some() {
-            return self.carry_to(acceptor, client, rules).await;
+            return self.carry_to(acceptor, client, rules, None).await;
         }
         self.connect_to(acceptor, client).await.map(Carried::from)
     }
@@ -117,6 +132,7 @@ impl BackendRuntime {
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
         rules: &Rules,
+        ahead: Option<&Octets>,
     ) -> Result<Carried, Denied> {
         let mut gone = Denied::new(Denial::UpstreamBroken, "no link");
         let mut attempts = 0;
@@ -154,10 +170,10 @@ impl BackendRuntime {
                     }
                 }
             };
-            if let Some(answer) = self.stream(way.clone(), acceptor, client).await {
+            if let Some(answer) = self.stream(way.clone(), acceptor, client, ahead).await {
                 return answer;
             }
-            // it was gone meanwhile, and not a byte of the client was sent
+            // it was gone meanwhile, and not a byte of the client has come to a backend
             attempts += 1;
             if let Some(why) = way.link.ended() {
                 gone = why;
@@ -227,9 +243,10 @@ impl BackendRuntime {
 
     /// Takes a connection for what was agreed on it.
     fn agreed(&self, acceptor: &AcceptorState, link: Link) -> Agreed {
-        if link.mux {
+        if let Some(welcome) = link.mux {
             self.links.found_shared(acceptor.index);
-            return Agreed::Many(self.adopt(acceptor, link.stream, link.chain, link.until));
+            let way = self.adopt(acceptor, link.stream, link.chain, link.until, welcome);
+            return Agreed::Many(way);
         }
         if self.links.found_plain(acceptor.index) && self.config.tunnel == Wanted::Mux {
             tracing::warn!(
@@ -252,17 +269,18 @@ impl BackendRuntime {
                     chain,
                     until,
                     resumed,
+                    mux: Some(welcome),
                     ..
                 }))) => {
                     backend.metrics().handshake(resumed);
-                    let way = backend.adopt(&acceptor, stream, chain, until);
+                    let way = backend.adopt(&acceptor, stream, chain, until, welcome);
                     // nobody is left who could use it
                     if backend.links.are_closed() {
                         way.link.leave();
                     }
                 }
                 // clients have their links, and find out themselves when they need another
-                Ok(Ok(None)) | Err(_) => {}
+                Ok(Ok(Some(_) | None)) | Err(_) => {}
                 Ok(Err(denied)) => tracing::debug!(%denied, "no further link"),
             }
             drop(turn);
@@ -276,6 +294,7 @@ impl BackendRuntime {
         stream: LinkStream,
         chain: Arc<[CertificateDer<'static>]>,
         until: Option<UnixSeconds>,
+        welcome: Welcome,
     ) -> Way {
         let link = mux::Link::new(Side::Gateway);
         let limits = mux::Limits {
@@ -305,7 +324,7 @@ impl BackendRuntime {
                 );
             }
         });
-        let way = Way::new(link, chain, until);
+        let way = Way::new(link, chain, until, welcome);
         self.links.keep(acceptor.index, &way);
         way
     }
@@ -316,11 +335,12 @@ impl BackendRuntime {
         way: Way,
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
+        ahead: Option<&Octets>,
     ) -> Option<Result<Carried, Denied>> {
         let limit = self.config.connect_timeout;
         let lease = self.lease(acceptor);
         let began = Instant::now();
-        let mut stream = way.link.open(&dial::open(client))?;
+        let (mut stream, sent) = way.open(&dial::open(client), ahead)?;
         if self.links.are_closed() {
             // it serves this client alone
             way.link.leave();
@@ -333,6 +353,7 @@ impl BackendRuntime {
                     lease,
                     until: way.until,
                     chain: way.chain,
+                    ahead: sent,
                     connect: began.elapsed(),
                     facts: None,
                     home: way.home,
@@ -343,7 +364,14 @@ impl BackendRuntime {
                 return None;
             }
             Ok(Err(Break::Refused(code))) => refusal(&code),
-            Ok(Err(Break::Reset | Break::Link | Break::Over)) => return None,
+            Ok(Err(why @ (Break::Reset | Break::Link | Break::Over))) => {
+                if sent == 0 || !stream.was_said() {
+                    return None;
+                }
+                // a backend may have them, and must not get them twice
+                let why = format!("{why}, and the client's first bytes were on it");
+                Denied::new(Denial::UpstreamBroken, why)
+            }
             Err(_elapsed) => {
                 // the next asks on another
                 way.link.leave();

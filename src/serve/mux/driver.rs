@@ -15,13 +15,13 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{FAREWELL, Link, Stream};
+use super::{FAREWELL, Link, Stream, company::Company, incoming::Incoming};
 use crate::{
     admit::{Denial, Denied},
     net::{Octets, PIECE},
     wire::{
         link::Open,
-        mux::{Event, HEADER_LEN, Header, Kind, Payload as _, Piece, Side, Violation},
+        mux::{Event, Header, Kind, Payload as _, Piece, Side, Violation},
     },
 };
 
@@ -80,35 +80,14 @@ pub struct Driver<S> {
     empty: Option<Instant>,
     /// There was one.
     used: bool,
+    company: Company,
     /// The last stream has ended, and no other begins.
     done: bool,
+    /// Since when that is so at an acceptor.
+    parting: Option<Instant>,
     /// The close is to be seen as one.
     orderly: bool,
     timer: Pin<Box<Sleep>>,
-}
-
-/// The frame that comes.
-enum Incoming {
-    Header([u8; HEADER_LEN], usize),
-    /// DATA; `false`: nobody wants it.
-    Data(u32, Octets, usize, bool),
-    Other(Header, Vec<u8>, usize),
-}
-
-impl Incoming {
-    const fn next() -> Self {
-        Self::Header([0; HEADER_LEN], 0)
-    }
-
-    /// What has yet to come, and how much has.
-    fn missing(&mut self) -> (&mut [u8], &mut usize) {
-        let (whole, have) = match self {
-            Self::Header(bytes, have) => (&mut bytes[..], have),
-            Self::Data(_, octets, have, _) => (octets.bytes_mut(), have),
-            Self::Other(_, payload, have) => (&mut payload[..], have),
-        };
-        (whole.get_mut(*have..).unwrap_or_default(), have)
-    }
 }
 
 /// How a link ends.
@@ -146,7 +125,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             latest: 0,
             empty: Some(now),
             used: false,
+            company: Company::new(now),
             done: false,
+            parting: None,
             orderly: false,
             timer: Box::pin(sleep_until(now)),
         }
@@ -201,11 +182,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match turn {
                 Err(over) => return Poll::Ready(over),
                 Ok(true) => {}
+                Ok(false) if self.is_late(cx) => {}
                 Ok(false) => return self.watch(cx),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether what waited for company goes without now.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let late = self.company.poll_late(cx).is_ready();
+        if late && self.link.lock().mux.call_later() {
+            self.company.wait();
+        }
+        late
     }
 
     /// Writes what there is, as far as it is taken.
@@ -241,7 +232,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Err(error)) => return Err(self.failed(&error)),
             }
         }
-        if self.done { Err(Over::Done) } else { Ok(()) }
+        // a gateway may have opened a stream before it heard that it may not: an acceptor answers
+        // that, and lets the gateway close
+        if self.done && self.side == Side::Gateway {
+            return Err(Over::Done);
+        }
+        Ok(())
     }
 
     /// Takes what is to be written next; whether there is nothing, and the driver is woken when
@@ -257,7 +253,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             self.done = state.mux.is_leaving() && state.mux.live() == 0;
         }
+        let later = state.mux.has_later();
+        if !self.out.is_empty()
+            && let Some(often) = self.company.came()
+        {
+            state.mux.set_busy(often);
+        }
         drop(state);
+        if later {
+            self.company.wait();
+        }
         self.congested = false;
         // who waits for room fills it while this is written
         self.woken.drain(..).for_each(Waker::wake);
@@ -390,6 +395,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if since(self.gave_up) >= TICK {
             self.gave_up = now;
             self.link.with(|state| state.mux.give_up());
+        }
+        if let Some(often) = self.company.count(now) {
+            self.link.lock().mux.set_busy(often);
+        }
+        let parting = self.done.then(|| *self.parting.get_or_insert(now));
+        self.parting = parting;
+        if parting.is_some_and(|at| since(at) >= FAREWELL) {
+            return Some(Over::Done);
         }
         let state = self.link.lock();
         let (live, latest) = (state.mux.live(), state.mux.latest());

@@ -2,7 +2,9 @@
 //! stream is read and written by a task of its own ([`Stream`]). Between them stands the state of
 //! `wire/mux` under a lock that is held for no copy of octets and across no wait.
 
+mod company;
 mod driver;
+mod incoming;
 mod stream;
 
 #[cfg(test)]
@@ -24,7 +26,7 @@ use crate::{
     tls::alert::{self, Side as Tls},
     wire::{
         link::{self, Open},
-        mux::{HEADER_LEN, Header, Kind, Mux, Side},
+        mux::{HEADER_LEN, Header, Kind, Mux, Side, Welcome},
     },
 };
 
@@ -71,9 +73,10 @@ impl Link {
     }
 
     /// Begins a stream for a client; `None`: this link takes no more.
+    /// What is to go `ahead` of the answer is what [`Mux::open`] takes.
     #[must_use]
-    pub fn open(&self, open: &Open) -> Option<Stream> {
-        let id = self.with(|state| state.mux.open(open))?;
+    pub fn open(&self, open: &Open, ahead: Option<Octets>) -> Option<Stream> {
+        let id = self.with(|state| state.mux.open(open, ahead))?;
         Some(Stream::new(self.clone(), id))
     }
 
@@ -114,25 +117,28 @@ impl Link {
     }
 }
 
-/// Says that the gateway is in.
+/// Says that the gateway is in, and what we can do.
 ///
 /// # Errors
 /// The connection is broken.
 pub async fn write_welcome(stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+    let welcome = Welcome { ahead: true }.bytes();
     let header = Header {
         kind: Kind::Admitted,
-        len: 0,
+        len: welcome.len(),
         stream: 0,
     };
-    stream.write_all(&header.bytes()).await?;
+    stream
+        .write_all(&[&header.bytes(), welcome].concat())
+        .await?;
     stream.flush().await
 }
 
-/// Reads that we are in: the acceptor's first word.
+/// Reads that we are in, the acceptor's first word, and what it can do.
 ///
 /// # Errors
 /// Why we are not.
-pub async fn read_welcome(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), Denied> {
+pub async fn read_welcome(stream: &mut (impl AsyncRead + Unpin)) -> Result<Welcome, Denied> {
     let broken = |error: std::io::Error| alert::explain(&error, Tls::Client);
     let invalid = |what: String| Denied::new(Denial::LinkViolation, what);
     let mut header = [0; HEADER_LEN];
@@ -140,11 +146,10 @@ pub async fn read_welcome(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), D
     let header = Header::read(header).map_err(|violation| invalid(violation.to_string()))?;
     let mut payload = vec![0; header.len.min(link::MAX_PAYLOAD)];
     match (header.kind, header.stream) {
-        (Kind::Admitted, 0) => stream
-            .read_exact(&mut payload)
-            .await
-            .map(drop)
-            .map_err(broken),
+        (Kind::Admitted, 0) => {
+            stream.read_exact(&mut payload).await.map_err(broken)?;
+            Welcome::read(&payload).map_err(|error| invalid(error.to_string()))
+        }
         (Kind::Refused, 0) => {
             stream.read_exact(&mut payload).await.map_err(broken)?;
             Err(super::link::refusal(&String::from_utf8_lossy(&payload)))

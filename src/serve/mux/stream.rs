@@ -47,6 +47,12 @@ impl Stream {
         poll_fn(|cx| self.link.poll(|mux| mux.poll_admitted(self.id, cx.waker()))).await
     }
 
+    /// Whether the other end may have its OPEN, and what went with that.
+    #[must_use]
+    pub fn was_said(&self) -> bool {
+        self.link.lock().mux.was_said(self.id)
+    }
+
     /// Resolves when the stream breaks: who is held up by its other side must hear of it too.
     pub fn broken(&self) -> impl Future<Output = Break> + Send + use<> {
         let (link, id) = (self.link.clone(), self.id);

@@ -77,7 +77,7 @@ async fn streams_carry_what_they_are_given_whatever_the_pipe_takes_at_a_time() {
     for room in [7, 1000, 1 << 20] {
         echoing(room, async |link| {
             let [a, b, c, d] = [1, 2, 3, 4].map(|n: u8| {
-                let mut stream = link.open(&open()).unwrap();
+                let mut stream = link.open(&open(), None).unwrap();
                 async move {
                     stream.admitted().await.unwrap();
                     let sent = vec![n; 40_000 * usize::from(n)];
@@ -97,7 +97,7 @@ async fn streams_carry_what_they_are_given_whatever_the_pipe_takes_at_a_time() {
             });
             tokio::join!(a, b, c, d);
             // one that is dropped before its end is told from one that has ended
-            let mut dropped = link.open(&open()).unwrap();
+            let mut dropped = link.open(&open(), None).unwrap();
             dropped.admitted().await.unwrap();
         })
         .await;
@@ -110,7 +110,7 @@ async fn a_relay_carries_much_and_little_over_a_stream() {
     // whole buffers, parts of them, and windows that end within one
     for (client_room, link_room) in [(1 << 20, 1 << 20), (50_000, 1 << 18), (3000, 100_000)] {
         echoing(link_room, async |link| {
-            let mut stream = link.open(&open()).unwrap();
+            let mut stream = link.open(&open(), None).unwrap();
             stream.admitted().await.unwrap();
             let (client, mut edge) = duplex(client_room);
             let options = RelayOptions::default();
@@ -143,7 +143,7 @@ async fn a_relay_carries_much_and_little_over_a_stream() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_link_lives_by_its_answers() {
     echoing(4096, async |link| {
-        let mut stream = link.open(&open()).unwrap();
+        let mut stream = link.open(&open(), None).unwrap();
         stream.admitted().await.unwrap();
         tokio::time::sleep(Duration::from_secs(300)).await;
         stream.write_all(b"word").await.unwrap();
@@ -160,7 +160,7 @@ async fn an_idle_link_lives_by_its_answers() {
 async fn an_end_that_does_not_answer_ends_the_link_and_breaks_its_streams() {
     let (near, _far) = duplex(4096);
     let link = Link::new(Side::Gateway);
-    let mut stream = link.open(&open()).unwrap();
+    let mut stream = link.open(&open(), None).unwrap();
     let began = Instant::now();
     let (ended, answer) = tokio::join!(
         driver(near, &link, Side::Gateway, LIMITS).run(|_, _| {}),
@@ -172,14 +172,14 @@ async fn an_end_that_does_not_answer_ends_the_link_and_breaks_its_streams() {
     assert!((30..35).contains(&took.as_secs()), "{took:?}");
     let error = stream.read(&mut [0]).await.unwrap_err();
     assert!(error.to_string().contains("did not answer"), "{error}");
-    assert!(link.open(&open()).is_none());
+    assert!(link.open(&open(), None).is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_that_takes_nothing_ends_the_link() {
     let (near, mut far) = duplex(64);
     let link = Link::new(Side::Gateway);
-    let streams: Vec<_> = (0..4).map(|_| link.open(&open()).unwrap()).collect();
+    let streams: Vec<_> = (0..4).map(|_| link.open(&open(), None).unwrap()).collect();
     let ended = tokio::select! {
         ended = driver(near, &link, Side::Gateway, LIMITS).run(|_, _| {}) => ended,
         // it speaks, and reads nothing
@@ -229,7 +229,7 @@ async fn a_link_ends_by_itself_without_clients_and_as_a_fault_with_them() {
         let (near, far) = duplex(4096);
         drop(far);
         let link = Link::new(Side::Gateway);
-        let held: Vec<_> = (0..streams).map(|_| link.open(&open())).collect();
+        let held: Vec<_> = (0..streams).map(|_| link.open(&open(), None)).collect();
         let ended = driver(near, &link, Side::Gateway, LIMITS)
             .run(|_, _| {})
             .await;
@@ -256,7 +256,7 @@ async fn a_link_in_steady_use_is_neither_unused_nor_idle() {
     tasks.spawn(opening(near, gateway.clone(), idle));
     for _ in 0..40 {
         tokio::time::sleep(Duration::from_millis(370)).await;
-        let mut stream = gateway.open(&open()).expect("the link is in use");
+        let mut stream = gateway.open(&open(), None).expect("the link is in use");
         stream.admitted().await.unwrap();
         stream.shutdown().await.unwrap();
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
@@ -276,7 +276,9 @@ async fn a_stream_that_nobody_wants_and_nobody_answers_ends() {
         let link = Link::new(Side::Gateway);
         let mut tasks = JoinSet::new();
         tasks.spawn(opening(near, link.clone(), LIMITS));
-        let mut streams: Vec<_> = (0..many).map(|_| link.open(&open()).unwrap()).collect();
+        let mut streams: Vec<_> = (0..many)
+            .map(|_| link.open(&open(), None).unwrap())
+            .collect();
         let waited = tokio::time::timeout(Duration::from_millis(100), streams[0].admitted());
         waited.await.unwrap_err();
         let began = Instant::now();
@@ -331,7 +333,17 @@ async fn a_violation_is_told_and_breaks_every_stream() {
 async fn the_first_word_is_a_welcome_or_why_not() {
     let mut word = Vec::new();
     write_welcome(&mut word).await.unwrap();
-    assert_eq!(read_welcome(&mut &word[..]).await, Ok(()));
+    let able = Welcome { ahead: true };
+    assert_eq!(read_welcome(&mut &word[..]).await, Ok(able));
+    // one of before can't do anything, and one of later may do more
+    for (word, ahead) in [
+        (&b"\x02\0\0\0\0\0\0\0"[..], false),
+        (b"\x02\0\0\x07\0\0\0\0\x09\0\x01x\x01\0\0", true),
+        (b"\x02\0\0\x04\0\0\0\0\x01\0\x01x", false),
+    ] {
+        let mut word = word;
+        assert_eq!(read_welcome(&mut word).await, Ok(Welcome { ahead }));
+    }
     for (word, reason) in [
         (
             &b"\x03\0\0\x08\0\0\0\0draining"[..],

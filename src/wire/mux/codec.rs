@@ -1,7 +1,10 @@
 //! The header of a frame, and what it may say.
 
 use super::{MAX_DATA, Violation};
-use crate::wire::link::{MAX_CODE, MAX_PAYLOAD};
+use crate::wire::{
+    cursor::Cursor,
+    link::{FrameError, MAX_CODE, MAX_PAYLOAD},
+};
 
 /// Type, length and stream.
 pub const HEADER_LEN: usize = 8;
@@ -99,5 +102,42 @@ impl Header {
         let [_, a, b, c] = u32::try_from(self.len).unwrap_or_default().to_be_bytes();
         let [d, e, f, g] = self.stream.to_be_bytes();
         [self.kind as u8, a, b, c, d, e, f, g]
+    }
+}
+
+/// What an acceptor can do, as it says with the ADMITTED of stream 0. One of an earlier release says
+/// nothing, and a gateway of one does not look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// Up to [`AHEAD`](super::AHEAD) octets of a client may follow its OPEN before that is answered;
+    /// none of them reaches a backend before ADMITTED.
+    pub ahead: bool,
+}
+
+/// The field that says [`Welcome::ahead`].
+const AHEAD: u8 = 1;
+
+impl Welcome {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Fields that are cut short. What is not known grants nothing.
+    pub fn read(payload: &[u8]) -> Result<Self, FrameError> {
+        let mut cursor = Cursor::new(payload);
+        let mut welcome = Self::default();
+        while !cursor.is_empty() {
+            let (kind, value) = cursor.tlv().ok_or(FrameError::Overrun)?;
+            welcome.ahead |= kind == AHEAD && value.is_empty();
+        }
+        Ok(welcome)
+    }
+
+    /// Its octets.
+    #[must_use]
+    pub fn bytes(self) -> &'static [u8] {
+        match self.ahead {
+            true => &[AHEAD, 0, 0],
+            false => &[],
+        }
     }
 }

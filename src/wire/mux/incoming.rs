@@ -1,8 +1,8 @@
 //! Frames that come: whether each may, and what it means.
 
 use super::{
-    Break, Header, Kind, MAX_STREAMS, MAX_WINDOW, MIN_GRANT, Mux, Payload, Side, Violation,
-    stream::Phase,
+    AHEAD, Break, Header, Kind, MAX_STREAMS, MAX_WINDOW, MIN_GRANT, Mux, Payload, Side, Violation,
+    ends::LATE_BYTES, stream::Phase,
 };
 use crate::{
     admit::Denial,
@@ -74,10 +74,11 @@ impl<B: Payload> Mux<B> {
                 .ok_or(Violation::Credit(id))?;
             return Ok(false);
         };
-        if stream.phase != Phase::Admitted || stream.fin_came {
+        let ahead = self.side == Side::Acceptor && stream.phase == Phase::Opening;
+        if !(ahead || stream.phase == Phase::Admitted) || stream.fin_came {
             return Err(Violation::Order(kind, id));
         }
-        if !stream.admit(header.len) {
+        if !stream.admit(header.len) || (ahead && stream.came() > AHEAD) {
             return Err(Violation::Credit(id));
         }
         Ok(true)
@@ -162,7 +163,9 @@ impl<B: Payload> Mux<B> {
             }
         };
         self.say(Kind::Refused, id, refused.code().as_bytes());
+        // its RESET, and what went ahead of this answer
         self.late_frames = self.late_frames.saturating_add(1);
+        self.late_bytes = self.late_bytes.saturating_add(AHEAD).min(LATE_BYTES);
         Ok(Event::None)
     }
 
@@ -191,6 +194,7 @@ impl<B: Payload> Mux<B> {
             }
             (Kind::Refused, Phase::Opening | Phase::Unwanted) => {
                 stream.broken = Some(Break::Refused(codec::refused_code(payload)?));
+                stream.unsay();
                 self.close(id);
             }
             (Kind::Reset, phase) => {

@@ -2,14 +2,16 @@
 //! length u24 | stream u32 | payload`, and what both ends may do with them. Pure: bytes come and go
 //! as values, time is an argument, and a [`Waker`](std::task::Waker) is handed back to be woken.
 //!
-//! The acceptor says ADMITTED of stream 0 as soon as the gateway is in. OPEN, with a number above
-//! all before, names a client; ADMITTED or REFUSED answers it, and nothing of the client is sent
-//! before ADMITTED. DATA stays within the window that the reader gave; WINDOW widens it. FIN ends a
+//! The acceptor says ADMITTED of stream 0 as soon as the gateway is in, and with it what it can do
+//! ([`Welcome`]). OPEN, with a number above all before, names a client; ADMITTED or REFUSED answers
+//! it, and nothing of the client is sent before ADMITTED, but for a few octets where the acceptor
+//! takes them. DATA stays within the window that the reader gave; WINDOW widens it. FIN ends a
 //! direction, RESET the stream; before the answer to OPEN a gateway says it to few only, as an
 //! acceptor takes few of those. REFUSED of stream 0 is the last word of an end that breaks the link
 //! off, and says why. PING is answered by PONG; GOAWAY asks for no further OPEN.
 
 mod codec;
+mod ends;
 mod incoming;
 mod outgoing;
 mod state;
@@ -18,7 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{HEADER_LEN, Header, Kind};
+pub use codec::{HEADER_LEN, Header, Kind, Welcome};
 pub use incoming::Event;
 pub use outgoing::Piece;
 pub use state::{Mux, Side};
@@ -41,6 +43,8 @@ pub const GROWTH: usize = 32 << 20;
 pub const MIN_GRANT: usize = 32 << 10;
 /// What a writer may have waiting for its turn on the link.
 pub const QUEUE: usize = 64 << 10;
+/// What may follow OPEN before its answer, where the acceptor says so.
+pub const AHEAD: usize = 16 << 10;
 /// Octets of answers that wait to be written; with more nothing is read.
 pub const MAX_CONTROL: usize = 512 << 10;
 
@@ -118,7 +122,7 @@ pub enum Violation {
     /// More streams than a link carries.
     #[error("OPEN of stream {0}, and {MAX_STREAMS} are open")]
     Streams(u32),
-    /// More than the reader gave leave for.
+    /// More than the reader gave leave for, or than may go ahead of the answer to OPEN.
     #[error("DATA of stream {0} beyond its window")]
     Credit(u32),
     /// A window that is too wide, or widened by a crumb.

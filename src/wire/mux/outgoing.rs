@@ -24,6 +24,7 @@ impl<B: Payload> Mux<B> {
     /// Hands over what is to be written next: answers first, then a frame of each stream in turn,
     /// until there are `most` octets.
     pub fn transmit(&mut self, most: usize, into: &mut VecDeque<Piece<B>>) {
+        self.join_later();
         let mut bytes = std::mem::take(&mut self.control);
         for (id, frame) in self.openings.drain(..) {
             bytes.extend(frame);
@@ -42,6 +43,14 @@ impl<B: Payload> Mux<B> {
             stream.listed = false;
             if !stream.on_wire {
                 continue;
+            }
+            if std::mem::take(&mut stream.unsaid) {
+                let header = Header {
+                    kind: Kind::Admitted,
+                    len: 0,
+                    stream: id,
+                };
+                bytes.extend(header.bytes());
             }
             if let Some(body) = stream.pop() {
                 let len = body.bytes().len();

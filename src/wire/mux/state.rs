@@ -6,20 +6,12 @@ use std::{
 };
 
 use super::{
-    Break, GROWTH, Header, Kind, MAX_CONTROL, MAX_STREAMS, MAX_WINDOW, MIN_GRANT, Payload, WINDOW,
+    AHEAD, Break, GROWTH, Header, Kind, MAX_CONTROL, MAX_STREAMS, Payload,
+    ends::EARLY,
     incoming::Bucket,
     stream::{End, Phase, Stream},
 };
 use crate::wire::link::{Open, codec};
-
-/// Frames of a closed stream that may still be on their way: the window may be given in parts, and
-/// each end says one last thing.
-const LATE: usize = MAX_WINDOW / MIN_GRANT + 2;
-
-/// Streams that a gateway resets before their answer, between two looks at those that nobody wants.
-/// With what one look finds, which is what a link carries, an acceptor takes more than twice as many
-/// a second, and holds them all until each has had its turn to end.
-pub(super) const EARLY: usize = 192;
 
 /// Which end we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +33,18 @@ pub struct Mux<B> {
     pub(super) last: u32,
     /// Streams that have something to send, each once.
     pub(super) turns: VecDeque<u32>,
+    /// Much is said on the link: what nobody is in a hurry for will soon have company.
+    busy: bool,
+    /// Streams whose frame waits for it.
+    pub(super) later: Vec<u32>,
+    /// The holder of the link has yet to hear that there are any.
+    unheard: bool,
+    /// It looks after them in a moment.
+    timed: bool,
+    /// There were some since it last did.
+    used: bool,
+    /// They have waited long enough.
+    due: bool,
     /// Frames that go first.
     pub(super) control: Vec<u8>,
     /// OPENs behind them: each is forgotten with its stream until it is written.
@@ -60,7 +64,7 @@ pub struct Mux<B> {
     /// Streams that are reset before they were answered cost us more than the other end.
     pub(super) resets: Bucket,
     /// How many more of them we may ask for.
-    early: usize,
+    pub(super) early: usize,
     pub(super) woken: Vec<Waker>,
 }
 
@@ -74,6 +78,12 @@ impl<B: Payload> Mux<B> {
             live: 0,
             last: 0,
             turns: VecDeque::new(),
+            busy: false,
+            later: Vec::new(),
+            unheard: false,
+            timed: false,
+            used: false,
+            due: false,
             control: Vec::new(),
             openings: VecDeque::new(),
             leaving: false,
@@ -123,7 +133,47 @@ impl<B: Payload> Mux<B> {
     /// The holder of the link has something to do.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.has_output() || (self.leaving && self.live == 0)
+        self.has_output() || self.unheard || (self.leaving && self.live == 0)
+    }
+
+    /// Says whether so much is said that a frame which waits for company has it soon.
+    pub fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+    }
+
+    /// Whether frames wait for company that nobody looks after: they go with the next output, or
+    /// when [`Mux::call_later`] comes, which has to be soon.
+    pub fn has_later(&mut self) -> bool {
+        let unheard = std::mem::take(&mut self.unheard);
+        self.timed |= unheard;
+        unheard
+    }
+
+    /// What waits for company goes without. Whether this is to be called again: there was something
+    /// since the last time.
+    pub fn call_later(&mut self) -> bool {
+        self.due = !self.later.is_empty();
+        self.timed = std::mem::take(&mut self.used);
+        self.timed
+    }
+
+    /// Gives those who waited their turn, where anything is said now.
+    pub(super) fn join_later(&mut self) {
+        if self.has_output() || std::mem::take(&mut self.due) {
+            self.due = false;
+            for id in self.later.drain(..) {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    list(&mut self.turns, stream, id);
+                }
+            }
+        }
+    }
+
+    /// A frame of the stream goes with what is said next.
+    fn later(&mut self, id: u32) {
+        self.later.push(id);
+        self.used = true;
+        self.unheard = !self.timed;
     }
 
     /// Nothing is to be read before what waits is written.
@@ -153,9 +203,11 @@ impl<B: Payload> Mux<B> {
         into.append(&mut self.woken);
     }
 
-    /// Begins a stream for a client; `None`: this link takes no more.
-    pub fn open(&mut self, open: &Open) -> Option<u32> {
-        if !self.has_room() {
+    /// Begins a stream for a client; `None`: this link takes no more. What is to go `ahead` of the
+    /// answer is at most [`AHEAD`] octets, which the acceptor has to have given leave for.
+    pub fn open(&mut self, open: &Open, ahead: Option<B>) -> Option<u32> {
+        let len = ahead.as_ref().map_or(0, |bytes| bytes.bytes().len());
+        if !self.has_room() || len > AHEAD {
             return None;
         }
         self.last = self.last.checked_add(1)?;
@@ -168,7 +220,20 @@ impl<B: Payload> Mux<B> {
         );
         self.openings.push_back((self.last, frame));
         self.begin(self.last, Phase::Queued);
+        if let (Some(bytes), Some(stream)) = (ahead, self.streams.get_mut(&self.last))
+            && stream.reserve(len) == len
+        {
+            stream.push(bytes);
+            list(&mut self.turns, stream, self.last);
+        }
         Some(self.last)
+    }
+
+    /// Whether OPEN was handed to the link: the other end may have it, and what went with it.
+    #[must_use]
+    pub fn was_said(&self, id: u32) -> bool {
+        let stream = self.streams.get(&id);
+        stream.is_none_or(|stream| stream.phase != Phase::Queued)
     }
 
     pub(super) fn begin(&mut self, id: u32, phase: Phase) {
@@ -185,8 +250,9 @@ impl<B: Payload> Mux<B> {
             return Poll::Ready(Err(Break::Over));
         };
         match (&stream.broken, stream.phase) {
+            // what its backend said before the reset is to be read
+            (None | Some(Break::Reset), Phase::Admitted) => Poll::Ready(Ok(())),
             (Some(why), _) => Poll::Ready(Err(why.clone())),
-            (None, Phase::Admitted) => Poll::Ready(Ok(())),
             (None, Phase::Queued | Phase::Opening | Phase::Unwanted) => {
                 keep(&mut stream.reader, waker);
                 Poll::Pending
@@ -194,13 +260,26 @@ impl<B: Payload> Mux<B> {
         }
     }
 
-    /// Says ADMITTED.
+    /// Says ADMITTED; with company, perhaps the answer, if the client said something and that is all.
     pub fn admit(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         if stream.on_wire && stream.phase == Phase::Opening {
             stream.phase = Phase::Admitted;
+            if self.busy && (1..AHEAD).contains(&stream.came()) {
+                stream.unsaid = true;
+                self.later(id);
+            } else {
+                self.say(Kind::Admitted, id, &[]);
+            }
+        }
+    }
+
+    /// Says ADMITTED, if it has yet to be said: before any other frame of the stream.
+    pub(super) fn catch_up(&mut self, id: u32) {
+        let stream = self.streams.get_mut(&id);
+        if stream.is_some_and(|stream| std::mem::take(&mut stream.unsaid)) {
             self.say(Kind::Admitted, id, &[]);
         }
     }
@@ -241,6 +320,7 @@ impl<B: Payload> Mux<B> {
             if let Some((leave, more)) = stream.grant(GROWTH.saturating_sub(self.grown)) {
                 self.grown = self.grown.saturating_add(more);
                 let leave = u32::try_from(leave).unwrap_or(u32::MAX);
+                self.catch_up(id);
                 self.say(Kind::Window, id, &leave.to_be_bytes());
             }
             return Poll::Ready(Ok(Some(bytes)));
@@ -293,7 +373,8 @@ impl<B: Payload> Mux<B> {
         }
     }
 
-    /// Says FIN, and resolves when the link has taken it.
+    /// Says FIN, and resolves when the link has taken it. Where the backend is done, nobody
+    /// hurries for the client's end: it waits for company that comes soon.
     ///
     /// # Errors
     /// The stream is broken.
@@ -306,6 +387,10 @@ impl<B: Payload> Mux<B> {
         }
         if stream.end == End::Open {
             stream.end = End::Ending;
+            if self.busy && self.side == Side::Gateway && stream.fin_came && !stream.listed {
+                self.later(id);
+                return Poll::Ready(Ok(()));
+            }
             list(&mut self.turns, stream, id);
         }
         if stream.end == End::Ended {
@@ -313,152 +398,6 @@ impl<B: Payload> Mux<B> {
         }
         keep(&mut stream.writer, waker);
         Poll::Pending
-    }
-
-    /// Says RESET: what was sent is not to look whole.
-    ///
-    /// Before the answer to OPEN a gateway says it to few: an acceptor takes only so many of those,
-    /// and clients that go early must not end the link of others. An OPEN that was not written is
-    /// forgotten; behind one that was the stream keeps its place until it is answered or given up.
-    pub fn reset(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.on_wire) else {
-            return;
-        };
-        stream.broken = Some(Break::Over);
-        match (self.side, stream.phase) {
-            (Side::Gateway, Phase::Queued) => {
-                self.openings.retain(|(of, _)| *of != id);
-                self.close(id);
-            }
-            (Side::Gateway, Phase::Opening) => match self.early.checked_sub(1) {
-                Some(left) => {
-                    self.early = left;
-                    self.cut(id);
-                }
-                None => stream.phase = Phase::Unwanted,
-            },
-            (Side::Gateway, Phase::Unwanted) => {}
-            (Side::Gateway, Phase::Admitted) | (Side::Acceptor, _) => self.cut(id),
-        }
-    }
-
-    /// Resets streams that nobody wants and that are not answered. To be called at most once a
-    /// second: no more than a link carries are then reset in that time, beside those at once.
-    pub fn give_up(&mut self) {
-        let unwanted = |one: &Stream<B>| one.on_wire && one.phase == Phase::Unwanted;
-        let streams = self.streams.iter();
-        let late: Vec<u32> = streams
-            .filter_map(|(id, one)| unwanted(one).then_some(*id))
-            .collect();
-        late.into_iter().for_each(|id| self.cut(id));
-        self.early = EARLY;
-    }
-
-    /// RESET. What a backend said before goes first, as it would over TCP: it may be its answer to
-    /// what it would not read.
-    pub(super) fn cut(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        let last = match self.side {
-            Side::Acceptor => std::mem::take(&mut stream.queue),
-            Side::Gateway => VecDeque::new(),
-        };
-        let finished = stream.end == End::Ending;
-        stream.clear();
-        for body in last {
-            self.say(Kind::Data, id, body.bytes());
-        }
-        if finished && self.side == Side::Acceptor {
-            self.say(Kind::Fin, id, &[]);
-        }
-        self.say(Kind::Reset, id, &[]);
-        self.close(id);
-    }
-
-    /// Nobody here holds the stream any more; one that has not ended is reset.
-    pub fn release(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        let ends = stream.fin_came && stream.end != End::Open;
-        if stream.on_wire && !ends {
-            self.reset(id);
-        }
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.held = false;
-            if !stream.on_wire {
-                self.streams.remove(&id);
-            }
-        }
-    }
-
-    /// No stream begins any more; an acceptor says so.
-    pub fn leave(&mut self) {
-        self.leaving = true;
-        if self.side == Side::Acceptor && !self.said_goaway {
-            self.said_goaway = true;
-            self.say(Kind::GoAway, 0, &[]);
-        }
-    }
-
-    /// Asks whether the other end is there.
-    pub fn ping(&mut self) {
-        self.asked = self.asked.saturating_add(1);
-        self.say(Kind::Ping, 0, &[0; 8]);
-    }
-
-    /// The link is no more, and every stream that has not ended is broken. What came of one that
-    /// has ended stays its reader's: it is whole where it had its FIN, and has no end where a reset
-    /// came first.
-    pub fn break_all(&mut self) {
-        self.leaving = true;
-        (self.control, self.turns) = (Vec::new(), VecDeque::new());
-        self.openings = VecDeque::new();
-        let live: Vec<u32> = self
-            .streams
-            .iter()
-            .filter_map(|(id, stream)| stream.on_wire.then_some(*id))
-            .collect();
-        for id in live {
-            if let Some(stream) = self.streams.get_mut(&id) {
-                stream.broken = Some(Break::Link);
-                stream.clear();
-            }
-            self.close(id);
-        }
-    }
-
-    /// Closes a stream whose two directions have ended.
-    pub(super) fn settle(&mut self, id: u32) {
-        let ended =
-            |stream: &Stream<B>| stream.on_wire && stream.fin_came && stream.end == End::Ended;
-        if self.streams.get(&id).is_some_and(ended) {
-            self.close(id);
-        }
-    }
-
-    /// No frame of the stream goes any more.
-    pub(super) fn close(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        stream.on_wire = false;
-        self.live = self.live.saturating_sub(1);
-        self.grown = self
-            .grown
-            .saturating_sub(stream.window.saturating_sub(WINDOW));
-        // no more is on its way than all streams together may have sent
-        let late_frames = self.late_frames.saturating_add(LATE);
-        self.late_frames = late_frames.min(LATE.saturating_mul(2 * MAX_STREAMS));
-        let late_bytes = self.late_bytes.saturating_add(stream.outstanding());
-        self.late_bytes = late_bytes.min(2 * (MAX_STREAMS * WINDOW + GROWTH));
-        self.woken.extend(stream.reader.take());
-        self.woken.extend(stream.writer.take());
-        self.woken.extend(stream.watcher.take());
-        if !stream.held {
-            self.streams.remove(&id);
-        }
     }
 
     pub(super) fn say(&mut self, kind: Kind, stream: u32, payload: &[u8]) {

@@ -52,6 +52,8 @@ pub(super) struct Stream<B> {
     /// What may still go.
     pub(super) may_go: usize,
     pub(super) end: End,
+    /// It is admitted, and the other end has not been told.
+    pub(super) unsaid: bool,
     /// It stands among those who have something to send.
     pub(super) listed: bool,
     pub(super) reader: Option<Waker>,
@@ -77,6 +79,7 @@ impl<B: Payload> Stream<B> {
             queued: 0,
             may_go: WINDOW,
             end: End::Open,
+            unsaid: false,
             listed: false,
             reader: None,
             writer: None,
@@ -93,6 +96,11 @@ impl<B: Payload> Stream<B> {
             }
             None => false,
         }
+    }
+
+    /// How many came before any was taken.
+    pub(super) fn came(&self) -> usize {
+        WINDOW.saturating_sub(self.may_come)
     }
 
     /// They came.

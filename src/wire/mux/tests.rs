@@ -5,7 +5,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{state::EARLY, *};
+use super::{ends::EARLY, *};
 use crate::wire::link::{ConnectionId, FrameError, Open, codec};
 
 const IDLE: &Waker = Waker::noop();
@@ -31,8 +31,10 @@ struct End {
 
 impl End {
     fn new(side: Side) -> Self {
+        let mut mux = Mux::new(side);
+        mux.set_busy(true);
         Self {
-            mux: Mux::new(side),
+            mux,
             coming: Vec::new(),
             opened: Vec::new(),
         }
@@ -75,8 +77,11 @@ impl End {
         reserved
     }
 
-    /// What it has to say.
+    /// What it has to say; with `usize::MAX` what waits for company too.
     fn say(&mut self, most: usize) -> Vec<u8> {
+        if most == usize::MAX {
+            self.mux.call_later();
+        }
         let mut pieces = VecDeque::new();
         self.mux.transmit(most, &mut pieces);
         let mut bytes = Vec::new();
@@ -149,7 +154,12 @@ fn a_header_tells_what_is_wrong(#[case] bytes: [u8; 8], #[case] wrong: Violation
 #[case::overflow(frame(Kind::Window, 1, &u32::MAX.to_be_bytes()), Violation::Window(1, u32::MAX))]
 #[case::fin_twice([said(Kind::Fin, 1), said(Kind::Fin, 1)].concat(), Violation::Order(Kind::Fin, 1))]
 #[case::data_behind_fin([said(Kind::Fin, 1), frame(Kind::Data, 1, b"x")].concat(), Violation::Order(Kind::Data, 1))]
-#[case::data_before_admitted([opening(2), frame(Kind::Data, 2, b"x")].concat(), Violation::Order(Kind::Data, 2))]
+#[case::far_ahead([opening(2), frame(Kind::Data, 2, &[0; AHEAD + 1])].concat(), Violation::Credit(2))]
+#[case::further_ahead(
+    [opening(2), frame(Kind::Data, 2, &[0; AHEAD]), frame(Kind::Data, 2, b"x")].concat(),
+    Violation::Credit(2)
+)]
+#[case::fin_before_admitted([opening(2), said(Kind::Fin, 2)].concat(), Violation::Order(Kind::Fin, 2))]
 #[case::empty_open(frame(Kind::Open, 2, &[1]), Violation::Frame(FrameError::Short("mode")))]
 #[case::ping_flood(frame(Kind::Ping, 0, &[0; 8]).repeat(17), Violation::Flood(Kind::Ping))]
 #[case::reset_flood(
@@ -195,7 +205,7 @@ fn streams_that_are_reset_before_their_answer_are_a_flood_when_nobody_holds_them
 /// So many clients that have gone are no business of an acceptor's; as many streams are free again.
 fn spend_early_resets(gateway: &mut End, acceptor: &mut End) {
     for _ in 0..EARLY {
-        let id = gateway.mux.open(&open()).unwrap();
+        let id = gateway.mux.open(&open(), None).unwrap();
         acceptor.hear(&gateway.say(1)).unwrap();
         gateway.mux.release(id);
         assert_eq!(gateway.mux.live(), 0, "its place is free at once");
@@ -213,7 +223,7 @@ fn clients_that_go_before_their_answer_cost_the_acceptor_few_resets_in_advance()
     let (mut gateway, mut acceptor) = (End::new(Side::Gateway), End::new(Side::Acceptor));
     // gone before OPEN was written: the acceptor hears nothing of it
     for _ in 0..10_000 {
-        let id = gateway.mux.open(&open()).unwrap();
+        let id = gateway.mux.open(&open(), None).unwrap();
         gateway.mux.release(id);
     }
     assert_eq!((gateway.mux.live(), gateway.mux.queued()), (0, 0));
@@ -223,7 +233,7 @@ fn clients_that_go_before_their_answer_cost_the_acceptor_few_resets_in_advance()
     // each of the others keeps its place, and is reset once, when it is answered
     let mut told = 0;
     for _ in 0..40 {
-        while let Some(id) = gateway.mux.open(&open()) {
+        while let Some(id) = gateway.mux.open(&open(), None) {
             acceptor.hear(&gateway.say(1)).unwrap();
             gateway.mux.release(id);
         }
@@ -253,7 +263,7 @@ fn clients_that_go_for_minutes_and_are_never_answered_neither_end_the_link_nor_f
     let (mut gateway, mut acceptor) = (End::new(Side::Gateway), End::new(Side::Acceptor));
     for second in 0..300_u64 {
         let mut taken = 0;
-        while let Some(id) = gateway.mux.open(&open()) {
+        while let Some(id) = gateway.mux.open(&open(), None) {
             acceptor.coming.extend(gateway.say(1));
             gateway.mux.release(id);
             taken += 1;
@@ -271,6 +281,123 @@ fn clients_that_go_for_minutes_and_are_never_answered_neither_end_the_link_nor_f
             .for_each(|id| acceptor.mux.release(id));
         assert!(acceptor.say(1).is_empty());
     }
+}
+
+/// A link on which the gateway has sent `ahead` behind OPEN, and its acceptor has admitted that.
+fn asked(ahead: &[u8]) -> (End, End, u32) {
+    let (mut gateway, mut acceptor) = (End::new(Side::Gateway), End::new(Side::Acceptor));
+    let id = gateway.mux.open(&open(), Some(ahead.to_vec())).unwrap();
+    assert!(!gateway.mux.was_said(id));
+    let said = gateway.say(1);
+    assert!(gateway.mux.was_said(id));
+    assert_eq!(said, [opening(id), frame(Kind::Data, id, ahead)].concat());
+    acceptor.hear(&said).unwrap();
+    acceptor.mux.admit(id);
+    (gateway, acceptor, id)
+}
+
+#[test]
+fn what_goes_ahead_is_admitted_with_its_answer() {
+    let (_, mut acceptor, id) = asked(b"ask");
+    assert!(acceptor.say(1).is_empty());
+    assert!(acceptor.mux.has_later() && !acceptor.mux.has_later());
+    assert_eq!(
+        acceptor.mux.poll_take(id, IDLE),
+        Poll::Ready(Ok(Some(b"ask".to_vec())))
+    );
+    assert!(acceptor.write(id, b"answer").is_ready());
+    let answer = frame(Kind::Data, id, b"answer");
+    assert_eq!(acceptor.say(1), [said(Kind::Admitted, id), answer].concat());
+    // there was some: it is asked for again, and then no more
+    assert!(acceptor.mux.call_later() && !acceptor.mux.call_later());
+    // or by itself after a while
+    let (mut gateway, mut acceptor, id) = asked(b"ask");
+    assert!(acceptor.say(1).is_empty());
+    assert_eq!(acceptor.say(usize::MAX), said(Kind::Admitted, id));
+    gateway.hear(&said(Kind::Admitted, id)).unwrap();
+    assert_eq!(gateway.mux.poll_admitted(id, IDLE), Poll::Ready(Ok(())));
+    // and at once where company is rare, or the client may have more to say
+    let (_, mut acceptor, id) = asked(b"ask");
+    acceptor.mux.set_busy(false);
+    acceptor.hear(&opening(id + 1)).unwrap();
+    acceptor.hear(&frame(Kind::Data, id + 1, b"ask")).unwrap();
+    acceptor.mux.admit(id + 1);
+    assert!(acceptor.say(1).starts_with(&said(Kind::Admitted, id + 1)));
+    let (_, mut acceptor, id) = asked(&[7; AHEAD]);
+    assert_eq!(acceptor.say(1), said(Kind::Admitted, id));
+}
+
+#[test]
+fn an_admission_that_waits_goes_before_every_other_frame_of_its_stream() {
+    let (mut gateway, mut acceptor, id) = asked(b"ask");
+    acceptor.mux.reset(id);
+    let both = acceptor.say(1);
+    assert_eq!(
+        both,
+        [said(Kind::Admitted, id), said(Kind::Reset, id)].concat()
+    );
+    gateway.hear(&both).unwrap();
+    // leave to send more
+    let (mut gateway, mut acceptor, id) = asked(b"ask");
+    let stream = acceptor.mux.streams.get_mut(&id).unwrap();
+    assert!(stream.admit(WINDOW / 2));
+    stream.receive(vec![7; WINDOW / 2]);
+    while let Poll::Ready(taken) = acceptor.mux.poll_take(id, IDLE) {
+        taken.unwrap();
+    }
+    let both = acceptor.say(1);
+    assert!(both.starts_with(&said(Kind::Admitted, id)));
+    assert_eq!(both.len(), HEADER_LEN + HEADER_LEN + 4);
+    gateway.mux.streams.get_mut(&id).unwrap().may_go -= WINDOW / 2;
+    gateway.hear(&both).unwrap();
+}
+
+#[test]
+fn what_went_ahead_of_a_refusal_is_no_fault() {
+    for len in [1, AHEAD] {
+        let mut acceptor = acceptor();
+        acceptor.mux.leave();
+        let ahead = frame(Kind::Data, 2, &vec![0; len]);
+        acceptor
+            .hear(&[opening(2), ahead.clone()].concat())
+            .unwrap();
+        assert!(acceptor.say(1).ends_with(b"draining"));
+        // once
+        let again = acceptor.hear(&frame(Kind::Data, 2, &vec![0; AHEAD]));
+        assert_eq!(again, Err(Violation::Credit(2)));
+    }
+    let mut gateway = End::new(Side::Gateway);
+    assert_eq!(gateway.mux.open(&open(), Some(vec![0; AHEAD + 1])), None);
+    // a client that goes before OPEN was written has said nothing
+    let id = gateway.mux.open(&open(), Some(vec![0; AHEAD])).unwrap();
+    gateway.mux.release(id);
+    assert!(gateway.say(1).is_empty());
+    assert_eq!((gateway.mux.queued(), gateway.mux.live()), (0, 0));
+}
+
+#[test]
+fn the_end_of_a_client_whose_backend_is_done_waits_for_company() {
+    let (mut gateway, _, id) = asked(b"ask");
+    gateway
+        .hear(&[said(Kind::Admitted, id), said(Kind::Fin, id)].concat())
+        .unwrap();
+    assert_eq!(gateway.mux.poll_finish(id, IDLE), Poll::Ready(Ok(())));
+    gateway.mux.release(id);
+    assert!(gateway.say(1).is_empty());
+    assert_eq!(gateway.mux.live(), 1);
+    let next = gateway.mux.open(&open(), None).unwrap();
+    assert_eq!(
+        gateway.say(1),
+        [opening(next), said(Kind::Fin, id)].concat()
+    );
+    assert_eq!(gateway.mux.live(), 1);
+    // the other way round somebody waits for it
+    let (mut gateway, mut acceptor, id) = asked(b"ask");
+    gateway.hear(&acceptor.say(usize::MAX)).unwrap();
+    assert!(gateway.mux.poll_finish(id, IDLE).is_pending());
+    acceptor.hear(&gateway.say(1)).unwrap();
+    assert!(acceptor.mux.poll_finish(id, IDLE).is_pending());
+    assert_eq!(acceptor.say(1), said(Kind::Fin, id));
 }
 
 #[test]
@@ -298,7 +425,7 @@ fn answers_that_nobody_reads_stop_the_reading() {
 #[case(frame(Kind::Refused, 1, b"No"), Violation::Frame(FrameError::Code))]
 fn a_gateway_ends_the_link_of_an_acceptor_that(#[case] frames: Vec<u8>, #[case] wrong: Violation) {
     let mut end = End::new(Side::Gateway);
-    end.mux.open(&open()).unwrap();
+    end.mux.open(&open(), None).unwrap();
     end.say(1);
     assert_eq!(end.hear(&frames), Err(wrong));
 }
@@ -306,7 +433,7 @@ fn a_gateway_ends_the_link_of_an_acceptor_that(#[case] frames: Vec<u8>, #[case] 
 #[test]
 fn a_gateway_ends_the_link_of_an_acceptor_that_answers_what_was_not_asked() {
     let mut end = End::new(Side::Gateway);
-    let id = end.mux.open(&open()).unwrap();
+    let id = end.mux.open(&open(), None).unwrap();
     for kind in [Kind::Admitted, Kind::Reset] {
         assert_eq!(end.hear(&said(kind, id)), Err(Violation::Order(kind, id)));
     }
@@ -316,8 +443,8 @@ fn a_gateway_ends_the_link_of_an_acceptor_that_answers_what_was_not_asked() {
 fn a_refusal_is_its_streams_and_that_of_stream_zero_the_links() {
     let mut end = End::new(Side::Gateway);
     let (one, two) = (
-        end.mux.open(&open()).unwrap(),
-        end.mux.open(&open()).unwrap(),
+        end.mux.open(&open(), None).unwrap(),
+        end.mux.open(&open(), None).unwrap(),
     );
     end.say(1);
     end.hear(
@@ -348,7 +475,7 @@ fn an_acceptor_that_leaves_refuses_what_was_on_its_way() {
     assert_eq!(end.say(1), frame(Kind::Refused, 2, b"draining"));
     let mut gateway = End::new(Side::Gateway);
     gateway.hear(&said(Kind::GoAway, 0)).unwrap();
-    assert_eq!(gateway.mux.open(&open()), None);
+    assert_eq!(gateway.mux.open(&open(), None), None);
     // the stream that it had goes on
     end.hear(&frame(Kind::Data, 1, b"on")).unwrap();
     assert_eq!(
@@ -360,7 +487,9 @@ fn an_acceptor_that_leaves_refuses_what_was_on_its_way() {
 #[test]
 fn streams_have_their_turns_whatever_one_has_to_say() {
     let mut end = End::new(Side::Gateway);
-    let ids: Vec<u32> = (0..3).map(|_| end.mux.open(&open()).unwrap()).collect();
+    let ids: Vec<u32> = (0..3)
+        .map(|_| end.mux.open(&open(), None).unwrap())
+        .collect();
     end.say(1);
     for id in &ids {
         end.hear(&said(Kind::Admitted, *id)).unwrap();
@@ -449,7 +578,7 @@ fn what_came_whole_outlives_its_link_and_what_did_not_is_no_end() {
         for id in 1..=4 {
             match side {
                 Side::Gateway => {
-                    end.mux.open(&open()).unwrap();
+                    end.mux.open(&open(), None).unwrap();
                     end.say(1);
                     end.hear(&said(Kind::Admitted, id)).unwrap();
                 }
@@ -464,8 +593,9 @@ fn what_came_whole_outlives_its_link_and_what_did_not_is_no_end() {
         for id in [1, 2] {
             end.hear(&said(Kind::Fin, id)).unwrap();
         }
-        assert!(end.mux.poll_finish(1, IDLE).is_pending());
-        end.say(1);
+        let finished = end.mux.poll_finish(1, IDLE);
+        assert_eq!(finished.is_ready(), side == Side::Gateway);
+        end.say(usize::MAX);
         end.hear(&said(Kind::Reset, 3)).unwrap();
         assert_eq!(end.mux.live(), 2);
         end.mux.break_all();
@@ -481,7 +611,7 @@ fn what_came_whole_outlives_its_link_and_what_did_not_is_no_end() {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Open,
+    Open(usize),
     Answer(usize, bool),
     Write(usize, bool, usize),
     Read(usize, bool),
@@ -497,7 +627,7 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let (which, side) = (0..6usize, any::<bool>());
     prop_oneof![
-        2 => Just(Act::Open),
+        2 => prop_oneof![Just(0), 1..=AHEAD].prop_map(Act::Open),
         3 => (which.clone(), prop::bool::weighted(0.9)).prop_map(|(n, yes)| Act::Answer(n, yes)),
         8 => (which.clone(), side, 1..150_000usize).prop_map(|(n, s, len)| Act::Write(n, s, len)),
         8 => (which.clone(), side).prop_map(|(n, s)| Act::Read(n, s)),
@@ -571,10 +701,15 @@ impl Pair {
 
     fn act(&mut self, act: &Act) {
         match *act {
-            Act::Open => {
-                if let Some(id) = self.ends[0].mux.open(&open()) {
+            Act::Open(ahead) => {
+                self.written = self.written.wrapping_add(1);
+                let ahead = vec![self.written; ahead];
+                let sent = (!ahead.is_empty()).then(|| ahead.clone());
+                if let Some(id) = self.ends[0].mux.open(&open(), sent) {
                     self.ends[0].opened.push(id);
-                    self.clients.push(Client::default());
+                    let mut client = Client::default();
+                    client.ways[0].sent = ahead;
+                    self.clients.push(client);
                     assert_eq!(id as usize, self.clients.len());
                 }
             }
@@ -647,7 +782,8 @@ impl Pair {
         let mux = &mut self.ends[side].mux;
         if !client.released[side] && mux.poll_reserve(id, 0, IDLE).is_pending() {
             client.ways[side].finished = true;
-            assert_ne!(mux.poll_finish(id, IDLE), Poll::Ready(Ok(())));
+            let finished = mux.poll_finish(id, IDLE);
+            assert!(finished.is_pending() || side == 0);
         }
     }
 
@@ -744,7 +880,7 @@ proptest! {
         };
         for act in &acts {
             let many = pair.clients.len() >= 6;
-            if !(many && matches!(act, Act::Open)) {
+            if !(many && matches!(act, Act::Open(_))) {
                 pair.act(act);
             }
             for end in &pair.ends {
@@ -782,7 +918,7 @@ proptest! {
     ) {
         let mut end = if gateway { End::new(Side::Gateway) } else { acceptor() };
         if gateway {
-            end.mux.open(&open());
+            end.mux.open(&open(), None);
             end.say(1);
         }
         for (kind, stream, payload) in frames {

@@ -1,7 +1,7 @@
 //! A TLS client of the tests: blocking, with or without a certificate, from any source address.
 
 use std::{
-    io,
+    io::{self, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::Arc,
@@ -113,6 +113,19 @@ impl Client {
     pub(crate) fn connect(&self, to: SocketAddr, name: &str) -> io::Result<TlsStream> {
         let stream = self.tcp(to)?;
         self.over(stream, name)
+    }
+
+    /// Connects, and says `first` in the same flight as the end of the handshake.
+    pub(crate) fn ask(&self, to: SocketAddr, name: &str, first: &[u8]) -> io::Result<TlsStream> {
+        let mut stream = self.tcp(to)?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut tls = ClientConnection::new(Arc::new(self.config()), name).unwrap();
+        tls.set_buffer_limit(None);
+        tls.writer().write_all(first)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        Ok(StreamOwned::new(tls, stream))
     }
 
     /// The same over a connection that is there already.
