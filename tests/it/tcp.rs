@@ -324,6 +324,46 @@ fn a_client_that_vanishes_leaves_no_complete_looking_request() {
     assert_eq!(acceptor.access("ended")["reason"], "peer_reset");
 }
 
+/// Whoever closes without a word has still said what it said.
+#[test]
+fn what_came_before_a_break_arrives_and_is_no_end() {
+    let world = World::new();
+    let (tell, heard) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let backend = Backend::serve(world.address(), move |mut stream| {
+        let mut first = [0; 3];
+        if stream.read_exact(&mut first).is_ok() && &first == b"ask" {
+            // a socket that is closed with octets unread is reset
+            until("more of it", || {
+                let more = stream.peek(&mut [0; 4]);
+                more.is_ok_and(|n| n > 0).then_some(())
+            });
+            drop(stream.write_all(&[7; 3000]));
+            return;
+        }
+        let mut rest = Vec::new();
+        let clean = stream.read_to_end(&mut rest).is_ok();
+        tell.lock().unwrap().send((clean, rest.len())).unwrap();
+    });
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    for tunnel in ["direct", "reuse", "mux"] {
+        let more = format!("tunnel = \"{tunnel}\"");
+        let (_gateway, edge) = world.plain_gateway("tcp", link, "", &more);
+        for _ in 0..8 {
+            let mut stream = world.client().connect(edge, "site.test").unwrap();
+            stream.write_all(&[7; 203]).unwrap();
+            drop(stream);
+            let heard = heard.recv_timeout(PATIENCE).unwrap();
+            assert_eq!(heard, (false, 200), "{tunnel}");
+            let mut stream = world.client().connect(edge, "site.test").unwrap();
+            stream.write_all(b"ask more").unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap_err();
+            assert_eq!(answer.len(), 3000, "{tunnel}");
+        }
+    }
+}
+
 /// Bytes that are never the same twice, cheap to make.
 struct Flood {
     chunk: Vec<u8>,

@@ -49,6 +49,15 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// With octets of the first that have gone to the second already.
+    #[must_use]
+    pub fn begun(ahead: usize) -> Self {
+        Self {
+            a_to_b: AtomicU64::new(u64::try_from(ahead).unwrap_or(u64::MAX)),
+            b_to_a: AtomicU64::new(0),
+        }
+    }
+
     /// (a to b, b to a).
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
@@ -127,6 +136,8 @@ struct Half {
     start: usize,
     end: usize,
     ended: bool,
+    /// Why no more comes: told once what came before has gone on.
+    broken: Option<io::Error>,
     unflushed: bool,
     /// When the reader began to owe us room.
     stalled: Option<Instant>,
@@ -185,6 +196,7 @@ impl Half {
             start: 0,
             end: 0,
             ended: false,
+            broken: None,
             unflushed: false,
             stalled: None,
         }
@@ -223,12 +235,18 @@ impl Half {
     {
         let mut moved = false;
         if self.state == State::Moving {
-            moved |= self.read(cx, from)?;
+            moved |= self.read(cx, from);
             if self.ended && self.start < self.end {
                 // one write for both
                 to.hold();
             }
             moved |= self.write(cx, to, count)?;
+            if self.start == self.end
+                && !self.unflushed
+                && let Some(error) = self.broken.take()
+            {
+                return Err(self.failed(self.from, error));
+            }
             if self.ended && self.start == self.end && !self.unflushed {
                 self.state = State::Closing;
             }
@@ -260,25 +278,26 @@ impl Half {
         R: AsyncRead + Hold + Unpin,
         W: AsyncWrite + Hold + Unpin,
     {
-        if self.state == State::Moving && self.read(cx, from).is_ok() {
+        if self.state == State::Moving {
+            self.read(cx, from);
             let _as_far_as_it_goes = self.write(cx, to, count);
         }
     }
 
     /// Fills the buffer until it is full or nothing more is there.
-    fn read<R: AsyncRead + Hold + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut R,
-    ) -> Result<bool, RelayCause> {
+    fn read<R: AsyncRead + Hold + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> bool {
         let mut moved = false;
-        while !self.ended && self.end < PIECE && !(self.start > 0 && self.start < self.end) {
+        while !self.ended
+            && self.broken.is_none()
+            && self.end < PIECE
+            && !(self.start > 0 && self.start < self.end)
+        {
             if self.end == 0
                 && let Some(lent) = from.poll_lend(cx)
             {
                 match lent {
                     Poll::Pending => break,
-                    Poll::Ready(Err(error)) => return Err(self.failed(self.from, error)),
+                    Poll::Ready(Err(error)) => self.broken = Some(error),
                     Poll::Ready(Ok(None)) => self.ended = true,
                     Poll::Ready(Ok(Some(octets))) => {
                         let (chunk, len) = octets.into_chunk().unzip();
@@ -302,13 +321,13 @@ impl Half {
             }
             match read {
                 Poll::Pending => break,
-                Poll::Ready(Err(error)) => return Err(self.failed(self.from, error)),
+                Poll::Ready(Err(error)) => self.broken = Some(error),
                 Poll::Ready(Ok(())) if n == 0 => self.ended = true,
                 Poll::Ready(Ok(())) => self.end = self.end.saturating_add(n),
             }
             moved = true;
         }
-        Ok(moved)
+        moved
     }
 
     fn write<W: AsyncWrite + Hold + Unpin>(

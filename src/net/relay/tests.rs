@@ -106,8 +106,12 @@ impl AsyncWrite for Cut {
 
 #[tokio::test]
 async fn a_cut_stream_is_told_from_an_ended_one() {
-    let (mut b, _server) = duplex(1000);
+    let (mut b, mut server) = duplex(1000);
     let end = relay(&mut Cut(false), &mut b, &options()).await;
+    // what came is handed on all the same
+    let mut came = [0; 10];
+    server.read_exact(&mut came).await.unwrap();
+    assert_eq!((&came, end.a_to_b), (b"half of it", 10));
     assert!(
         matches!(
             end.cause,
