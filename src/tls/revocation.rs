@@ -8,7 +8,6 @@
 use std::{collections::HashSet, sync::RwLock};
 
 use rustls::{crypto::CryptoProvider, pki_types::SubjectPublicKeyInfoDer};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     crl::{Crl, keep_newest, parse, read},
@@ -17,7 +16,7 @@ use super::{
 use crate::{
     admit::{Denial, Denied},
     config::Revocation,
-    identity::{CertFacts, Sha256, UnixSeconds},
+    identity::{CertFacts, KeyUses, Sha256, UnixSeconds},
 };
 
 /// Remembered signature checks; more issuers than this is not a real deployment.
@@ -287,10 +286,7 @@ impl CrlSet {
 
 /// Key usage, where an issuer has one, must allow the signing of CRLs (RFC 5280 section 6.3.3 f).
 fn may_sign_crls(issuer: &[u8]) -> bool {
-    X509Certificate::from_der(issuer).is_ok_and(|(_, cert)| {
-        cert.key_usage()
-            .is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()))
-    })
+    CertFacts::read(issuer).is_ok_and(|facts| facts.key_uses.is_none_or(KeyUses::crl_sign))
 }
 
 fn about(der: &[u8], say: impl FnOnce(&CertFacts) -> String) -> String {

@@ -227,12 +227,12 @@ fn a_crl_that_the_issuer_did_not_sign_says_nothing() {
 fn an_issuer_that_may_not_sign_crls_has_none() {
     let world = World::new();
     let quiet = world.root.below_with("quiet", |p| {
-        p.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        p.key_usages = vec![Use::KeyCertSign, Use::CrlSign];
     });
     // the same CA, certified without cRLSign
-    let mute = world.root.below_with("quiet", |p| {
-        p.key_usages = vec![KeyUsagePurpose::KeyCertSign]
-    });
+    let mute = world
+        .root
+        .below_with("quiet", |p| p.key_usages = vec![Use::KeyCertSign]);
     let leaf = quiet.leaf(client("edge.internal"));
     let crls = [quiet.crl(1, &[]), world.root.crl(1, &[])];
     let world = world.with_crls(&crls);
