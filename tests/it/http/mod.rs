@@ -11,6 +11,7 @@ mod credentials;
 mod cut;
 mod digest;
 mod expect;
+mod explained;
 mod forwarding;
 mod framing;
 mod grpc;
