@@ -120,6 +120,33 @@ fn explain_says_what_the_acceptor_would() {
 }
 
 #[test]
+fn check_names_what_lets_nobody_in() {
+    let world = World::new();
+    let (acceptor, link) = world.plain_acceptor("127.0.0.1:9", "");
+    let (gateway, _edge) = world.plain_gateway(
+        "tcp",
+        link,
+        "",
+        "acceptor_ids = [\"spiffe://example.internal/acceptor/*\", \
+         \"spiffe://example.internal/gateway/x\", \"spiffe://other.internal/gateway/x\"]",
+    );
+    let (code, said) = portcullis(&["check", text(&gateway.config)]);
+    assert_eq!(code, 0, "{said}");
+    let idle = |said: &str| said.matches("lets nobody in").count();
+    assert_eq!(idle(&said), 1, "{said}");
+    let what = "backend legacy: acceptor_ids: spiffe://example.internal/gateway/x lets nobody in";
+    assert!(said.contains(what), "{said}");
+
+    let config = std::fs::read_to_string(&acceptor.config).unwrap();
+    assert_eq!(idle(&portcullis(&["check", text(&acceptor.config)]).1), 0);
+    let wrong = world.write("wrong.toml", &config.replace("/gateway/", "/acceptor/"));
+    let (code, said) = portcullis(&["check", text(&wrong)]);
+    assert_eq!(code, 0, "{said}");
+    let what = "listener legacy: spiffe://example.internal/acceptor/* lets nobody in";
+    assert!(said.contains(what), "{said}");
+}
+
+#[test]
 fn every_problem_of_a_file_is_told_at_once_with_its_place() {
     let world = World::new();
     let (acceptor, _link) = world.plain_acceptor("127.0.0.1:9", "");
