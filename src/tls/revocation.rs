@@ -15,12 +15,17 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
+    clock,
     config::Revocation,
     identity::{CertFacts, KeyUses, Sha256, UnixSeconds},
 };
 
 /// Remembered signature checks; more issuers than this is not a real deployment.
 const REMEMBERED: usize = 1024;
+
+/// How far the clock of whoever signs lists may be ahead of ours: a new revocation must not wait
+/// for that.
+const SKEW: i64 = 300;
 
 /// All lists of one trust, and how strictly they are asked.
 #[derive(Debug)]
@@ -61,8 +66,8 @@ impl CrlSet {
     /// Reads the files of `revocation` and keeps the newest list of each line.
     ///
     /// # Errors
-    /// Every file that can't be used, every list that is not supported, and every line whose
-    /// number is lower than that of `previous`.
+    /// Every file that can't be used, every list that is not supported or is not yet valid, and
+    /// every line whose number is lower than that of `previous`.
     pub fn load(
         revocation: &Revocation,
         previous: Option<&Self>,
@@ -92,6 +97,7 @@ impl CrlSet {
         revocation: &Revocation,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
+        let now = clock::now();
         let mut errors = Vec::new();
         let mut crls: Vec<Crl> = Vec::new();
         for found in found {
@@ -103,6 +109,20 @@ impl CrlSet {
             }
         }
         for crl in &crls {
+            if crl.this_update.0 > now.0.saturating_add(SKEW) {
+                errors.push(MaterialError {
+                    certificate: Some(format!("CRL of {:?}", crl.issuer)),
+                    ..MaterialError::file(
+                        &crl.file,
+                        format!(
+                            "it is not yet valid: its thisUpdate is {}, and now is {}",
+                            when(crl.this_update),
+                            when(now)
+                        ),
+                        "set the clock, or publish a list that is in force",
+                    )
+                });
+            }
             let before = previous.and_then(|p| p.crls.iter().find(|old| old.line == crl.line));
             if let Some(before) = before.filter(|old| crl.older_than(old)) {
                 errors.push(MaterialError {

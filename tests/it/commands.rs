@@ -147,6 +147,43 @@ fn check_names_what_lets_nobody_in() {
 }
 
 #[test]
+fn what_was_typed_wrong_ends_with_2() {
+    let (code, said) = portcullis(&["status", "--admin", "foo"]);
+    assert!(
+        code == 2 && said.contains("unix:/path or IP:PORT"),
+        "{said}"
+    );
+
+    let world = World::new();
+    let dir = text(world.authority.folder());
+    let folder = world.path("request");
+    let request = [
+        "pki",
+        "request",
+        "gateway",
+        "edge-9",
+        "--out",
+        text(&folder),
+    ];
+    let (code, said) = portcullis(&request);
+    assert_eq!(code, 0, "{said}");
+    let csr = std::fs::read_dir(&folder).unwrap();
+    let csr = csr
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "csr"));
+    let csr = csr.unwrap();
+    let sign = ["pki", "--dir", dir, "sign", text(&csr)];
+    for other in [["--role", "acceptor"], ["--name", "other"]] {
+        let (code, said) = portcullis(&[&sign[..], &other].concat());
+        assert!(
+            code == 2 && said.contains("the request asks to be gateway/edge-9"),
+            "{said}"
+        );
+    }
+    assert_eq!(portcullis(&sign).0, 0);
+}
+
+#[test]
 fn every_problem_of_a_file_is_told_at_once_with_its_place() {
     let world = World::new();
     let (acceptor, _link) = world.plain_acceptor("127.0.0.1:9", "");

@@ -255,6 +255,34 @@ fn pins_need_no_crl() {
 }
 
 #[test]
+fn a_list_that_is_not_yet_valid_is_refused_and_clocks_may_differ() {
+    let list = |world: &World, ahead: i64| {
+        let mut params = world.issuing.crl_params(1, &[], 7);
+        let at = now().0 + ahead;
+        params.this_update = time::OffsetDateTime::from_unix_timestamp(at).unwrap();
+        let list = params.signed_by(&world.issuing.issuer).unwrap();
+        list.pem().unwrap()
+    };
+    let world = World::new();
+    let crls = [list(&world, 240), world.root.crl(1, &[])];
+    let world = world.with_crls(&crls);
+    let leaf = world.issuing.leaf(client("edge.internal"));
+    assert!(world.prove(&leaf, &[&world.issuing]).is_ok());
+    let crls = [list(&world, 600), world.root.crl(1, &[])];
+    let world = world.with_crls(&crls);
+    let errors = load(&world.identity, LinkRole::Acceptor).unwrap_err();
+    let [error] = errors.as_slice() else {
+        panic!("{errors:?}");
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains("not yet valid") && said.contains("CN=issuing"),
+        "{said}"
+    );
+    assert!(said.contains("set the clock"), "{said}");
+}
+
+#[test]
 fn a_partitioned_crl_speaks_for_its_part_alone() {
     use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope};
     let at = |uri: &str| CrlDistributionPoint {
