@@ -11,6 +11,7 @@
 //! | which source addresses | `admit/source.rs` |
 //! | which peers | `identity/rule.rs` |
 //! | what a certificate says | `identity/cert.rs` |
+//! | what a certificate's key may do | `tls/key_use.rs` |
 //! | who is let in, in which order of checks | `admit/decide/` |
 //! | why somebody was refused | `admit/denial.rs` |
 //! | revoked or stale | `tls/revocation.rs` |

@@ -78,7 +78,7 @@ denials! {
     CertificateDenied, "certificate_denied", 403, Peer, Warn, "the peer's certificate is in the denied list", "see identity.denied";
     RevocationUnknown, "revocation_unknown", 403, Local, Error, "no CRL covers an issuer of the peer's chain", "add that issuer's CRL to crl, or set crl_scope = \"leaf\"";
     CrlExpired, "crl_expired", 403, Local, Error, "the CRL of an issuer has expired", "publish a fresh CRL: portcullis pki crl";
-    CertificateWrongUsage, "certificate_wrong_usage", 403, Peer, Info, "the peer's certificate is not made for this end of a connection (extended key usage)", "a gateway needs clientAuth, an acceptor serverAuth";
+    CertificateWrongUsage, "certificate_wrong_usage", 403, Peer, Info, "the peer's certificate is not made for this end of a connection (key usage, extended key usage)", "a gateway needs clientAuth, an acceptor serverAuth, and both digitalSignature where there is a key usage";
     CertificateWrongRole, "certificate_wrong_role", 403, Peer, Info, "the SPIFFE ID of our trust domain names another role", "issue a certificate for the right role: portcullis pki issue";
     CertificateAmbiguous, "certificate_ambiguous", 403, Peer, Info, "the peer's certificate carries more than one SPIFFE ID", "a leaf must carry at most one";
     NameNotAllowed, "name_not_allowed", 403, Peer, Info, "no rule names this peer", "add its name to gateways, clients or acceptor_ids";

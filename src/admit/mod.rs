@@ -8,7 +8,7 @@ pub mod source;
 
 pub use decide::{
     ConnectionFacts, DeniedList, Grant, OwnRole, PeerFacts, PeerRule, PeerRules, Proof,
-    SourceRules, decide_peer, decide_source,
+    SourceRules, decide_peer, decide_source, of_another_role,
 };
 pub use denial::{Blame, Denial, Denied, Level};
 pub use permit::Permit;

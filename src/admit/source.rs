@@ -43,6 +43,12 @@ impl SourceRanges {
         }
     }
 
+    /// Every IPv4 address is inside, or every IPv6 address.
+    #[must_use]
+    pub fn is_everybody(&self) -> bool {
+        self.v4 == [(0, u32::MAX)] || self.v6 == [(0, u128::MAX)]
+    }
+
     /// Nobody is inside.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -112,6 +118,22 @@ mod tests {
                 && all.contains("0.0.0.0".parse().unwrap())
         );
         assert_eq!(all.v4.len(), 1);
+    }
+
+    #[test]
+    fn everybody_may_be_written_in_parts() {
+        for list in [
+            &["0.0.0.0/0"][..],
+            &["::/0"],
+            &["0.0.0.0/1", "128.0.0.0/1"],
+            &["8000::/1", "::/1", "10.0.0.0/8"],
+            &["::ffff:0:0/96"],
+        ] {
+            assert!(ranges(list).is_everybody(), "{list:?}");
+        }
+        for list in [&[][..], &["0.0.0.0/1", "128.0.0.0/2"], &["::/1"]] {
+            assert!(!ranges(list).is_everybody(), "{list:?}");
+        }
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use http::{HeaderMap, Request, uri};
 
 use super::{
     check,
@@ -15,11 +16,12 @@ use super::{
 use crate::{
     admit::{Denial, Denied, PeerFacts, decide_source},
     app, clock,
-    config::{Config, Requirement},
+    config::{Config, GatewayConfig, GatewayListener, Mode, PathNormalisation, Requirement, Route},
     gateway::routes,
     identity::UnixSeconds,
     serve::ListenerRules,
     tls::{Usage, material},
+    wire::{framing::Head, host},
 };
 
 #[derive(Debug, Args)]
@@ -166,7 +168,7 @@ fn required(config: &Config, listener: &str) -> String {
 }
 
 fn route(
-    gateway: &crate::config::GatewayConfig,
+    gateway: &GatewayConfig,
     listener: &str,
     ask: &Explain,
     peer: Option<&PeerFacts>,
@@ -174,27 +176,65 @@ fn route(
     if gateway.redirects.iter().any(|l| *l.name == *listener) {
         return "  each request is sent to https, on the host that it names\n".to_owned();
     }
-    let tcp = gateway
-        .listeners
-        .iter()
-        .any(|l| *l.name == *listener && l.mode == crate::config::Mode::Tcp);
-    let host = ask.host.as_deref();
-    let found = if tcp {
-        routes::match_tcp(&gateway.routes, listener, host)
-    } else {
-        routes::match_http(&gateway.routes, listener, host, &ask.path, "GET")
+    let found = match gateway.listeners.iter().find(|l| *l.name == *listener) {
+        Some(listener) if listener.mode == Mode::Http => {
+            http_route(gateway, listener, ask.host.as_deref(), &ask.path)
+        }
+        _ => tcp_route(gateway, listener, ask.host.as_deref()),
     };
+    let found = found.and_then(|route| routes::check_clients(route, peer).map(|()| route));
     match found {
-        None => format!(
-            "  refused: {}: {}\n",
-            Denial::NoRoute.code(),
-            Denial::NoRoute.meaning()
-        ),
-        Some(route) => match routes::check_clients(route, peer) {
-            Ok(()) => format!("  {} leads to backend {}\n", route.label, route.backend),
-            Err(denied) => format!("  refused: {}: {denied}\n", denied.reason.code()),
-        },
+        Ok(route) => format!("  {} leads to backend {}\n", route.label, route.backend),
+        Err(denied) => format!("  refused: {}: {denied}\n", denied.reason.code()),
     }
+}
+
+fn tcp_route<'c>(
+    gateway: &'c GatewayConfig,
+    listener: &str,
+    sni: Option<&str>,
+) -> Result<&'c Arc<Route>, Denied> {
+    routes::match_tcp(&gateway.routes, listener, sni).ok_or_else(|| {
+        let name = sni.unwrap_or("absent");
+        Denied::new(Denial::NoRoute, format!("SNI {name}"))
+    })
+}
+
+/// The route of a request, from its first byte on as the process reads it. The connection is taken
+/// to be for the host that is asked for.
+fn http_route<'c>(
+    gateway: &'c GatewayConfig,
+    listener: &GatewayListener,
+    host: Option<&str>,
+    path: &str,
+) -> Result<&'c Arc<Route>, Denied> {
+    let invalid =
+        |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
+    // HTTP/1.0 alone may name no host
+    let head = match host {
+        Some(host) => format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+        None => format!("GET {path} HTTP/1.0\r\n\r\n"),
+    };
+    let (bytes, mut reader) = (head.as_bytes(), Head::default());
+    let end = reader
+        .read(bytes, listener.limits.header_bytes)
+        .map_err(|fault| invalid(&fault))?;
+    if end != Some(bytes.len()) {
+        return Err(invalid(&"host and path are lines of their own"));
+    }
+    let arrived = reader
+        .take(bytes, HeaderMap::new())
+        .map_err(|fault| invalid(&fault))?;
+    let mut request = Request::from_parts(arrived.parts, ());
+    if listener.path_normalisation == PathNormalisation::Normalise {
+        routes::normalise(&mut request)?;
+    }
+    let (version, scheme) = (request.version(), &uri::Scheme::HTTPS);
+    let host = host::effective_host(version, request.uri(), request.headers(), scheme)
+        .map_err(|error| invalid(&error))?;
+    let name = host.as_ref().and_then(|authority| authority.host.name());
+    let path = routes::path_of(&request)?;
+    routes::find_http(&gateway.routes, &listener.name, name, path, "GET")
 }
 
 fn time_of(text: Option<&str>) -> Result<UnixSeconds, Failure> {

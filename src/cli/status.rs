@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -50,6 +50,14 @@ pub(super) fn run(ask: &Status) -> Result<(), Failure> {
             .map(|path| format!("unix:{path}"))
             .collect(),
     };
+    if let Some(wrong) = addresses
+        .iter()
+        .find(|address| !address.starts_with("unix:") && address.parse::<SocketAddr>().is_err())
+    {
+        return Err(Failure::Wrong(format!(
+            "--admin {wrong}: expected unix:/path or IP:PORT"
+        )));
+    }
     if addresses.is_empty() {
         return Err(Failure::Failed(format!(
             "no admin socket at {}: name it with --admin, as in [admin] address",

@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::NetworkList;
+use crate::admit::SourceRanges;
 
 /// A million of the longest prefixes are 44 MB; what is larger is no range file.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -49,6 +50,11 @@ pub enum TextError {
         /// What was expected.
         expected: String,
     },
+    /// Its lines together.
+    #[error(
+        ": its networks together are everybody, and a file never opens to everybody: name those who are meant"
+    )]
+    Everybody,
     /// No line is a network.
     #[error(": holds no network: expected one a line, such as 203.0.113.0/28")]
     Empty,
@@ -99,6 +105,29 @@ fn expected(text: &str) -> String {
     }
 }
 
+/// Whether networks together hold all of IPv4 or all of IPv6.
+#[must_use]
+pub fn is_everybody(networks: &[IpNet]) -> bool {
+    // a list of a million is not sorted for this: mostly it has far too few addresses
+    let size = |prefix: u8, bits: u8| 1_u128.checked_shl(u32::from(bits.saturating_sub(prefix)));
+    let all = |size: Option<u128>| size.unwrap_or(u128::MAX);
+    let (mut v4, mut v6) = (0_u128, 0_u128);
+    for network in networks {
+        match network {
+            IpNet::V4(net) => v4 = v4.saturating_add(all(size(net.prefix_len(), 32))),
+            IpNet::V6(net) => {
+                let size = all(size(net.prefix_len(), 128));
+                v6 = v6.saturating_add(size);
+                // what may be mapped counts as IPv4
+                if net.prefix_len() >= 96 {
+                    v4 = v4.saturating_add(size);
+                }
+            }
+        }
+    }
+    (v4 >= 1 << 32 || v6 == u128::MAX) && SourceRanges::new(networks.iter().copied()).is_everybody()
+}
+
 /// Parses a file's text: one network a line, `#` begins a comment.
 ///
 /// # Errors
@@ -120,7 +149,9 @@ pub fn parse_text(text: &str) -> Result<Vec<IpNet>, TextError> {
             expected,
         })?);
     }
-    if list.is_empty() {
+    if is_everybody(&list) {
+        Err(TextError::Everybody)
+    } else if list.is_empty() {
         Err(TextError::Empty)
     } else {
         Ok(list)
@@ -154,7 +185,12 @@ pub fn load(list: &NetworkList) -> Result<Vec<IpNet>, NetworksError> {
             file: file.clone(),
             error,
         };
-        all.extend(parse_text(&text).map_err(text_error)?);
+        let found = parse_text(&text).map_err(text_error)?;
+        let open = is_everybody(&all);
+        all.extend(found);
+        if !open && is_everybody(&all) {
+            return Err(text_error(TextError::Everybody));
+        }
     }
     Ok(all)
 }
@@ -177,6 +213,12 @@ mod tests {
             ("::1\n0.0.0.0/0", ":2: "),
             ("", ": holds no network"),
             ("# none\n", ": holds no network"),
+            (
+                "0.0.0.0/1\n10.0.0.0/8\n128.0.0.0/1",
+                ": its networks together",
+            ),
+            ("::/1\n8000::/1", ": its networks together"),
+            ("::ffff:0:0/96", ": its networks together"),
         ] {
             let error = parse_text(text).unwrap_err().to_string();
             assert!(error.starts_with(start), "{text}: {error}");

@@ -77,6 +77,22 @@ fn every_example_is_valid_and_silent() {
     }
 }
 
+#[test]
+fn what_no_request_can_be_is_an_error() {
+    let swap = |from: &str, to: &str| refused(&GATEWAY.replace(from, to));
+    let methods = swap("[[route]]\n", "[[route]]\nmethods = [\"*\"]\n");
+    assert!(methods.contains("leave `methods` out"), "{methods}");
+    for host in ["a.b:99999", "a b", "a.b:", "u@a.b", ""] {
+        let to = format!("host_header = {host:?}\nacceptors =");
+        let error = swap("acceptors =", &to);
+        assert!(error.contains("or a host such as"), "{host}: {error}");
+    }
+    for host in ["a.b:8080", "[::1]:80", "10.0.0.1", "preserve"] {
+        let to = format!("host_header = {host:?}\nacceptors =");
+        gateway(&GATEWAY.replace("acceptors =", &to));
+    }
+}
+
 /// Each file under `tests/fixtures/config` has its rendered problems beside it. To write them
 /// anew after a change of words: `UPDATE_EXPECTED=1 cargo test`, then read the difference.
 #[test]
@@ -180,6 +196,14 @@ fn what_is_absent_or_empty_admits_nobody() {
             "::/0 is everybody",
         ),
         (
+            swap(trusted, "trusted_ips = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\n"),
+            "the networks of `trusted_ips` together are everybody",
+        ),
+        (
+            swap(trusted, "trusted_ips = [\"::ffff:0:0/96\"]\n"),
+            "the networks of `trusted_ips` together are everybody",
+        ),
+        (
             swap(trusted, "danger_any_source = false\n"),
             "`trusted_ips` is missing",
         ),
@@ -193,6 +217,24 @@ fn what_is_absent_or_empty_admits_nobody() {
         (swap(trusted, "rule = []\n"), "beside [[listener.rule]]"),
     ] {
         assert!(error.contains(part), "{part} is not in\n{error}");
+    }
+    for (list, part) in [
+        ("\"0.0.0.0/0\"", "0.0.0.0/0 is everybody"),
+        ("\"::/0\"", "::/0 is everybody"),
+        (
+            "\"10.0.0.0/8\", \"0.0.0.0/1\", \"128.0.0.0/1\"",
+            "together are everybody",
+        ),
+    ] {
+        for key in [
+            "trusted_proxies = [LIST]",
+            "proxy_protocol = { from = [LIST] }",
+        ] {
+            let line = format!("{}\nmode =", key.replace("LIST", list));
+            let error = refused(&GATEWAY.replace("mode =", &line));
+            assert!(error.contains(part), "{part} is not in\n{error}");
+            assert!(error.contains("x.toml:8:"), "{error}");
+        }
     }
     let clients = GATEWAY.replace("mode =", "client_ca = \"c.pem\"\nmode =");
     assert!(refused(&clients).contains("`client_ca` needs `clients`"));

@@ -277,13 +277,25 @@ pub(super) fn some_networks(value: &Value<'_>, open: &str) -> Option<NetworkList
         );
         return None;
     }
-    for item in items.iter().filter(|item| item.is_string()) {
+    limited_networks(value, open)
+}
+
+/// A list of networks that must not name everybody, in one entry or in several.
+pub(super) fn limited_networks(value: &Value<'_>, open: &str) -> Option<NetworkList> {
+    let mut whole = false;
+    for item in value.list()?.iter().filter(|item| item.is_string()) {
         let network = item.string().and_then(|text| networks::parse(text).ok());
         if let Some(network) = network.filter(|network| network.prefix_len() == 0) {
             item.bad(format!("{network} is everybody"), open);
+            whole = true;
         }
     }
-    networks(value)
+    let list = networks(value)?;
+    if !whole && networks::is_everybody(&list.networks) {
+        let message = format!("the networks of `{}` together are everybody", value.key);
+        value.bad(message, open);
+    }
+    Some(list)
 }
 
 /// A reference to a secret. `short`: the table that it stands in has `danger_short_secret = true`.

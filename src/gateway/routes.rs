@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use http::{Method, Request, Uri, uri};
+
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::Route,
+    wire::path,
 };
 
 /// The route of a byte stream, by the name that the client asked for.
@@ -39,6 +42,65 @@ pub fn match_http<'r>(
                 None => method != "CONNECT",
             }
     })
+}
+
+/// The same, and why there is none.
+///
+/// # Errors
+/// `NoRoute`.
+pub fn find_http<'r>(
+    routes: &'r [Arc<Route>],
+    listener: &str,
+    wanted: Option<&str>,
+    path: &str,
+    method: &str,
+) -> Result<&'r Arc<Route>, Denied> {
+    match_http(routes, listener, wanted, path, method).ok_or_else(|| {
+        Denied::new(
+            Denial::NoRoute,
+            format!("{method} {}{path}", wanted.unwrap_or("-")),
+        )
+    })
+}
+
+/// The path by which a request is routed, raw.
+///
+/// # Errors
+/// `RequestInvalid`: two servers would read it as two paths.
+pub fn path_of<B>(request: &Request<B>) -> Result<&str, Denied> {
+    let path = request.uri().path();
+    path::check(path).map_err(|error| invalid(&error))?;
+    if path == "*" && request.method() != Method::OPTIONS {
+        return Err(invalid(&"\"*\" is a target of OPTIONS alone"));
+    }
+    Ok(path)
+}
+
+/// Gives a request the path that routes and backend are to see (`path_normalisation`).
+///
+/// # Errors
+/// `RequestInvalid`: it has no one meaning.
+pub fn normalise<B>(request: &mut Request<B>) -> Result<(), Denied> {
+    let uri = request.uri();
+    let Some(path) = path::normalise(uri.path()).map_err(|error| invalid(&error))? else {
+        return Ok(());
+    };
+    let whole = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(
+        whole
+            .parse()
+            .map_err(|error: uri::InvalidUri| invalid(&error))?,
+    );
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|error| invalid(&error))?;
+    Ok(())
+}
+
+fn invalid(error: &dyn std::fmt::Display) -> Denied {
+    Denied::new(Denial::RequestInvalid, error.to_string())
 }
 
 /// A route's `clients` are narrower than its listener's.

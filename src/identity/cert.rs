@@ -38,6 +38,43 @@ pub struct ExtendedUsage {
     pub other: Vec<String>,
 }
 
+/// What the key usage extension lets a key do (RFC 5280 section 4.2.1.3); `Display` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyUses(u16);
+
+impl KeyUses {
+    /// In the order of their bits.
+    const NAMES: [&'static str; 9] = [
+        "digitalSignature",
+        "nonRepudiation",
+        "keyEncipherment",
+        "dataEncipherment",
+        "keyAgreement",
+        "keyCertSign",
+        "cRLSign",
+        "encipherOnly",
+        "decipherOnly",
+    ];
+
+    /// Whether it may prove itself in a handshake.
+    #[must_use]
+    pub fn digital_signature(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Whether it may sign certificates.
+    #[must_use]
+    pub fn cert_sign(self) -> bool {
+        self.0 & (1 << 5) != 0
+    }
+
+    /// Whether it may sign CRLs.
+    #[must_use]
+    pub fn crl_sign(self) -> bool {
+        self.0 & (1 << 6) != 0
+    }
+}
+
 /// Everything that rules, logs and reports ask of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertFacts {
@@ -65,6 +102,8 @@ pub struct CertFacts {
     pub spiffe: Vec<SpiffeId>,
     /// Extended key usage.
     pub usage: ExtendedUsage,
+    /// Key usage; `None`: without the extension, which restricts nothing.
+    pub key_uses: Option<KeyUses>,
     /// basicConstraints CA:TRUE.
     pub is_ca: bool,
     /// Key algorithm and size, for reports: "ECDSA P-256", "RSA 3072", "Ed25519".
@@ -103,6 +142,7 @@ impl CertFacts {
             uris: Vec::new(),
             spiffe: Vec::new(),
             usage: ExtendedUsage::default(),
+            key_uses: None,
             is_ca: false,
             key: describe_key(cert.public_key()),
         };
@@ -120,6 +160,8 @@ impl CertFacts {
     fn read_extension(&mut self, extension: &ParsedExtension<'_>) -> Result<(), CertError> {
         if let ParsedExtension::BasicConstraints(constraints) = extension {
             self.is_ca = constraints.ca;
+        } else if let ParsedExtension::KeyUsage(uses) = extension {
+            self.key_uses = Some(KeyUses(uses.flags));
         } else if let ParsedExtension::ExtendedKeyUsage(usage) = extension {
             self.usage = ExtendedUsage {
                 present: true,
@@ -281,6 +323,16 @@ impl UnixSeconds {
         } else {
             format!("{n} {unit}{s} ago")
         }
+    }
+}
+
+impl fmt::Display for KeyUses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = Self::NAMES.iter().enumerate();
+        let set = bits.filter(|(bit, _)| self.0 & (1 << bit) != 0);
+        let names: Vec<_> = set.map(|(_, name)| *name).collect();
+        f.write_str(if names.is_empty() { "none" } else { "" })?;
+        f.write_str(&names.join(", "))
     }
 }
 

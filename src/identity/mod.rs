@@ -5,7 +5,7 @@ pub mod name;
 pub mod rule;
 pub mod spiffe;
 
-pub use cert::{CertError, CertFacts, ExtendedUsage, Serial, Sha256, UnixSeconds};
+pub use cert::{CertError, CertFacts, ExtendedUsage, KeyUses, Serial, Sha256, UnixSeconds};
 pub use name::{DnsName, DnsPattern};
 pub use rule::{PeerName, PeerNameError, PeerNames};
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};

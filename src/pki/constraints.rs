@@ -77,6 +77,19 @@ impl Permitted {
                     .join(", "),
             ),
         };
+        if let San::Dns(name) = san
+            && !self.dns.is_empty()
+            && name
+                .strip_prefix("*.")
+                .is_some_and(|below| !below.contains('.'))
+        {
+            // no engine compares it with a constraint
+            return Err(PkiError::invalid(format!(
+                "peers refuse {san} below a CA with name constraints for DNS names ({list}): \
+                 give each host's name as a --san, or a wildcard of two labels such as {}",
+                name.replacen("*.", "*.site.", 1)
+            )));
+        }
         if allowed {
             return Ok(());
         }
@@ -120,7 +133,7 @@ mod tests {
         for yes in [
             "a.internal",
             "a.b.INTERNAL",
-            "*.internal",
+            "*.shop.internal",
             "example.org",
             "x.example.org",
             "*.example.org",
@@ -132,6 +145,7 @@ mod tests {
         }
         for no in [
             "internal",
+            "*.internal",
             "ainternal",
             "example.com",
             "xexample.org",
@@ -142,6 +156,10 @@ mod tests {
         ] {
             assert!(!permits(&both, no), "{no}");
         }
+        let advice = both.check(&San::parse("*.internal").unwrap()).unwrap_err();
+        assert!(advice.to_string().contains("*.site.internal"), "{advice}");
+        let ip_only = Permitted::parse(&[], &all(&["10.0.0.0/8"])).unwrap();
+        assert!(permits(&ip_only, "*.internal"));
         let dns_only = Permitted::parse(&all(&["internal"]), &[]).unwrap();
         assert!(permits(&dns_only, "192.0.2.1") && !permits(&dns_only, "example.org"));
         assert!(Permitted::default().extension().is_none());

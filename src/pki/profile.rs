@@ -124,6 +124,10 @@ impl Profile {
             // absent usages would permit every use
             return Err("key_usage and extended_key_usage need at least one entry each".into());
         }
+        if !profile.key_usage.contains(&KeyUsage::DigitalSignature) {
+            // a peer refuses a key that may not sign its handshake
+            return Err("key_usage needs \"digital-signature\"".into());
+        }
         if profile.default_days == 0 || profile.default_days > profile.max_days {
             return Err("default_days must be at least 1 and at most max_days".into());
         }
@@ -349,6 +353,7 @@ mod tests {
             ("\"digital-signature\"", "\"key-cert-sign\""),
             ("\"digital-signature\"", "\"crl-sign\""),
             ("[\"digital-signature\"]", "[]"),
+            ("\"digital-signature\"", "\"key-encipherment\""),
             ("\"client-auth\"", "\"any\""),
             ("[\"client-auth\"]", "[]"),
             ("= 397", "= 10"),

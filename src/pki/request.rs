@@ -163,7 +163,7 @@ impl Authority {
         };
         let id = desk.judge(&profile, &draft)?;
         if let Some(uri) = request.uris.iter().find(|uri| **uri != id.to_string()) {
-            return Err(PkiError::Refused(format!(
+            return Err(PkiError::Invalid(format!(
                 "the request names {uri:?}, which a certificate for {role}/{name} can't carry: it \
                  gets {id}"
             )));
@@ -215,7 +215,7 @@ impl Request {
         // a key that is not taken is told as that: not every signature of it can be verified
         let _algorithm = describe(request.certification_request_info.subject_pki.raw)?;
         request.verify_signature().map_err(|_unproven| {
-            PkiError::Refused(
+            PkiError::Invalid(
                 "the request is not signed by the key that it holds: whoever made it may not have \
                  that key"
                     .to_owned(),
@@ -246,7 +246,7 @@ impl Request {
             for extension in &requested.extensions {
                 // whoever looks at it may see the one and sign the other
                 if seen.contains(&&extension.oid) {
-                    return Err(PkiError::Refused(format!(
+                    return Err(PkiError::Invalid(format!(
                         "the request asks twice for the extension {}",
                         named(&extension.oid)
                     )));
@@ -262,7 +262,7 @@ impl Request {
     fn check_ids(&self) -> Result<(), PkiError> {
         let mut ids = self.uris.iter().map(|uri| SpiffeId::parse(uri));
         ids.try_for_each(|id| id.map(drop)).map_err(|e| {
-            PkiError::Refused(format!(
+            PkiError::Invalid(format!(
                 "the request names {:?}, which is not a SPIFFE ID: {}",
                 e.text, e.reason
             ))
@@ -345,7 +345,7 @@ impl Request {
             && id != name
         {
             // whoever looks at it may see the one and sign the other
-            return Err(PkiError::Refused(format!(
+            return Err(PkiError::Invalid(format!(
                 "the request asks to be {}/{} by its SPIFFE ID and {}/{} by its common name: have \
                  it made anew for what it is to be",
                 id.0, id.1, name.0, name.1
@@ -357,7 +357,7 @@ impl Request {
                 let other = role.is_some_and(|role| role != said_role)
                     || name.is_some_and(|name| name != said_name.as_str());
                 if other {
-                    return Err(PkiError::Refused(format!(
+                    return Err(PkiError::Invalid(format!(
                         "the request asks to be {said_role}/{said_name}, not {}/{}: have it made \
                          anew for what it is to be",
                         role.unwrap_or(said_role),
@@ -374,7 +374,7 @@ impl Request {
                 )),
             },
             (None, None, _) => Err(match self.uris.first() {
-                Some(uri) => PkiError::Refused(format!(
+                Some(uri) => PkiError::Invalid(format!(
                     "the request names {uri:?}; expected spiffe://{domain}/ROLE/NAME"
                 )),
                 None => PkiError::invalid(
@@ -394,7 +394,7 @@ fn named(oid: &Oid<'_>) -> String {
 }
 
 fn refused_name(name: &str) -> PkiError {
-    PkiError::Refused(format!(
+    PkiError::Invalid(format!(
         "the request names {name}, which no role may carry: expected DNS names and IP addresses"
     ))
 }

@@ -135,7 +135,7 @@ fn received(alert: AlertDescription, side: Side) -> Denied {
         }
         AlertDescription::BadCertificate => "it finds our certificate malformed or wrongly named",
         AlertDescription::UnsupportedCertificate => {
-            "our certificate is not made for this end of a connection (extended key usage)"
+            "our certificate is not made for this end of a connection (key usage, extended key usage)"
         }
         AlertDescription::CertificateRevoked => "our certificate is revoked",
         AlertDescription::CertificateExpired => "our certificate has expired, or a clock is wrong",

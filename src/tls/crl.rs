@@ -223,6 +223,13 @@ fn crl_error(error: &webpki::Error, der: &[u8]) -> String {
         (webpki::Error::UnsupportedRevocationReasonsPartitioning, _) => {
             "CRLs for some reasons only are not supported".to_owned()
         }
+        (webpki::Error::UnsupportedCrlIssuingDistributionPoint, _) => {
+            "its issuing distribution point is not supported: expected a list of all certificates, \
+             or one whose issuing distribution point has a full name with the URI that stands in \
+             their CRL distribution points; publish one without onlyContainsUserCerts, \
+             onlyContainsCACerts and onlyContainsAttributeCerts, or with that URI"
+                .to_owned()
+        }
         (webpki::Error::UnsupportedCrlVersion, _) => "it is no version 2 CRL".to_owned(),
         // the engine calls a list without a version malformed
         (_, Some((_, list))) if list.version().is_none() => "it is a version 1 CRL".to_owned(),

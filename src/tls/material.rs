@@ -15,6 +15,7 @@ use webpki::EndEntityCert;
 pub use super::key::load_key;
 use super::{
     error::{MaterialError, when},
+    key_use::{issuer_fault, leaf_fault},
     signed::Signed,
     verify::{Root, Usage},
 };
@@ -250,6 +251,15 @@ fn check_own_chain(
                 "it stands as an issuer and is no CA (basicConstraints)",
                 "expected the leaf first, then CA certificates",
             ));
+        } else if let Some(fault) = issuer_fault(issuer).filter(|_| issuer.subject != issuer.issuer)
+        {
+            // a root is believed as it is
+            errors.push(MaterialError::certificate(
+                file,
+                issuer,
+                format!("it may not sign certificates: {fault}"),
+                "no peer will believe what it issued: expected a CA certificate with keyCertSign",
+            ));
         } else if let Some(below_der) =
             chain.get(facts.iter().position(|f| f == below).unwrap_or_default())
             && !signed_by(below_der, issuer_der, provider)
@@ -285,6 +295,14 @@ fn check_own_leaf(
             leaf,
             format!("this end {end}, and the certificate lacks extended key usage {wanted}"),
             "issue it for this role",
+        ));
+    }
+    if let Some(fault) = leaf_fault(leaf).filter(|_| leaf.issuer != leaf.subject) {
+        errors.push(MaterialError::certificate(
+            file,
+            leaf,
+            format!("no peer will take it for a handshake: {fault}"),
+            "issue it with key usage digitalSignature",
         ));
     }
     if leaf.is_ca && leaf.issuer != leaf.subject {

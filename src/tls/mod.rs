@@ -15,6 +15,7 @@ mod first_bytes;
 pub mod generation;
 pub mod handshake;
 pub mod key;
+mod key_use;
 mod known;
 pub mod material;
 pub mod ocsp;

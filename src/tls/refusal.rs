@@ -66,6 +66,9 @@ impl Verification {
             E::NameConstraintViolation => {
                 invalid("its names are outside the name constraints of a CA above it")
             }
+            E::MalformedDnsIdentifier => invalid(
+                "a DNS name of it is malformed, or a wildcard of a single label, which no name constraints permit",
+            ),
             E::PathLenConstraintViolated => invalid("a CA above it may not have further CAs below"),
             E::UnsupportedCriticalExtension => {
                 invalid("a critical extension in its chain is not understood")

@@ -8,7 +8,6 @@
 use std::{collections::HashSet, sync::RwLock};
 
 use rustls::{crypto::CryptoProvider, pki_types::SubjectPublicKeyInfoDer};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     crl::{Crl, keep_newest, parse, read},
@@ -16,12 +15,17 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
+    clock,
     config::Revocation,
-    identity::{CertFacts, Sha256, UnixSeconds},
+    identity::{CertFacts, KeyUses, Sha256, UnixSeconds},
 };
 
 /// Remembered signature checks; more issuers than this is not a real deployment.
 const REMEMBERED: usize = 1024;
+
+/// How far the clock of whoever signs lists may be ahead of ours: a new revocation must not wait
+/// for that.
+const SKEW: i64 = 300;
 
 /// All lists of one trust, and how strictly they are asked.
 #[derive(Debug)]
@@ -62,8 +66,8 @@ impl CrlSet {
     /// Reads the files of `revocation` and keeps the newest list of each line.
     ///
     /// # Errors
-    /// Every file that can't be used, every list that is not supported, and every line whose
-    /// number is lower than that of `previous`.
+    /// Every file that can't be used, every list that is not supported or is not yet valid, and
+    /// every line whose number is lower than that of `previous`.
     pub fn load(
         revocation: &Revocation,
         previous: Option<&Self>,
@@ -93,6 +97,7 @@ impl CrlSet {
         revocation: &Revocation,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
+        let now = clock::now();
         let mut errors = Vec::new();
         let mut crls: Vec<Crl> = Vec::new();
         for found in found {
@@ -104,6 +109,20 @@ impl CrlSet {
             }
         }
         for crl in &crls {
+            if crl.this_update.0 > now.0.saturating_add(SKEW) {
+                errors.push(MaterialError {
+                    certificate: Some(format!("CRL of {:?}", crl.issuer)),
+                    ..MaterialError::file(
+                        &crl.file,
+                        format!(
+                            "it is not yet valid: its thisUpdate is {}, and now is {}",
+                            when(crl.this_update),
+                            when(now)
+                        ),
+                        "set the clock, or publish a list that is in force",
+                    )
+                });
+            }
             let before = previous.and_then(|p| p.crls.iter().find(|old| old.line == crl.line));
             if let Some(before) = before.filter(|old| crl.older_than(old)) {
                 errors.push(MaterialError {
@@ -287,10 +306,7 @@ impl CrlSet {
 
 /// Key usage, where an issuer has one, must allow the signing of CRLs (RFC 5280 section 6.3.3 f).
 fn may_sign_crls(issuer: &[u8]) -> bool {
-    X509Certificate::from_der(issuer).is_ok_and(|(_, cert)| {
-        cert.key_usage()
-            .is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()))
-    })
+    CertFacts::read(issuer).is_ok_and(|facts| facts.key_uses.is_none_or(KeyUses::crl_sign))
 }
 
 fn about(der: &[u8], say: impl FnOnce(&CertFacts) -> String) -> String {

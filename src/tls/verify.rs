@@ -11,6 +11,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
 
 use super::{
     error::when,
+    key_use::{check_issuer_key, check_leaf_key},
     known::{Key, Known},
     refusal::wrong_usage,
     revocation::{CrlSet, Link, Stage},
@@ -313,6 +314,7 @@ impl Verification {
                     .unwrap_or_else(|| self.denied(&error, &leaf, intermediates, usage, now))
             })?;
         self.check_usage(&leaf, usage)?;
+        check_leaf_key(&leaf)?;
         let root = self.root_of(path.anchor())?;
         let chain_not_after = path
             .intermediate_certificates()
@@ -364,7 +366,8 @@ impl Verification {
             })
     }
 
-    /// What the engine leaves to us: the root's own dates, and revocation.
+    /// What the engine leaves to us: the root's own dates, what the issuers' keys may do, and
+    /// revocation.
     fn judge_path(
         &self,
         path: &VerifiedPath<'_>,
@@ -379,6 +382,9 @@ impl Verification {
                 format!("{}; it is the root of {}", denied.detail, leaf.describe()),
             )
         })?;
+        for issuer in path.intermediate_certificates() {
+            check_issuer_key(&issuer.der(), leaf)?;
+        }
         let Some(crls) = &self.crls else {
             return Ok(());
         };

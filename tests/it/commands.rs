@@ -120,6 +120,70 @@ fn explain_says_what_the_acceptor_would() {
 }
 
 #[test]
+fn check_names_what_lets_nobody_in() {
+    let world = World::new();
+    let (acceptor, link) = world.plain_acceptor("127.0.0.1:9", "");
+    let (gateway, _edge) = world.plain_gateway(
+        "tcp",
+        link,
+        "",
+        "acceptor_ids = [\"spiffe://example.internal/acceptor/*\", \
+         \"spiffe://example.internal/gateway/x\", \"spiffe://other.internal/gateway/x\"]",
+    );
+    let (code, said) = portcullis(&["check", text(&gateway.config)]);
+    assert_eq!(code, 0, "{said}");
+    let idle = |said: &str| said.matches("lets nobody in").count();
+    assert_eq!(idle(&said), 1, "{said}");
+    let what = "backend legacy: acceptor_ids: spiffe://example.internal/gateway/x lets nobody in";
+    assert!(said.contains(what), "{said}");
+
+    let config = std::fs::read_to_string(&acceptor.config).unwrap();
+    assert_eq!(idle(&portcullis(&["check", text(&acceptor.config)]).1), 0);
+    let wrong = world.write("wrong.toml", &config.replace("/gateway/", "/acceptor/"));
+    let (code, said) = portcullis(&["check", text(&wrong)]);
+    assert_eq!(code, 0, "{said}");
+    let what = "listener legacy: spiffe://example.internal/acceptor/* lets nobody in";
+    assert!(said.contains(what), "{said}");
+}
+
+#[test]
+fn what_was_typed_wrong_ends_with_2() {
+    let (code, said) = portcullis(&["status", "--admin", "foo"]);
+    assert!(
+        code == 2 && said.contains("unix:/path or IP:PORT"),
+        "{said}"
+    );
+
+    let world = World::new();
+    let dir = text(world.authority.folder());
+    let folder = world.path("request");
+    let request = [
+        "pki",
+        "request",
+        "gateway",
+        "edge-9",
+        "--out",
+        text(&folder),
+    ];
+    let (code, said) = portcullis(&request);
+    assert_eq!(code, 0, "{said}");
+    let csr = std::fs::read_dir(&folder).unwrap();
+    let csr = csr
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "csr"));
+    let csr = csr.unwrap();
+    let sign = ["pki", "--dir", dir, "sign", text(&csr)];
+    for other in [["--role", "acceptor"], ["--name", "other"]] {
+        let (code, said) = portcullis(&[&sign[..], &other].concat());
+        assert!(
+            code == 2 && said.contains("the request asks to be gateway/edge-9"),
+            "{said}"
+        );
+    }
+    assert_eq!(portcullis(&sign).0, 0);
+}
+
+#[test]
 fn every_problem_of_a_file_is_told_at_once_with_its_place() {
     let world = World::new();
     let (acceptor, _link) = world.plain_acceptor("127.0.0.1:9", "");

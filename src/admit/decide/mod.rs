@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{Denial, Denied, SourceRanges};
-use crate::identity::{CertFacts, PeerNames, Serial, Sha256, TrustDomain, UnixSeconds};
+use crate::identity::{CertFacts, PeerName, PeerNames, Serial, Sha256, TrustDomain, UnixSeconds};
 
 /// Which sources may open a connection to a listener.
 #[derive(Clone, Debug)]
@@ -211,6 +211,38 @@ fn check_denied_list(leaf: &CertFacts, denied: &DeniedList) -> Result<(), Denied
     ))
 }
 
+impl OwnRole {
+    /// Its segment of a SPIFFE path.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Acceptor => "acceptor",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// The names that let nobody in: of our own trust domain, with another role than is asked for.
+pub fn of_another_role<'n>(
+    names: &'n PeerNames,
+    own_domain: Option<&TrustDomain>,
+    role: OwnRole,
+) -> impl Iterator<Item = &'n PeerName> {
+    let strange = move |domain: &TrustDomain, path: &str| {
+        let segment = path.split('/').nth(1).unwrap_or_default();
+        Some(domain) == own_domain && segment != role.as_str()
+    };
+    names.0.iter().filter(move |name| match name {
+        PeerName::Spiffe(id) => strange(id.domain(), id.path()),
+        PeerName::SpiffePrefix { domain, prefix } => prefix != "/" && strange(domain, prefix),
+        PeerName::Dns(_)
+        | PeerName::Fingerprint(_)
+        | PeerName::Spki(_)
+        | PeerName::Pinned { .. } => false,
+    })
+}
+
 /// At most one SPIFFE ID, and in our own domain the right role, whatever else matches.
 fn check_spiffe(leaf: &CertFacts, rules: &PeerRules) -> Result<(), Denied> {
     let [first, more @ ..] = leaf.spiffe.as_slice() else {
@@ -226,11 +258,7 @@ fn check_spiffe(leaf: &CertFacts, rules: &PeerRules) -> Result<(), Denied> {
             ),
         ));
     }
-    let role = match rules.role {
-        OwnRole::Gateway => "gateway",
-        OwnRole::Acceptor => "acceptor",
-        OwnRole::Client => "client",
-    };
+    let role = rules.role.as_str();
     if Some(first.domain()) == rules.own_domain.as_ref() && first.role() != Some(role) {
         return Err(Denied::new(
             Denial::CertificateWrongRole,

@@ -20,6 +20,7 @@ fn leaf(spiffe: &[&str], dns: &[&str]) -> CertFacts {
             .map(|id| SpiffeId::parse(id).unwrap())
             .collect(),
         usage: ExtendedUsage::default(),
+        key_uses: None,
         is_ca: false,
         key: "ECDSA P-256".into(),
     }

@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName as TlsName;
 use self::problems::Problems;
 use super::{admin::AdminAccess, crl_numbers::CrlNumbers, renew::acme::is_awaited};
 use crate::{
+    admit::{OwnRole, of_another_role},
     clock,
     config::{
         self, CertificateFiles, Common, Config, ListenAddress, Renewal, RenewalSource, ServerName,
@@ -20,7 +21,7 @@ use crate::{
     },
     drain::Drain,
     gateway::BackendRuntime,
-    identity::SpiffeId,
+    identity::{PeerName, SpiffeId},
     serve::Snapshot,
     telemetry::metrics::Metrics,
     tls::{
@@ -287,6 +288,7 @@ fn whole(
     let identity = identity?;
     warnings.extend(config.common().warnings.iter().cloned());
     warnings.extend(custody(&config, &listeners));
+    warnings.extend(idle_names(&listeners, &backends));
     let short = config.common().identity.workload().is_some();
     warnings.extend(match short {
         true => workload_warnings(&config, &identity),
@@ -301,6 +303,37 @@ fn whole(
         admin,
         warnings,
     })
+}
+
+/// Names in the rules by which nobody comes in: each was meant to let somebody in.
+fn idle_names(
+    listeners: &[LoadedListener],
+    backends: &HashMap<String, Arc<BackendRuntime>>,
+) -> Vec<String> {
+    let said = |place: String, name: &PeerName, role: OwnRole| {
+        let role = role.as_str();
+        format!(
+            "{place}: {name} lets nobody in: of our own trust domain, an ID has to begin with /{role}/ (certificate_wrong_role)"
+        )
+    };
+    let mut all = Vec::new();
+    for listener in listeners {
+        let peers = &listener.snapshot.rules.peers;
+        let names = peers.rules.iter().filter_map(|rule| rule.peers.as_ref());
+        let idle =
+            names.flat_map(|list| of_another_role(list, peers.own_domain.as_ref(), peers.role));
+        all.extend(idle.map(|name| said(format!("listener {}", listener.name), name, peers.role)));
+    }
+    let mut backends: Vec<_> = backends.iter().collect();
+    backends.sort_by_key(|(name, _)| *name);
+    for (backend, runtime) in backends {
+        let generation = runtime.generation();
+        let (role, domain) = (OwnRole::Acceptor, generation.own_domain.as_ref());
+        let names = runtime.config.acceptor_ids.iter();
+        let idle = names.flat_map(|list| of_another_role(list, domain, role));
+        all.extend(idle.map(|name| said(format!("backend {backend}: acceptor_ids"), name, role)));
+    }
+    all
 }
 
 /// The same for what a Workload API handed out: that it ends soon is as it should be.

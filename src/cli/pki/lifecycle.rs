@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     cli::report::err,
+    config::networks,
     identity::UnixSeconds,
     pki::{
         Algorithm, Authority, CaKind, ExportFormat, ExportPassword, KeyRequest, RenewOptions,
@@ -348,6 +349,13 @@ pub(super) fn export(authority: &Authority, asked: &Export) -> Result<String, Fa
             if asked.egress.is_empty() {
                 return Err(Failure::Wrong(
                     "say where it connects from: --egress 203.0.113.4,198.51.100.0/28".to_owned(),
+                ));
+            }
+            if networks::is_everybody(&asked.egress) {
+                return Err(Failure::Wrong(
+                    "--egress is everybody, and the partner would let everybody try: name the \
+                     networks that it connects from"
+                        .to_owned(),
                 ));
             }
             if asked.format.is_some() || asked.password.is_some() {

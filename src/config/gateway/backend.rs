@@ -15,7 +15,7 @@ use super::{
     credentials,
     route::Users,
 };
-use crate::identity::PeerNames;
+use crate::{identity::PeerNames, wire::host::Authority};
 
 /// More kept connections than any backend wants.
 const MOST_KEPT: u64 = 100_000;
@@ -212,11 +212,10 @@ fn read_host_header(table: &Table<'_>, server_name: Option<&ServerName>) -> Host
             Err("a Unix socket has no host: set server_name, or write the host here".to_owned())
         }
         "backend" => Ok(HostHeader::Backend),
-        _ => match text.parse::<http::uri::Authority>() {
-            Ok(host) if !text.contains('@') && !host.host().is_empty() => {
-                Ok(HostHeader::Literal(text.to_owned()))
-            }
-            _ => Err(format!("expected {expected}")),
+        // as strictly as a client's is read
+        _ => match Authority::parse(text) {
+            Ok(_) => Ok(HostHeader::Literal(text.to_owned())),
+            Err(error) => Err(format!("{error}: expected {expected}")),
         },
     });
     read.unwrap_or(HostHeader::Preserve)

@@ -10,7 +10,7 @@ use super::super::{
     defaults,
     identity::{paths, revocation},
     reader::{Table, Value},
-    values::{certificate_files, key_passphrase, networks, some_peer_names},
+    values::{certificate_files, key_passphrase, limited_networks, networks, some_peer_names},
 };
 use crate::identity::{PeerName, PeerNames};
 
@@ -89,7 +89,8 @@ fn read_rest(
         let help = "it is about HTTP headers; proxy_protocol is for byte streams";
         value.bad("`trusted_proxies` in tcp mode", help);
     }
-    let trusted_proxies = proxies.and_then(|v| networks(&v)).unwrap_or_default();
+    let open = "name the proxies alone: whoever is in it says whose request it sends";
+    let trusted_proxies = proxies.and_then(|v| limited_networks(&v, open));
     let (path_normalisation, underscore_headers) = read_strictness(table, mode);
     let ocsp_stapling = table.get("ocsp_stapling");
     if let Some(value) = table.get("https_port") {
@@ -122,7 +123,7 @@ fn read_rest(
         deny,
         client_auth,
         proxy_from,
-        trusted_proxies,
+        trusted_proxies: trusted_proxies.unwrap_or_default(),
         path_normalisation,
         underscore_headers,
         starttls_postgres: protocol.is_some(),

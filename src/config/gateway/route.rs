@@ -316,7 +316,10 @@ fn read_methods(value: &Value<'_>) -> Option<Vec<String>> {
             continue;
         };
         let upper = method.to_ascii_uppercase();
-        if upper == "TRACE" {
+        if method == "*" {
+            let help = "leave `methods` out: a route without it takes every method but CONNECT";
+            item.bad("\"*\" stands for no method", help);
+        } else if upper == "TRACE" {
             item.bad(format!("{method} is never forwarded"), "remove it");
         } else if upper != method && KNOWN.contains(&upper.as_str()) {
             let message = format!("{method:?} is not a method: their case matters");

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{Method, Request, Uri, Version, header, request::Parts, uri};
+use http::{Method, Request, Version, header, request::Parts};
 use hyper::body::Body as _;
 
 use super::{
@@ -27,7 +27,7 @@ use crate::{
         upgrade::{ClientSide, Wanted},
     },
     telemetry::access::Access,
-    wire::{forwarded::Trust, host, path},
+    wire::{forwarded::Trust, host},
 };
 
 /// Answers one request, whatever comes.
@@ -154,11 +154,11 @@ fn judge<'c>(
         )));
     }
     // a tunnel names no path
-    let path = if tunnel { "/" } else { request.uri().path() };
-    path::check(path).map_err(|error| invalid(&error))?;
-    if path == "*" && request.method() != Method::OPTIONS {
-        return Err(invalid(&"\"*\" is a target of OPTIONS alone"));
-    }
+    let path = if tunnel {
+        "/"
+    } else {
+        routes::path_of(request)?
+    };
     let name = host.name();
     let limit = gateway.limits.body_bytes;
     if limit != 0 && request.body().size_hint().lower() > limit {
@@ -173,14 +173,8 @@ fn judge<'c>(
     } else {
         request.method().as_str()
     };
-    let route = routes::match_http(&gateway.routes, &gateway.listener, name, path, method)
-        .ok_or_else(|| match tunnel {
-            true => refused(),
-            false => Denied::new(
-                Denial::NoRoute,
-                format!("{method} {}{path}", name.unwrap_or("-")),
-            ),
-        })?;
+    let route = routes::find_http(&gateway.routes, &gateway.listener, name, path, method)
+        .map_err(|denied| if tunnel { refused() } else { denied })?;
     if let Some(record) = &mut account.record {
         record.route.clone_from(&route.label);
         record.backend.clone_from(&route.backend);
@@ -209,28 +203,6 @@ fn judge<'c>(
     })
 }
 
-/// The path as routes and backend are to see it.
-fn normalise(request: &mut Request<ClientBody>) -> Result<(), Denied> {
-    let uri = request.uri();
-    let invalid =
-        |error: &dyn std::fmt::Display| Denied::new(Denial::RequestInvalid, error.to_string());
-    let Some(path) = path::normalise(uri.path()).map_err(|error| invalid(&error))? else {
-        return Ok(());
-    };
-    let whole = match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path,
-    };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(
-        whole
-            .parse()
-            .map_err(|error: uri::InvalidUri| invalid(&error))?,
-    );
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|error| invalid(&error))?;
-    Ok(())
-}
-
 /// Whether the backend is asked whether it wants the body. A body that is kept is asked for by us,
 /// and hyper tells nobody of an interim answer in HTTP/2: there it is asked for at once.
 fn passes_expectation(judged: &Judged<'_>, parts: &Parts, body: &ClientBody) -> bool {
@@ -248,7 +220,7 @@ async fn forward(
     let wanted = Wanted::of(&request);
     let tunnel = matches!(wanted, Some(Wanted::Tunnel { .. }));
     if asked.gateway.paths == PathNormalisation::Normalise && !tunnel {
-        normalise(&mut request)?;
+        routes::normalise(&mut request)?;
     }
     let judged = judge(asked, &request, wanted.as_ref(), account)?;
     let http1 = judged.runtime.config.protocol == BackendProtocol::Http1;

@@ -46,10 +46,7 @@ fn said<B>(request: &Request<B>) -> Option<&[u8]> {
 impl AskedHost {
     /// The name, where it is one.
     pub(crate) fn name(&self) -> Option<&str> {
-        match &self.authority.as_ref()?.host {
-            Host::Name(name) => Some(name),
-            Host::Address(_) => None,
-        }
+        self.authority.as_ref()?.host.name()
     }
 }
 

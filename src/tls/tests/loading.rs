@@ -133,6 +133,25 @@ fn dates_role_and_order_of_our_own_chain_are_checked() {
 }
 
 #[test]
+fn a_chain_whose_key_usage_no_peer_takes_is_an_error() {
+    use rcgen::KeyUsagePurpose as Use;
+    let folder = Folder::new();
+    let ca = Ca::root("root");
+    let leaf = ca.leaf_with(client("edge.internal"), |p| {
+        p.key_usages = vec![Use::KeyEncipherment];
+    });
+    let identity = folder.identity("leaf", &leaf, &[], &[&ca]);
+    assert_error(&errors(&identity), &["key usage digitalSignature"]);
+    let mute = ca.below_with("mute", |p| p.key_usages = vec![Use::CrlSign]);
+    let leaf = mute.leaf(client("edge.internal"));
+    let identity = folder.identity("issuer", &leaf, &[&mute], &[&ca]);
+    assert_error(
+        &errors(&identity),
+        &["key usage keyCertSign", "has cRLSign"],
+    );
+}
+
+#[test]
 fn our_own_self_signed_certificate_without_usage_is_fine() {
     let folder = Folder::new();
     let (own, _) = openssl_self_signed("ours");

@@ -226,10 +226,25 @@ fn its_crls_are_read() {
     openssl(&folder, &format!("{make} after.crl"));
     openssl(&folder, "crl -in after.crl -outform der -out after.der");
 
+    let plain = std::fs::read_to_string(folder.path().join("ca.cnf")).unwrap();
+    let part = "issuingDistributionPoint=critical,@part\n[part]\nonlyuser=TRUE\n";
+    folder.write("ca.cnf", format!("{plain}{part}"));
+    openssl(&folder, &format!("{make} part.crl"));
+
     let ca = Ca::root("root");
     let own = ca.leaf(server("legacy.internal"));
     let mut identity = folder.identity("acceptor", &own, &[], &[&ca]);
     identity.trust = Some(folder.path().join("ca.pem"));
+    identity.revocation = Some(Revocation {
+        files: vec![folder.path().join("part.crl")],
+        tolerate_expired: false,
+        leaf_only: false,
+    });
+    let said = format!("{:?}", load(&identity, LinkRole::Acceptor).unwrap_err());
+    assert!(
+        said.contains("expected a list of all certificates"),
+        "{said}"
+    );
     let leaf = crate::tls::material::load_chain(&folder.path().join("leaf.pem")).unwrap();
     for (files, revoked) in [
         (vec!["before.crl"], false),

@@ -17,6 +17,7 @@ fn facts(subject: &str, uris: &[&str], dns: &[&str]) -> CertFacts {
         uris: uris.iter().map(ToString::to_string).collect(),
         spiffe: Vec::new(),
         usage: ExtendedUsage::default(),
+        key_uses: None,
         is_ca: false,
         key: String::new(),
     }

@@ -24,6 +24,17 @@ pub enum Host {
     Address(IpAddr),
 }
 
+impl Host {
+    /// The name, where it is one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Address(_) => None,
+        }
+    }
+}
+
 /// `host[:port]`, in one spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authority {

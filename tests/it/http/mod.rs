@@ -12,6 +12,7 @@ mod cut;
 mod digest;
 mod draining;
 mod expect;
+mod explained;
 mod forwarding;
 mod framing;
 mod grpc;

@@ -16,7 +16,7 @@ fn behind(listener: &str) -> (Chain, Backend, Seen) {
 }
 
 /// In front of a mirror that gets what these `[[route]]` tables say.
-fn routed(listener: &str, routes: &str) -> (Chain, Backend, Seen) {
+pub(super) fn routed(listener: &str, routes: &str) -> (Chain, Backend, Seen) {
     let world = World::new();
     let (mirror, seen) = mirror(world.address());
     let (acceptor, link) = world.plain_acceptor(&mirror.address.to_string(), "");

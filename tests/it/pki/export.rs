@@ -137,6 +137,10 @@ fn a_partner_gets_certificate_fingerprints_and_networks_in_one_file() {
     assert!(!ok && said.contains("--egress"), "{said}");
     let (ok, said) = export(&["--egress", "203.0.113.300"]);
     assert!(!ok && said.contains("expected a network"), "{said}");
+    for all in ["0.0.0.0/0", "::/0", "0.0.0.0/1,128.0.0.0/1"] {
+        let (ok, said) = export(&["--egress", all]);
+        assert!(!ok && said.contains("everybody"), "{all}: {said}");
+    }
     let (ok, said) = export(&["--egress", "203.0.113.4,2001:db8::/48"]);
     assert!(ok, "{said}");
     let sheet = std::fs::read_to_string(&out).unwrap();

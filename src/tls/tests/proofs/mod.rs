@@ -5,7 +5,7 @@ mod trust;
 
 use std::sync::Arc;
 
-use rcgen::{ExtendedKeyUsagePurpose as Eku, IsCa, KeyUsagePurpose, NameConstraints};
+use rcgen::{ExtendedKeyUsagePurpose as Eku, IsCa, KeyUsagePurpose as Use, NameConstraints};
 use rstest::rstest;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
@@ -250,6 +250,60 @@ fn an_issuer_for_servers_only_makes_no_clients() {
         Denial::CertificateWrongUsage,
         &["CN=servers (serial"],
     );
+}
+
+#[rstest]
+#[case::encipherment(
+    "edge.internal",
+    vec![Use::KeyEncipherment],
+    &["expected key usage digitalSignature", "it has keyEncipherment"]
+)]
+#[case::signs_certificates("edge.internal", vec![Use::DigitalSignature, Use::KeyCertSign], &[])]
+#[case::svid("spiffe://a.example/gateway/x", vec![Use::DigitalSignature], &[])]
+#[case::svid_with_cert_sign(
+    "spiffe://a.example/gateway/x",
+    vec![Use::DigitalSignature, Use::KeyCertSign],
+    &["SPIFFE ID", "keyCertSign nor cRLSign", "it has digitalSignature, keyCertSign"]
+)]
+#[case::svid_with_crl_sign(
+    "spiffe://a.example/gateway/x",
+    vec![Use::DigitalSignature, Use::CrlSign],
+    &["SPIFFE ID", "it has digitalSignature, cRLSign"]
+)]
+#[case::unrestricted("edge.internal", vec![], &[])]
+fn a_leaf_does_what_its_key_usage_allows(
+    #[case] name: &'static str,
+    #[case] uses: Vec<Use>,
+    #[case] refused: &[&str],
+) {
+    let world = World::new();
+    let leaf = world
+        .issuing
+        .leaf_with(client(name), |p| p.key_usages = uses);
+    if refused.is_empty() {
+        assert!(world.prove(&leaf, &[&world.issuing]).is_ok());
+    } else {
+        let denied = world.refusal(&leaf, &[&world.issuing]);
+        assert_says(&denied, Denial::CertificateWrongUsage, refused);
+    }
+}
+
+#[test]
+fn an_issuer_without_key_cert_sign_makes_no_peers() {
+    let world = World::new();
+    for uses in [vec![Use::DigitalSignature], vec![Use::CrlSign]] {
+        let mute = world.root.below_with("mute", |p| p.key_usages = uses);
+        let leaf = mute.leaf(client("edge.internal"));
+        assert_says(
+            &world.refusal(&leaf, &[&mute]),
+            Denial::CertificateInvalid,
+            &["its issuer may not sign", "expected key usage keyCertSign"],
+        );
+    }
+    // an extension that is not there restricts nothing
+    let free = world.root.below_with("free", |p| p.key_usages = Vec::new());
+    let leaf = free.leaf(client("edge.internal"));
+    assert!(world.prove(&leaf, &[&free]).is_ok());
 }
 
 #[test]

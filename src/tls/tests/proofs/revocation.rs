@@ -227,12 +227,12 @@ fn a_crl_that_the_issuer_did_not_sign_says_nothing() {
 fn an_issuer_that_may_not_sign_crls_has_none() {
     let world = World::new();
     let quiet = world.root.below_with("quiet", |p| {
-        p.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        p.key_usages = vec![Use::KeyCertSign, Use::CrlSign];
     });
     // the same CA, certified without cRLSign
-    let mute = world.root.below_with("quiet", |p| {
-        p.key_usages = vec![KeyUsagePurpose::KeyCertSign]
-    });
+    let mute = world
+        .root
+        .below_with("quiet", |p| p.key_usages = vec![Use::KeyCertSign]);
     let leaf = quiet.leaf(client("edge.internal"));
     let crls = [quiet.crl(1, &[]), world.root.crl(1, &[])];
     let world = world.with_crls(&crls);
@@ -252,6 +252,34 @@ fn pins_need_no_crl() {
     let mut world = world.with_crls(&crls);
     world.identity.pinned = vec![world.folder.write("partner.pem", &pinned.pem)];
     assert!(world.prove(&pinned, &[]).is_ok());
+}
+
+#[test]
+fn a_list_that_is_not_yet_valid_is_refused_and_clocks_may_differ() {
+    let list = |world: &World, ahead: i64| {
+        let mut params = world.issuing.crl_params(1, &[], 7);
+        let at = now().0 + ahead;
+        params.this_update = time::OffsetDateTime::from_unix_timestamp(at).unwrap();
+        let list = params.signed_by(&world.issuing.issuer).unwrap();
+        list.pem().unwrap()
+    };
+    let world = World::new();
+    let crls = [list(&world, 240), world.root.crl(1, &[])];
+    let world = world.with_crls(&crls);
+    let leaf = world.issuing.leaf(client("edge.internal"));
+    assert!(world.prove(&leaf, &[&world.issuing]).is_ok());
+    let crls = [list(&world, 600), world.root.crl(1, &[])];
+    let world = world.with_crls(&crls);
+    let errors = load(&world.identity, LinkRole::Acceptor).unwrap_err();
+    let [error] = errors.as_slice() else {
+        panic!("{errors:?}");
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains("not yet valid") && said.contains("CN=issuing"),
+        "{said}"
+    );
+    assert!(said.contains("set the clock"), "{said}");
 }
 
 #[test]
