@@ -274,7 +274,7 @@ impl Body for RequestBody {
                     }
                 }
                 if let Some(trailers) = frame.trailers_mut() {
-                    forwarded::strip_trailers(trailers);
+                    forwarded::strip_request_trailers(trailers);
                     if let Some(ours) = &coming.ours {
                         forwarded::remove_all_spellings(trailers, ours);
                     }
