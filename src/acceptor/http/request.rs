@@ -230,10 +230,8 @@ async fn forward(
         && parts.version != Version::HTTP_10
         && !body.is_end_stream()
         && expect::is_expected(&parts.headers);
-    let client = match acceptor.backend.send_proxy {
-        Some(_) => spoken_for(connection, &parts.headers),
-        None => None,
-    };
+    let proxy = acceptor.backend.send_proxy;
+    let client = proxy.and_then(|_| spoken_for(connection, &parts.headers));
     rewrite(
         &mut parts.headers,
         parts.version,
@@ -291,5 +289,4 @@ async fn forward(
         switch,
     }
     .checked()
-    .map(Outcome::Answered)
 }

@@ -319,5 +319,4 @@ async fn forward(
         switch,
     }
     .checked()
-    .map(Outcome::Answered)
 }

@@ -9,6 +9,7 @@ use super::{
     Answer, Client, Connection, Upstream,
     body::{Account, ResponseBody},
     hop::AnswerBody,
+    hops::Outcome,
     received::Received,
     upgrade::{self, Switch},
 };
@@ -176,7 +177,7 @@ fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
 
 impl<K: Upstream> Answered<K> {
     /// Refuses answers whose end, or whose meaning, is in doubt.
-    pub(crate) fn checked(self) -> Result<Self, Denied> {
+    pub(crate) fn checked(self) -> Result<Outcome<K>, Denied> {
         let (status, headers) = (self.response.status(), self.response.headers());
         let ambiguous = match self.response.body() {
             AnswerBody::Http2(_) => ambiguous(headers),
@@ -191,7 +192,7 @@ impl<K: Upstream> Answered<K> {
         });
         match wrong {
             Some(wrong) => Err(Denied::new(Denial::UpstreamBroken, wrong)),
-            None => Ok(self),
+            None => Ok(Outcome::Answered(self)),
         }
     }
 
