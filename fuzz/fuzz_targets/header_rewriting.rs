@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use portcullis::wire::forwarded::{
     Hop, Scheme, Stamp, is_hop_by_hop, is_override, is_same_to_backends, prepare_behind_gateway,
-    remove_all_spellings, remove_merged, remove_spellings_but, strip_hop_by_hop, strip_request_trailers,
+    remove_all_spellings, remove_merged, remove_spellings_but, strip_hop_by_hop,
+    strip_request_trailers,
 };
 
 fn parse(bytes: &[u8]) -> HeaderMap {

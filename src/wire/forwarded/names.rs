@@ -54,6 +54,7 @@ pub(super) const CLAIM_PREFIXES: &[&str] = &[
     "x-ssl-client",
     "x-subject-dn",
     "x-tls-client",
+    "x-url-scheme",
     "x-vercel-forwarded-for",
     "ssl-cert",
     "ssl-client",
@@ -178,9 +179,10 @@ pub(super) fn is_claim(folded: &str) -> bool {
     // most names are told apart by their first letters
     match folded.as_bytes() {
         [b'a' | b'c' | b'f' | b'r' | b't' | b'w', ..] => CLAIMS.contains(&folded),
-        [b'x', b'-', ..] | [b's', b's', b'l', b'-', ..] => CLAIM_PREFIXES
+        // one octet is compared sooner than a name
+        [b'x', b'-', third, ..] | [b's', b's', third @ b'l', b'-', ..] => CLAIM_PREFIXES
             .iter()
-            .any(|prefix| folded.starts_with(prefix)),
+            .any(|prefix| prefix.as_bytes().get(2) == Some(third) && folded.starts_with(prefix)),
         _ => false,
     }
 }

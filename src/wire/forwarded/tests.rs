@@ -84,6 +84,7 @@ fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
 #[case("X-Appengine-User-IP")]
 #[case("X-NF-Client-Connection-IP")]
 #[case("X-ProxyUser-Ip")]
+#[case("X-Url-Scheme")]
 #[case("X-Envoy-Internal")]
 #[case("Remote-User")]
 #[case("REMOTE_USER")]
