@@ -26,6 +26,7 @@
 //! | where an answer ends | `wire/http1/answer.rs` |
 //! | when a next hop's connection is used again | `serve/http/hop/` |
 //! | which headers are removed and set | `wire/forwarded/` |
+//! | how many hops a request may still take | `serve/http/hops.rs` |
 //! | what may come on a link with many clients | `wire/mux/` |
 //! | what a request proves to an acceptor | `acceptor/http/require/` |
 //! | what proves us to a backend | `gateway/credentials/` |

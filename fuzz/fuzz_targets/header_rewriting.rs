@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use portcullis::wire::forwarded::{
     Hop, Scheme, Stamp, is_hop_by_hop, is_override, is_same_to_backends, prepare_behind_gateway,
-    remove_all_spellings, remove_merged, remove_spellings_but, strip_hop_by_hop, strip_trailers,
+    remove_all_spellings, remove_merged, remove_spellings_but, strip_hop_by_hop,
+    strip_request_trailers,
 };
 
 fn parse(bytes: &[u8]) -> HeaderMap {
@@ -81,7 +82,7 @@ fuzz_target!(|bytes: &[u8]| {
     remove_merged(&mut headers, &["x-backend-secret"]);
     assert!(!headers.contains_key("x_backend-secret") && !headers.contains_key("x_backend_secret"));
     let mut trailers = came;
-    strip_trailers(&mut trailers);
+    strip_request_trailers(&mut trailers);
     for name in trailers.keys() {
         assert!(!is_hop_by_hop(name) && !is_override(name), "{name}");
     }

@@ -370,7 +370,8 @@ pub(super) fn in_force(rules: &watch::Receiver<Arc<Snapshot>>) -> Option<Arc<Tcp
 /// No PROXY header has fewer octets: `PROXY UNKNOWN` and CR LF; version 2 has 16.
 const SHORTEST_HEADER: usize = 15;
 
-/// A PROXY header inside TLS, from a foreign gateway; exactly one, and not a byte more is read.
+/// A PROXY header inside TLS, from a foreign gateway; exactly one, and not a byte more is read: what
+/// follows is the client's own, whatever it looks like.
 async fn read_header(
     stream: &mut ServerStream,
 ) -> Result<Option<(SocketAddr, SocketAddr)>, Denied> {
@@ -390,7 +391,15 @@ async fn read_header(
         })?;
         match proxy::parse(&bytes) {
             Ok(proxy::Parsed::Complete { header, len }) if len == bytes.len() => {
-                return Ok(header.source().zip(header.destination()));
+                let addresses = header.source().zip(header.destination());
+                // LOCAL and UNKNOWN name nobody: the gateway speaks for itself
+                if addresses.is_none() && !header.is_probe() {
+                    return Err(Denied::new(
+                        Denial::ProxyHeaderInvalid,
+                        "the header names Unix sockets, expected IP addresses",
+                    ));
+                }
+                return Ok(addresses);
             }
             Ok(proxy::Parsed::Complete { .. }) => break,
             Ok(proxy::Parsed::Incomplete { need: next }) => need = next.max(need.saturating_add(1)),

@@ -434,10 +434,14 @@ fn ask(to: SocketAddr, request: &str) -> (u16, String) {
     (status, answer)
 }
 
-/// The scheme's case says nothing, and two hosts are none, wherever they stand.
+/// The scheme's case says nothing; two hosts are none, wherever they stand, and so are two tokens.
 fn one_host_and_any_case(get: &impl Fn(&str, &str, &str) -> u16, host: &str, token: &str) {
     let lower = token.replace("Bearer", "bearer");
     assert_eq!(get("/metrics", host, &lower), 200);
+    let wrong = "Authorization: Bearer another-one-of-enough-length\r\n";
+    for both in [[token, wrong], [wrong, token], [token, token]] {
+        assert_eq!(get("/metrics", host, &both.concat()), 401, "{both:?}");
+    }
     let second = format!("Host: rebound.example\r\n{token}");
     assert_eq!(get("/metrics", host, &second), 403);
     assert_eq!(get("http://rebound.example/metrics", host, token), 403);

@@ -137,9 +137,20 @@ fn a_foreign_gateway_names_its_client_in_exactly_one_header() {
     }
     let line = acceptor.access("admitted");
     assert_eq!(line["client"], client_of_balancer().to_string());
-    let came = backend.connections();
-    assert_eq!(came, 2);
 
+    // a second one is the client's own bytes, and who names nobody speaks for the gateway
+    let second = v1("192.0.2.66:1".parse().unwrap(), public());
+    for header in [&v1(client_of_balancer(), public())[..], LOCAL, UNKNOWN] {
+        let mut stream = client.connect(link, "legacy.internal").unwrap();
+        stream.write_all(&[header, &second].concat()).unwrap();
+        let mut back = vec![0; second.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, second);
+    }
+    let came = backend.connections();
+    assert_eq!(came, 5);
+
+    let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8", &[b'a'; 216][..]].concat();
     for (bytes, reason) in [
         (
             &b"no header at all, but bytes of the client's own"[..],
@@ -149,6 +160,7 @@ fn a_foreign_gateway_names_its_client_in_exactly_one_header() {
             b"PROXY TCP4 198.51.100.7 nonsense 1 2\r\n",
             "proxy_header_invalid",
         ),
+        (&unix[..], "proxy_header_invalid"),
     ] {
         let mut stream = client.connect(link, "legacy.internal").unwrap();
         stream.write_all(bytes).unwrap();

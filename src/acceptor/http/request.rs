@@ -20,6 +20,7 @@ use crate::{
         errors,
         exchange::{Answered, RequestId, doubtful},
         expect::{self, Interim},
+        hops::{self, Outcome},
         host::AskedHost,
         send::{Patience, send},
         upgrade::{ClientSide, Wanted},
@@ -208,7 +209,7 @@ async fn forward(
     asked: &Asked<'_>,
     mut request: Request<ClientBody>,
     account: &mut Account,
-) -> Result<Answered<Sender>, Denied> {
+) -> Result<Outcome<Sender>, Denied> {
     let (connection, acceptor) = (asked.connection, asked.acceptor);
     let wanted = Wanted::of(&request);
     let host = judge(asked, &request, wanted.as_ref(), account)?;
@@ -221,15 +222,16 @@ async fn forward(
         Some(require) => require.judge(&mut parts, body.is_end_stream())?,
         None => None,
     };
+    if !hops::take(&parts.method, &mut parts.headers)? {
+        return Ok(Outcome::Last(hops::allowed(None)));
+    }
     // hyper tells nobody of an interim answer in HTTP/2: there the body is asked for at once
     let expects = http1
         && parts.version != Version::HTTP_10
         && !body.is_end_stream()
         && expect::is_expected(&parts.headers);
-    let client = match acceptor.backend.send_proxy {
-        Some(_) => spoken_for(connection, &parts.headers),
-        None => None,
-    };
+    let proxy = acceptor.backend.send_proxy;
+    let client = proxy.and_then(|_| spoken_for(connection, &parts.headers));
     rewrite(
         &mut parts.headers,
         parts.version,

@@ -76,7 +76,10 @@ fn is_ours(request: &Request<Incoming>) -> bool {
 
 fn has_token(headers: &HeaderMap, context: &Context) -> bool {
     // the scheme is one in any case (RFC 9110 section 11.1)
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| {
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    // who reads the first and who reads the last would let in two: more than one is none
+    let only = lines.next().filter(|_| lines.next().is_none());
+    let given = only.and_then(|value| {
         let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
     });

@@ -22,6 +22,7 @@ use crate::{
         errors,
         exchange::{Answered, RequestId, doubtful},
         expect::{self, Interim},
+        hops::{self, Outcome},
         host::AskedHost,
         send::Patience,
         upgrade::{ClientSide, Wanted},
@@ -216,13 +217,17 @@ async fn forward(
     asked: &Asked<'_>,
     mut request: Request<ClientBody>,
     account: &mut Account,
-) -> Result<Answered<Sender>, Denied> {
+) -> Result<Outcome<Sender>, Denied> {
     let wanted = Wanted::of(&request);
     let tunnel = matches!(wanted, Some(Wanted::Tunnel { .. }));
     if asked.gateway.paths == PathNormalisation::Normalise && !tunnel {
         routes::normalise(&mut request)?;
     }
     let judged = judge(asked, &request, wanted.as_ref(), account)?;
+    if !hops::take(&request.method().clone(), request.headers_mut())? {
+        let methods = judged.route.methods.as_deref();
+        return Ok(Outcome::Last(hops::allowed(methods)));
+    }
     let http1 = judged.runtime.config.protocol == BackendProtocol::Http1;
     let wanted = wanted.filter(|_| http1);
     let client = wanted.as_ref().map(|_| ClientSide::of(&mut request));

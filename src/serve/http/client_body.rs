@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use super::{
     body::{BodyError, poll_http2},
+    exchange::blank_ended,
     http1::Http1Body,
 };
 
@@ -20,6 +21,14 @@ pub(crate) enum ClientBody {
     None,
     Http1(Http1Body),
     Http2(Incoming),
+}
+
+/// Trailers whose values have white space around them are malformed (RFC 9113 section 8.2.1).
+fn well_formed(frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+    match frame.trailers_ref() {
+        Some(trailers) if blank_ended(trailers) => Err(BodyError::Trailers),
+        Some(_) | None => Ok(frame),
+    }
 }
 
 impl Body for ClientBody {
@@ -34,7 +43,8 @@ impl Body for ClientBody {
             Self::None => Poll::Ready(None),
             Self::Http1(body) => body.poll_frame(cx),
             Self::Http2(body) => poll_http2(body, cx)
-                .map_err(|error| error.map_or(BodyError::Reset, BodyError::Broken)),
+                .map_err(|error| error.map_or(BodyError::Reset, BodyError::Broken))
+                .map(|polled| polled.map(|frame| frame.and_then(well_formed))),
         }
     }
 

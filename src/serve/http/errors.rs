@@ -15,7 +15,7 @@ use crate::{
 
 /// The methods of RFC 9110 and RFC 5789 that are passed on; what a backend makes of them, and of
 /// others, it says itself.
-const FORWARDED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+pub(super) const FORWARDED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The answer to a refused request; JSON where `Accept` asks for it.
 pub(crate) fn refusal<K: Upstream>(

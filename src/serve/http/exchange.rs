@@ -9,6 +9,7 @@ use super::{
     Answer, Client, Connection, Upstream,
     body::{Account, ResponseBody},
     hop::AnswerBody,
+    hops::Outcome,
     received::Received,
     upgrade::{self, Switch},
 };
@@ -111,8 +112,8 @@ pub(crate) fn coded(headers: &HeaderMap) -> bool {
 }
 
 /// Why a request has two readings in HTTP/1.1. What comes as that has been judged by its bytes
-/// ([`crate::wire::framing`]); HTTP/2's parser takes lengths that repeat each other or are padded,
-/// and letters beyond ASCII in a target.
+/// ([`crate::wire::framing`]); HTTP/2's parser takes lengths that repeat each other, are padded or
+/// empty, letters beyond ASCII in a target, any scheme, and white space around values.
 pub(crate) fn doubtful<B>(request: &Request<B>) -> Option<&'static str> {
     if request.version() != Version::HTTP_2 {
         return None;
@@ -125,13 +126,37 @@ pub(crate) fn doubtful<B>(request: &Request<B>) -> Option<&'static str> {
     if let Some(length) = lengths.next() {
         let digits = length.as_bytes();
         let padded = digits.len() > 1 && digits.first() == Some(&b'0');
-        if padded || lengths.next().is_some() {
-            return Some("a Content-Length that stands more than once, or with leading zeros");
+        if padded || digits.is_empty() || lengths.next().is_some() {
+            return Some(
+                "a Content-Length that stands more than once, with leading zeros, or empty",
+            );
         }
     }
+    let known = |scheme: &str| {
+        ["https", "http"]
+            .iter()
+            .any(|one| scheme.eq_ignore_ascii_case(one))
+    };
+    if target.scheme_str().is_some_and(|scheme| !known(scheme)) {
+        return Some("a scheme that is neither https nor http");
+    }
+    if blank_ended(headers) {
+        return Some("a field value that begins or ends with white space");
+    }
     let path = target.path_and_query().map_or("", |path| path.as_str());
+    if path.starts_with('?') {
+        return Some("the request target has a query and no path");
+    }
     let visible = path.bytes().all(|byte| byte.is_ascii_graphic());
     (!visible).then_some("the request target has bytes beyond ASCII")
+}
+
+/// Whether a value begins or ends with white space: HTTP/1.1 has none there, HTTP/2 must not
+/// (RFC 9113 section 8.2.1).
+pub(super) fn blank_ended(headers: &HeaderMap) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let mut values = headers.values().map(HeaderValue::as_bytes);
+    values.any(|value| blank(value.first()) || blank(value.last()))
 }
 
 /// Why an answer's end is in doubt that hyper has read: it takes lengths that repeat each other, and
@@ -152,20 +177,22 @@ fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
 
 impl<K: Upstream> Answered<K> {
     /// Refuses answers whose end, or whose meaning, is in doubt.
-    pub(crate) fn checked(self) -> Result<Self, Denied> {
+    pub(crate) fn checked(self) -> Result<Outcome<K>, Denied> {
         let (status, headers) = (self.response.status(), self.response.headers());
         let ambiguous = match self.response.body() {
             AnswerBody::Http2(_) => ambiguous(headers),
             AnswerBody::Http1(_) | AnswerBody::Passed => None,
         };
-        let wrong = ambiguous.or_else(|| match &self.switch {
+        // RFC 9110 section 15: there is no such class, and no reason that we could write
+        let unknown = (status.as_u16() > 599).then_some("a status beyond 599");
+        let wrong = ambiguous.or(unknown).or_else(|| match &self.switch {
             Some(switch) => switch.fault(status, headers),
             None => (status == StatusCode::SWITCHING_PROTOCOLS)
                 .then_some("101 to a request that asked for no upgrade"),
         });
         match wrong {
             Some(wrong) => Err(Denied::new(Denial::UpstreamBroken, wrong)),
-            None => Ok(self),
+            None => Ok(Outcome::Answered(self)),
         }
     }
 

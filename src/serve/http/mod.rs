@@ -14,6 +14,7 @@ pub(crate) mod expect;
 mod frames;
 mod gather;
 pub(crate) mod hop;
+pub(crate) mod hops;
 pub(crate) mod host;
 mod http1;
 mod http2;

@@ -21,7 +21,7 @@ use crate::{
     admit::{Denial, Denied},
     net::{Hold, RelayCause, RelayOptions, relay},
     serve::link::denied_by,
-    wire::{base64, forwarded},
+    wire::{base64, forwarded, http1::members},
 };
 
 /// RFC 6455 section 1.3.
@@ -108,8 +108,8 @@ impl Wanted {
     ) -> Result<Box<Switch>, Denied> {
         let form = match self {
             Self::Protocol(protocol) => {
-                upgrade_to(&mut parts.headers, protocol);
-                Form::Upgrade
+                upgrade_to(&mut parts.headers, protocol.clone());
+                Form::Upgrade(protocol)
             }
             Self::WebSocket => ask_websocket(parts)?,
             Self::Tunnel { port } => ask_tunnel(parts, host, port)?,
@@ -121,6 +121,14 @@ impl Wanted {
 fn upgrade_to(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocol);
+}
+
+/// Whether an answer switches to this protocol and to no other (RFC 9110 section 7.8).
+fn names(answer: &HeaderMap, asked: &[u8]) -> bool {
+    let lines = answer.get_all(header::UPGRADE).iter();
+    let mut named = lines.flat_map(|line| members(line.as_bytes())).peekable();
+    let asked = asked.trim_ascii();
+    named.peek().is_some() && named.all(|protocol| protocol.eq_ignore_ascii_case(asked))
 }
 
 fn invalid(error: &dyn std::fmt::Display) -> Denied {
@@ -167,7 +175,8 @@ pub(crate) struct Switch {
 }
 
 enum Form {
-    Upgrade,
+    /// To this protocol.
+    Upgrade(HeaderValue),
     /// With the key that the answer's accept value has to come from.
     WebSocket {
         key: String,
@@ -180,7 +189,8 @@ impl Switch {
     pub(super) fn fault(&self, status: StatusCode, headers: &HeaderMap) -> Option<&'static str> {
         let switched = status == StatusCode::SWITCHING_PROTOCOLS;
         match &self.form {
-            Form::Upgrade => None,
+            Form::Upgrade(asked) => (switched && !names(headers, asked.as_bytes()))
+                .then_some("101 to another protocol than was asked for, or to none"),
             Form::Tunnel => switched.then_some("101 to a CONNECT"),
             // whoever asked would take it for a WebSocket
             Form::WebSocket { .. } if !switched => status
@@ -192,7 +202,10 @@ impl Switch {
                 let expected = base64::encode(hash.as_ref());
                 let accept = headers.get(header::SEC_WEBSOCKET_ACCEPT);
                 let agreed = accept.is_some_and(|accept| accept.as_bytes() == expected.as_bytes());
-                (!agreed).then_some("101 without the Sec-WebSocket-Accept of its key")
+                if !agreed {
+                    return Some("101 without the Sec-WebSocket-Accept of its key");
+                }
+                (!names(headers, b"websocket")).then_some("101 to something else than a WebSocket")
             }
         }
     }
@@ -200,7 +213,7 @@ impl Switch {
     /// Whether this answer agrees to it.
     pub(super) fn is_agreed(&self, status: StatusCode) -> bool {
         match self.form {
-            Form::Upgrade | Form::WebSocket { .. } => status == StatusCode::SWITCHING_PROTOCOLS,
+            Form::Upgrade(_) | Form::WebSocket { .. } => status == StatusCode::SWITCHING_PROTOCOLS,
             Form::Tunnel => status.is_success(),
         }
     }
@@ -212,7 +225,7 @@ impl Switch {
         protocol: Option<HeaderValue>,
     ) -> (ClientSide, StatusCode) {
         let status = match self.form {
-            Form::Upgrade => {
+            Form::Upgrade(_) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 if let Some(protocol) = protocol {
                     headers.insert(header::UPGRADE, protocol);

@@ -20,7 +20,8 @@ mod tests;
 
 use super::http1::{has_token, members, names::name};
 use names::{
-    HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, OVERRIDES, fold, is_claim, is_respelt,
+    HOP_BY_HOP, NEVER_HOP_BY_HOP, NEVER_IN_TRAILERS, OVERRIDES, fold, is_claim, is_for_proxies,
+    is_respelt,
 };
 
 /// `X-Forwarded-For`.
@@ -156,7 +157,7 @@ pub fn prepare_behind_gateway(headers: &mut HeaderMap, stamp: &Stamp, ours: bool
         _ => false,
     };
     let respelt = strip(headers, |name, folded| {
-        let never = folded == "proxy" || !ours && names::is_override(folded);
+        let never = is_for_proxies(folded) || !ours && names::is_override(folded);
         never || is_claim(folded) && !kept(name)
     });
     append(headers, &X_FORWARDED_FOR, &stamp.client);
@@ -259,7 +260,7 @@ fn is_forbidden(name: &str, folded: &str, policy: &Policy<'_>) -> bool {
         return true;
     }
     let kept = || policy.keep.iter().any(|kept| kept.as_str() == name);
-    let never = folded == "proxy" || names::is_override(folded) && !kept();
+    let never = is_for_proxies(folded) || names::is_override(folded) && !kept();
     never || is_claim(folded) && (policy.trust == Trust::Untrusted || is_respelt(name))
 }
 
@@ -281,12 +282,20 @@ pub fn overrides() -> impl Iterator<Item = &'static str> {
     OVERRIDES.iter().copied()
 }
 
-/// Removes from trailers what has no place there: claims, routing, framing and credentials.
-pub fn strip_trailers(trailers: &mut HeaderMap) {
+/// Removes from a request's trailers what has no place there: claims, routing, framing and
+/// credentials, and what its head is rid of or gets from us.
+pub fn strip_request_trailers(trailers: &mut HeaderMap) {
+    remove_where(trailers, |_, folded| {
+        is_never_trailer(folded) || is_for_proxies(folded) || names::SET.contains(&folded)
+    });
+}
+
+/// Removes from an answer's trailers what has no place there: claims, routing, framing and credentials.
+pub fn strip_answer_trailers(trailers: &mut HeaderMap) {
     remove_where(trailers, |_, folded| is_never_trailer(folded));
 }
 
-/// Whether a field may stand behind a body, by [`strip_trailers`].
+/// Whether a field may stand behind an answer's body, by [`strip_answer_trailers`].
 #[must_use]
 pub fn may_trail(name: &HeaderName) -> bool {
     !is_never_trailer(&fold(name.as_str()))
@@ -362,7 +371,9 @@ pub fn is_written_by_us(name: &HeaderName) -> bool {
     let folded = fold(name.as_str());
     is_claim(&folded)
         || names::is_override(&folded)
+        || is_for_proxies(&folded)
         || HOP_BY_HOP.contains(&&*folded)
+        || names::SET.contains(&&*folded)
         || names::WRITTEN.contains(&&*folded)
 }
 

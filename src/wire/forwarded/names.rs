@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
-/// Names in which a peer claims an address, a scheme, a host or a certificate.
+/// Names in which a peer claims an address, a scheme, a host, a certificate or a user.
 pub(super) const CLAIMS: &[&str] = &[
     "forwarded",
+    "forwarded-for",
+    "ali-cdn-real-ip",
     "true-client-ip",
     "client-cert",
     "client-cert-chain",
@@ -13,8 +15,11 @@ pub(super) const CLAIMS: &[&str] = &[
     "cf-connecting-ipv6",
     "cf-pseudo-ipv4",
     "cf-visitor",
+    "cloudfront-viewer-address",
     "fastly-client-ip",
+    "fly-client-ip",
     "front-end-https",
+    "remote-user",
     "wl-proxy-client-ip",
     "wl-proxy-client-cert",
     "wl-proxy-ssl",
@@ -25,17 +30,36 @@ pub(super) const CLAIMS: &[&str] = &[
 pub(super) const CLAIM_PREFIXES: &[&str] = &[
     "x-forwarded",
     "x-real-ip",
+    "x-amzn-mtls-clientcert",
+    "x-appengine-user-ip",
+    "x-arr-clientcert",
+    "x-azure-clientip",
+    "x-azure-socketip",
     "x-client-ip",
     "x-client-cert",
+    "x-client-dn",
+    "x-client-verify",
     "x-cluster-client-ip",
+    "x-nf-client-connection-ip",
     "x-original-forwarded-for",
     "x-original-host",
     "x-originating-ip",
+    "x-proxyuser-ip",
     "x-remote-ip",
     "x-remote-addr",
+    // with `-Group` and `-Extra-…` as Kubernetes reads them
+    "x-remote-user",
+    "x-remote-group",
+    "x-remote-extra",
     "x-ssl-client",
+    "x-subject-dn",
+    "x-tls-client",
+    "x-url-scheme",
+    "x-vercel-forwarded-for",
+    "ssl-cert",
     "ssl-client",
     "x-envoy-external-address",
+    "x-envoy-internal",
 ];
 
 /// Names by which a client would replace path, host or method of a request behind our rules, or
@@ -81,6 +105,9 @@ pub(super) const HOP_BY_HOP: &[&str] = &[
     "http2-settings",
 ];
 
+/// What we set on each request, besides `Host` and the forwarding headers.
+pub(super) const SET: &[&str] = &["via", "x-request-id", "traceparent", "tracestate"];
+
 /// Further names whose value is decided for each request, so that nothing else may write them.
 pub(super) const WRITTEN: &[&str] = &[
     "host",
@@ -91,13 +118,8 @@ pub(super) const WRITTEN: &[&str] = &[
     "date",
     "expect",
     "max-forwards",
-    "proxy",
     "range",
     "trailer",
-    "via",
-    "x-request-id",
-    "traceparent",
-    "tracestate",
     "signature",
     "signature-input",
 ];
@@ -156,12 +178,21 @@ pub(super) const NEVER_IN_TRAILERS: &[&str] = &[
 pub(super) fn is_claim(folded: &str) -> bool {
     // most names are told apart by their first letters
     match folded.as_bytes() {
-        [b'c' | b'f' | b't' | b'w', ..] => CLAIMS.contains(&folded),
-        [b'x', b'-', ..] | [b's', b's', b'l', b'-', ..] => CLAIM_PREFIXES
+        [b'a' | b'c' | b'f' | b'r' | b't' | b'w', ..] => CLAIMS.contains(&folded),
+        // one octet is compared sooner than a name
+        [b'x', b'-', third, ..] | [b's', b's', third @ b'l', b'-', ..] => CLAIM_PREFIXES
             .iter()
-            .any(|prefix| folded.starts_with(prefix)),
+            .any(|prefix| prefix.as_bytes().get(2) == Some(third) && folded.starts_with(prefix)),
         _ => false,
     }
+}
+
+/// Whether a folded name is one that a request has for proxies alone: `Proxy` (httpoxy) and `Proxy-*`.
+/// An answer's are not judged by this: `Proxy-Status` (RFC 9209) goes on.
+pub(super) fn is_for_proxies(folded: &str) -> bool {
+    folded
+        .strip_prefix("proxy")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// Whether a name has a byte that is neither a letter, a digit nor a hyphen.

@@ -63,13 +63,83 @@ fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
 #[case("X-Method-Override")]
 #[case("X-Original-Host")]
 #[case("X-Middleware-Subrequest")]
+#[case("Proxy-Client-IP")]
+#[case("PROXY_FOO")]
+#[case("proxy.client.ip")]
+#[case("X-ARR-ClientCert")]
+#[case("X-Amzn-Mtls-Clientcert")]
+#[case("X-Amzn-Mtls-Clientcert-Leaf")]
+#[case("X-TLS-Client-Cert")]
+#[case("X_TLS_Client_Verify")]
+#[case("X-Client-DN")]
+#[case("X-Client-Verify")]
+#[case("X-Subject-DN")]
+#[case("Ssl-Cert")]
+#[case("Forwarded-For")]
+#[case("X-Vercel-Forwarded-For")]
+#[case("Fly-Client-IP")]
+#[case("X-Azure-ClientIP")]
+#[case("Ali-CDN-Real-IP")]
+#[case("CloudFront-Viewer-Address")]
+#[case("X-Appengine-User-IP")]
+#[case("X-NF-Client-Connection-IP")]
+#[case("X-ProxyUser-Ip")]
+#[case("X-Url-Scheme")]
+#[case("X-Envoy-Internal")]
+#[case("Remote-User")]
+#[case("REMOTE_USER")]
+#[case("X-Remote-User")]
+#[case("X-Remote-User-Groups")]
+#[case("X-Remote-Group")]
+#[case("X-Remote-Extra-Scopes")]
 fn a_stranger_can_not_claim(#[case] name: &str) {
     let mut headers = map(&[(name, "203.0.113.9"), (name, "again"), ("accept", "*/*")]);
     strip_claims(&mut headers, Trust::Untrusted);
     assert_eq!(headers.keys().collect::<Vec<_>>(), ["accept"]);
     let mut trailers = map(&[(name, "203.0.113.9"), ("grpc-status", "0")]);
-    strip_trailers(&mut trailers);
+    strip_request_trailers(&mut trailers);
     assert_eq!(trailers.keys().collect::<Vec<_>>(), ["grpc-status"]);
+}
+
+#[rstest::rstest]
+#[case("Via")]
+#[case("X-Request-Id")]
+#[case("x_request_id")]
+#[case("traceparent")]
+#[case("tracestate")]
+fn what_we_set_comes_in_no_trailer_of_a_request(#[case] name: &str) {
+    let lines = [(name, "of the client"), ("grpc-status", "0")];
+    let mut trailers = map(&lines);
+    strip_request_trailers(&mut trailers);
+    assert_eq!(trailers.keys().collect::<Vec<_>>(), ["grpc-status"]);
+    // a backend answers for itself
+    let mut trailers = map(&lines);
+    strip_answer_trailers(&mut trailers);
+    assert_eq!(trailers.len(), 2);
+}
+
+#[test]
+fn names_for_proxies_go_from_requests_whoever_sends_them() {
+    let lines = [
+        ("proxy-client-ip", "a"),
+        ("proxy-status", "b"),
+        ("proxying", "c"),
+    ];
+    for trust in [Trust::Untrusted, Trust::TrustedProxy] {
+        let mut headers = map(&lines);
+        strip_claims(&mut headers, trust);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["proxying"]);
+    }
+    for ours in [true, false] {
+        let mut headers = map(&lines);
+        prepare_behind_gateway(&mut headers, &Stamp::new(&hop()), ours);
+        assert!(!headers.contains_key("proxy-client-ip"));
+        assert!(headers.contains_key("proxying"));
+    }
+    // RFC 9209: what a proxy says of an answer goes on
+    let mut headers = map(&lines);
+    strip_hop_by_hop(&mut headers);
+    assert!(headers.contains_key("proxy-status"));
 }
 
 #[rstest::rstest]
@@ -265,7 +335,7 @@ fn trailers_carry_no_framing_routing_or_credentials() {
     ];
     for name in names {
         let mut trailers = map(&[(name, "1"), ("grpc-message", "ok"), ("x-checksum", "1")]);
-        strip_trailers(&mut trailers);
+        strip_request_trailers(&mut trailers);
         assert_eq!(trailers.len(), 2, "{name}");
     }
 }
@@ -323,7 +393,7 @@ proptest! {
             prop_assert!(seen.ends_with(b"192.0.2.1"));
             prop_assert!(!headers.contains_key(CONNECTION) && !headers.contains_key(UPGRADE));
         }
-        strip_trailers(&mut headers);
+        strip_request_trailers(&mut headers);
         prop_assert!(!headers.contains_key(FORWARDED));
     }
 }

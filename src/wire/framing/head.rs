@@ -3,7 +3,10 @@
 use std::{io::BufRead as _, ops::Range};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request,
+    uri::PathAndQuery,
+};
 
 use super::{Fault, Length};
 use crate::wire::http1::{Connection, has_token, names};
@@ -159,7 +162,11 @@ impl Head {
             whole.then(|| bytes.slice(range.clone()))
         };
         let target = part(&self.target).ok_or(Fault::Target)?;
-        let uri = Uri::from_maybe_shared(target).map_err(|_not_taken| Fault::Target)?;
+        let server = self.method == Method::OPTIONS && names_server(&target);
+        let mut uri = Uri::from_maybe_shared(target).map_err(|_not_taken| Fault::Target)?;
+        if server {
+            uri = of_server(uri)?;
+        }
         let mut headers = spare;
         headers.clear();
         headers.reserve(self.fields.len());
@@ -332,6 +339,24 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], bool), Fault> {
     } else {
         Err(Fault::Target)
     }
+}
+
+/// Whether a target in absolute form has neither path nor query.
+fn names_server(target: &[u8]) -> bool {
+    let mut rest = target;
+    let absolute = target.first().is_some_and(u8::is_ascii_alphabetic);
+    if let Some(at) = target.windows(3).position(|three| three == b"://") {
+        rest = target.get(at.saturating_add(3)..).unwrap_or_default();
+    }
+    absolute && !rest.iter().any(|byte| matches!(byte, b'/' | b'?'))
+}
+
+/// The same server with the target that OPTIONS has for all of it (RFC 9112 section 3.2.4), so that it
+/// is judged and sent on as that.
+fn of_server(uri: Uri) -> Result<Uri, Fault> {
+    let mut parts = uri.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    Uri::from_parts(parts).map_err(|_not_taken| Fault::Target)
 }
 
 /// A field line's name and value.

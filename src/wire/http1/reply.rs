@@ -71,7 +71,7 @@ pub fn head(
     keep: bool,
     date: &[u8],
 ) -> (Ending, bool) {
-    status_line(out, asked, status);
+    status_line(out, status);
     let has_body = asked.has_body(status);
     let ending = match length {
         _ if !has_body => Ending::Sized(0),
@@ -122,7 +122,8 @@ pub fn head(
         match stays {
             // HTTP/1.0 closes unless it is told
             true if asked.old && !said(b"keep-alive") => field(out, "connection", b"keep-alive"),
-            false if !asked.old && !said(b"close") => field(out, "connection", b"close"),
+            // the version is ours, which would stay
+            false if !said(b"close") => field(out, "connection", b"close"),
             true | false => {}
         }
     }
@@ -137,19 +138,17 @@ pub fn head(
     (ending, stays)
 }
 
-fn status_line(out: &mut Vec<u8>, asked: Asked, status: StatusCode) {
-    if status == StatusCode::OK && !asked.old {
+/// The version is ours, whatever the request's was (RFC 9110 section 2.5).
+fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    if status == StatusCode::OK {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         return;
     }
-    out.extend_from_slice(if asked.old {
-        b"HTTP/1.0 "
-    } else {
-        b"HTTP/1.1 "
-    });
+    out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
-    let reason = status.canonical_reason().unwrap_or("<none>");
+    // RFC 9112 section 4: it may be empty, and the space before it stays
+    let reason = status.canonical_reason().unwrap_or_default();
     out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
@@ -242,17 +241,23 @@ mod tests {
     fn old_clients_get_no_chunks_and_are_told_that_they_may_stay() {
         let old = Asked { old: true, ..GET };
         let (text, ending, stays) = written(old, 200, &[("trailer", "a")], None, true);
-        assert_eq!(text, "HTTP/1.0 200 OK|");
+        assert_eq!(text, "HTTP/1.1 200 OK|connection: close|");
         assert_eq!((ending, stays), (Ending::Close, false));
         let (text, _, stays) = written(old, 200, &[], Some(1), true);
         assert_eq!(
             text,
-            "HTTP/1.0 200 OK|content-length: 1|connection: keep-alive|"
+            "HTTP/1.1 200 OK|content-length: 1|connection: keep-alive|"
         );
         assert!(stays);
         let (text, _, stays) = written(old, 200, &[], Some(1), false);
-        assert_eq!(text, "HTTP/1.0 200 OK|content-length: 1|");
+        assert_eq!(text, "HTTP/1.1 200 OK|content-length: 1|connection: close|");
         assert!(!stays);
+    }
+
+    #[test]
+    fn a_status_without_a_name_has_no_reason() {
+        let (text, _, _) = written(GET, 299, &[], Some(0), true);
+        assert_eq!(text, "HTTP/1.1 299 |content-length: 0|");
     }
 
     #[test]

@@ -117,6 +117,26 @@ fn a_head_that_can_be_read_in_two_ways(#[case] rest: &'static str) {
     chain.refused("/", 502, "upstream_broken");
 }
 
+/// RFC 9110 section 15: there is no class of answers beyond 599.
+#[rstest::rstest]
+#[case(600, 502, "HTTP/1.1 502 Bad Gateway")]
+#[case(999, 502, "HTTP/1.1 502 Bad Gateway")]
+#[case(599, 599, "HTTP/1.1 599 ")]
+#[case(299, 299, "HTTP/1.1 299 ")]
+fn a_status_is_one_of_five_classes(#[case] said: u16, #[case] told: u16, #[case] line: &str) {
+    let answer =
+        move |_: &Message| format!("HTTP/1.1 {said} x\r\nContent-Length: 0\r\n\r\n").into();
+    let world = World::new();
+    let (backend, _seen) = saying(&world, answer);
+    let chain = Chain::new(world, backend.address, "", "");
+    assert_eq!(chain.raw().ask(&["GET /"]).start, line);
+    block(async {
+        let sender = chain.h2().await;
+        let request = h2::request("GET", "/").body(()).unwrap();
+        assert_eq!(h2::ask(&sender, request).await.unwrap().status(), told);
+    });
+}
+
 /// An answer that nobody asked for ends the connection, and is not the next one's.
 #[test]
 fn what_comes_unasked_is_nobodys() {

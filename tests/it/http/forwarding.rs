@@ -51,6 +51,17 @@ const FORGED: &[&str] = &[
     "X-Request_ID: 6.6.6.6",
     "Content_Length: 6.6.6.6",
     "Transfer_Encoding: 6.6.6.6",
+    "Proxy-Client-IP: 6.6.6.6",
+    "Proxy-Foo: 6.6.6.6",
+    "X-ARR-ClientCert: 6.6.6.6",
+    "X-Amzn-Mtls-Clientcert-Leaf: 6.6.6.6",
+    "X-TLS-Client-Cert: 6.6.6.6",
+    "X-Client-DN: 6.6.6.6",
+    "Ssl-Cert: 6.6.6.6",
+    "Forwarded-For: 6.6.6.6",
+    "Ali-CDN-Real-IP: 6.6.6.6",
+    "Remote-User: 6.6.6.6",
+    "X-Remote-User: 6.6.6.6",
 ];
 
 fn assert_ours(request: &Message, edge: SocketAddr, host: &str) {
@@ -96,6 +107,25 @@ fn a_client_forges_nothing_in_any_spelling() {
     });
     assert_eq!(seen.all().len(), before + 1);
     assert_ours(&seen.last(), chain.edge, "site.test");
+}
+
+#[test]
+fn a_client_forges_nothing_in_trailers() {
+    let (chain, _backend, seen) = behind("");
+    let names = "X-Request-Id, X_Request_Id, traceparent, tracestate, Via, Proxy-Client-IP, \
+                 X-Forwarded-For, X-TLS-Client-Cert, Remote-User, X-Sum";
+    let mut text = format!(
+        "POST /t HTTP/1.1\r\nHost: site.test\r\nTrailer: {names}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
+    );
+    for name in names.split(", ") {
+        text += &format!("{name}: of the client\r\n");
+    }
+    let mut raw = chain.raw();
+    raw.send(&(text + "\r\n"));
+    assert_eq!(raw.answer().status(), 200);
+    let kept = ("x-sum".to_owned(), "of the client".to_owned());
+    assert_eq!(seen.last().trailers, [kept]);
 }
 
 #[test]

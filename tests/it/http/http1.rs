@@ -221,7 +221,7 @@ fn http_1_0_stays_where_it_asks_to() {
             "GET /{turn} HTTP/1.0\r\nHost: site.test\r\nConnection: keep-alive\r\n\r\n"
         ));
         let answer = raw.answer();
-        assert_eq!(answer.start, "HTTP/1.0 200 OK");
+        assert_eq!(answer.start, "HTTP/1.1 200 OK", "the version is ours");
         assert_eq!(answer.one("connection"), Some("keep-alive"));
         assert_eq!(answer.text(), format!("/{turn}"));
     }
@@ -229,7 +229,7 @@ fn http_1_0_stays_where_it_asks_to() {
     let answer = raw.answer();
     assert_eq!(
         (answer.one("connection"), answer.text()),
-        (None, "/last".to_owned())
+        (Some("close"), "/last".to_owned())
     );
     raw.ends();
 }

@@ -219,8 +219,11 @@ fn pseudo_fields_are_all_there_once_and_first() {
         with(b":method", b"G T"),
         with(b":scheme", b""),
         with(b":scheme", b"ht tp"),
+        with(b":scheme", b"ftp"),
+        with(b":scheme", b"wss"),
         with(b":path", b""),
         with(b":path", b"a"),
+        with(b":path", b"?x"),
         with(b":path", b"*"),
         with(b":path", b"https://evil.test/"),
         with(b":path", b"/a HTTP/1.1\r\nX: y"),
@@ -267,7 +270,11 @@ fn fields_are_what_http_1_could_carry() {
         b"x(",
         b"content-lengtH",
     ];
-    let values: [&[u8]; 7] = [
+    let values: [&[u8]; 11] = [
+        b" a",
+        b"a ",
+        b"\ta",
+        b" ",
         b"a\rb",
         b"a\nb",
         b"a\0b",
@@ -316,6 +323,8 @@ fn bodies_are_as_long_as_they_say() {
         post(&[length(b"5"), length(b"5")], &[b"hello"]),
         post(&[length(b"05")], &[b"hello"]),
         get(&[length(b"00")]),
+        get(&[length(b"")]),
+        post(&[length(b"")], &[]),
         // shorter than said, and the rest would be another's request
         post(
             &[length(b"3")],
@@ -341,7 +350,9 @@ fn bodies_are_as_long_as_they_say() {
 #[test]
 fn trailers_are_fields_and_no_more() {
     let head = [POST, SCHEME, PATH, AUTHORITY];
-    let trailers: [Field<'_>; 5] = [
+    let trailers: [Field<'_>; 7] = [
+        (b"x", b" a"),
+        (b"x", b"a\t"),
         (b":evil", b"a"),
         (b"X-Upper", b"a"),
         (b"x", b"a\r\nevil: b"),
@@ -377,6 +388,17 @@ fn a_target_in_trailers_is_nobodys() {
             assert_eq!(request.one("host"), Some("site.test"));
             assert_eq!(request.trailers, [("x".to_owned(), "y".to_owned())]);
         }
+    }
+}
+
+/// The parser drops it before anybody could judge it: what comes has none.
+#[test]
+fn a_fragment_is_nobodys() {
+    let mut wire = Wire::new();
+    let sent = sent(&[METHOD, SCHEME, (b":path", b"/a#b"), AUTHORITY], &[], None);
+    wire.hear(&sent);
+    for request in wire.noted() {
+        assert_eq!(request.start, "GET /a HTTP/1.1");
     }
 }
 

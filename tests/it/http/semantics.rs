@@ -94,6 +94,73 @@ fn an_old_backend_makes_no_old_answers(#[case] length: &str) {
     }
 }
 
+/// RFC 9110 section 7.6.2: each of our ends takes one off, and who finds none answers.
+#[test]
+fn an_options_goes_no_further_than_it_says() {
+    let world = World::new();
+    let (backend, seen) = mirror(world.address());
+    let address = backend.address.to_string();
+    let plain = Chain::new(World::new(), backend.address, "", "");
+    let both = Chain::both(world, &address, "", "", "");
+    for (chain, ends) in [(plain, 1), (both, 2)] {
+        let mut raw = chain.raw();
+        let before = seen.all().len();
+        for hops in 0..ends {
+            let line = format!("Max-Forwards: {hops}");
+            let answer = raw.ask(&["OPTIONS /a", &line]);
+            assert_eq!(answer.status(), 200, "{answer:?}");
+            assert!(answer.one("allow").unwrap().contains("GET"), "{answer:?}");
+            assert_eq!(answer.text(), "");
+        }
+        assert_eq!(raw.ask(&["OPTIONS /a", "Max-Forwards: x"]).status(), 400);
+        assert_eq!(seen.all().len(), before, "the backend hears nothing");
+        let mut raw = chain.raw();
+        assert_eq!(raw.ask(&["OPTIONS /a", "Max-Forwards: 5"]).status(), 200);
+        let left = (5 - ends).to_string();
+        assert_eq!(seen.last().one("max-forwards"), Some(left.as_str()));
+        assert_eq!(raw.ask(&["GET /a", "Max-Forwards: 0"]).text(), "/a");
+        assert_eq!(raw.ask(&["TRACE /a", "Max-Forwards: 0"]).status(), 405);
+        block(async {
+            let sender = chain.h2().await;
+            let request = h2::request("OPTIONS", "/a").header("max-forwards", "0");
+            let answer = h2::ask(&sender, request.body(()).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            assert!(answer.head.headers().contains_key("allow"));
+        });
+        assert_eq!(seen.last().start, "GET /a HTTP/1.1");
+    }
+}
+
+/// RFC 9112 section 3.2.4. Routes judge it as `*`, which lies below no prefix.
+#[test]
+fn options_of_a_whole_server_is_one_however_it_is_written() {
+    let (chain, _backend, seen) = behind("");
+    let mut raw = chain.raw();
+    for (target, expected) in [
+        ("*", "*"),
+        ("https://site.test", "*"),
+        ("https://site.test/", "/"),
+        ("https://site.test?a", "/?a"),
+        ("https://site.test/a", "/a"),
+    ] {
+        raw.send(format!(
+            "OPTIONS {target} HTTP/1.1\r\nHost: site.test\r\n\r\n"
+        ));
+        assert_eq!(raw.answer().status(), 200, "{target}");
+        let line = format!("OPTIONS {expected} HTTP/1.1");
+        assert_eq!(seen.last().start, line, "{target}");
+    }
+    let (chain, _backend, seen) = routed("", "[[route]]\npath = \"/in\"\nbackend = \"legacy\"");
+    for target in ["*", "https://site.test"] {
+        let mut raw = chain.raw();
+        raw.send(format!(
+            "OPTIONS {target} HTTP/1.1\r\nHost: site.test\r\n\r\n"
+        ));
+        assert_eq!(raw.answer().status(), 404, "{target}");
+    }
+    assert!(seen.all().is_empty());
+}
+
 #[test]
 fn a_host_that_nobody_speaks_for_is_misdirected() {
     let (chain, _backend, seen) = routed(

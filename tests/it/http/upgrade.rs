@@ -123,6 +123,32 @@ pub(super) fn accept(request: &Message) -> String {
     portcullis::wire::base64::encode(hash.as_ref())
 }
 
+/// RFC 9110 section 7.8: a server switches to what it was asked for, and says to what.
+#[rstest::rstest]
+#[case("Upgrade: custom/2\r\n", 101)]
+#[case("Upgrade: CUSTOM/2\r\n", 101)]
+#[case("Upgrade: other\r\n", 502)]
+#[case("Upgrade: custom/2, other\r\n", 502)]
+#[case("Upgrade: custom/2\r\nUpgrade: other\r\n", 502)]
+#[case("Upgrade:\r\n", 502)]
+#[case("", 502)]
+fn a_switch_is_to_what_was_asked_for(#[case] line: &str, #[case] status: u16) {
+    let answer = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n{line}\r\n");
+    let backend = Backend::serve(World::new().address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        while peer.head().is_some() && peer.send(&answer) {}
+    });
+    let address = backend.address.to_string();
+    for chain in [
+        Chain::new(World::new(), backend.address, "", ""),
+        Chain::both(World::new(), &address, "", "", ""),
+    ] {
+        let mut raw = chain.raw();
+        let answer = raw.ask(&["GET /", "Connection: upgrade", "Upgrade: custom/2"]);
+        assert_eq!(answer.status(), status, "{line}");
+    }
+}
+
 const WEBSOCKET: &[&str] = &[
     "GET /chat",
     "Connection: keep-alive, Upgrade",

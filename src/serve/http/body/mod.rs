@@ -46,6 +46,8 @@ pub(crate) enum BodyError {
     /// There is no telling where it ends.
     #[error("{0}")]
     Framing(Fault),
+    #[error("a trailer's value begins or ends with white space")]
+    Trailers,
     #[error("{0}")]
     Read(std::io::Error),
     #[error("the client ended before it did")]
@@ -88,6 +90,7 @@ impl BodyError {
             Self::OtherDigest
             | Self::Broken(_)
             | Self::Framing(_)
+            | Self::Trailers
             | Self::Read(_)
             | Self::Unfinished
             | Self::Reset => Denial::RequestInvalid,
@@ -96,9 +99,11 @@ impl BodyError {
             Self::Broken(_) | Self::Read(_) | Self::Unfinished | Self::Reset => {
                 format!("the request's body broke: {self}")
             }
-            Self::TooLarge | Self::TooSlow | Self::OtherDigest | Self::Framing(_) => {
-                self.to_string()
-            }
+            Self::TooLarge
+            | Self::TooSlow
+            | Self::OtherDigest
+            | Self::Framing(_)
+            | Self::Trailers => self.to_string(),
         };
         Denied::new(reason, detail)
     }
@@ -274,7 +279,7 @@ impl Body for RequestBody {
                     }
                 }
                 if let Some(trailers) = frame.trailers_mut() {
-                    forwarded::strip_trailers(trailers);
+                    forwarded::strip_request_trailers(trailers);
                     if let Some(ours) = &coming.ours {
                         forwarded::remove_all_spellings(trailers, ours);
                     }

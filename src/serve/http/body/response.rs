@@ -155,7 +155,7 @@ impl<K: Upstream> Body for ResponseBody<K> {
                         account.bytes_out = account.bytes_out.saturating_add(n);
                     }
                     if let Some(trailers) = frame.trailers_mut() {
-                        forwarded::strip_trailers(trailers);
+                        forwarded::strip_answer_trailers(trailers);
                     }
                     ended |= inner.is_end_stream();
                     frame
