@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Company comes soon on a link that is written to so often in a second.
-const BUSY: f64 = 500.0;
+const BUSY: f64 = 250.0;
 /// They wait so long at most; where company is frequent that is seldom reached.
 const LONGEST: Duration = Duration::from_millis(20);
 /// How often a link is written to is not told by less time, unless it was so many times.
