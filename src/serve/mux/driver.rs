@@ -399,14 +399,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(often) = self.company.count(now) {
             self.link.lock().mux.set_busy(often);
         }
-        let parting = self.done.then(|| *self.parting.get_or_insert(now));
-        self.parting = parting;
-        if parting.is_some_and(|at| since(at) >= FAREWELL) {
-            return Some(Over::Done);
-        }
         let state = self.link.lock();
         let (live, latest) = (state.mux.live(), state.mux.latest());
+        let parts = live == 0 && state.mux.is_leaving();
         drop(state);
+        self.parting = parts.then(|| self.parting.unwrap_or(now));
+        if self.parting.is_some_and(|at| since(at) >= FAREWELL) {
+            return Some(Over::Done);
+        }
         // one may have come and gone since
         if live > 0 || latest != self.latest {
             (self.latest, self.empty, self.used) = (latest, None, true);
