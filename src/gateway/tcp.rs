@@ -236,7 +236,7 @@ impl TcpGateway {
         let backend = self.route(&client, peer, record)?;
         let stream = &mut admitted.stream;
         let ahead = match backend.sends_ahead() {
-            true => said(stream).await?,
+            true => said(stream).await,
             false => None,
         };
         let carried = backend.carry(&client, &rules, ahead.as_ref()).await?;
@@ -315,28 +315,17 @@ impl TcpGateway {
 }
 
 /// What a client has said already, as far as it may go ahead of its admission; it stays in the
-/// stream.
-///
-/// # Errors
-/// The client has broken off.
-async fn said(stream: &mut ServerStream) -> Result<Option<Octets>, Denied> {
-    let said = poll_fn(|cx| {
-        let said = match Pin::new(&mut *stream).poll_fill_buf(cx) {
-            Poll::Ready(Ok(bytes)) => Ok(bytes.get(..AHEAD).unwrap_or(bytes)),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Ok(&[][..]),
-        };
-        Poll::Ready(said.map(|bytes| (!bytes.is_empty()).then(|| Octets::of(bytes))))
-    });
-    said.await.map_err(|error| {
-        let truncated = error.kind() == io::ErrorKind::UnexpectedEof;
-        let reason = if truncated {
-            Denial::Truncated
-        } else {
-            Denial::PeerReset
-        };
-        Denied::new(reason, error.to_string())
+/// stream. One that has broken off has said nothing: whoever carries it tells of that.
+async fn said(stream: &mut ServerStream) -> Option<Octets> {
+    poll_fn(|cx| {
+        Poll::Ready(match Pin::new(&mut *stream).poll_fill_buf(cx) {
+            Poll::Ready(Ok(bytes)) if !bytes.is_empty() => {
+                Some(Octets::of(bytes.get(..AHEAD).unwrap_or(bytes)))
+            }
+            Poll::Ready(Ok(_) | Err(_)) | Poll::Pending => None,
+        })
     })
+    .await
 }
 
 /// Has a connection's link watched with it, once what is in force has judged it: it may have been
