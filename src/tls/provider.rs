@@ -11,6 +11,7 @@ use rustls::{
     },
 };
 
+use super::records;
 use crate::config::{Cipher, KeyExchange, TlsOptions, TlsVersion};
 
 /// TLS 1.3 alone.
@@ -61,9 +62,9 @@ fn group(group: KeyExchange) -> &'static dyn SupportedKxGroup {
 /// All 1.3 suites before all 1.2 ones: forward-secret AEADs only, each version in our order.
 fn suites(ciphers: &[Cipher]) -> Vec<SupportedCipherSuite> {
     let v1_3 = ciphers.iter().map(|cipher| match cipher {
-        Cipher::Aes128Gcm => cipher_suite::TLS13_AES_128_GCM_SHA256,
-        Cipher::Aes256Gcm => cipher_suite::TLS13_AES_256_GCM_SHA384,
-        Cipher::ChaCha20Poly1305 => cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        Cipher::Aes128Gcm => records::suite(records::Cipher::Aes128Gcm),
+        Cipher::Aes256Gcm => records::suite(records::Cipher::Aes256Gcm),
+        Cipher::ChaCha20Poly1305 => records::suite(records::Cipher::ChaCha20Poly1305),
     });
     let v1_2 = ciphers.iter().flat_map(|cipher| match cipher {
         Cipher::Aes128Gcm => [

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, CommonState, Error, ExtractedSecrets, InvalidMessage, ServerConfig,
+    ClientConfig, CommonState, Error, InvalidMessage, ServerConfig,
     client::{ClientConnectionData, UnbufferedClientConnection},
     pki_types::ServerName,
     server::{ServerConnectionData, UnbufferedServerConnection},
@@ -107,14 +107,24 @@ impl<C: Handshake> Finished<C> {
     pub(crate) fn common(&self) -> &CommonState {
         self.connection.common()
     }
+
+    fn noted(&self) -> Notes {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Finished<UnbufferedServerConnection> {
     /// The keys.
     pub(super) fn keys(self) -> Result<Keys, Error> {
-        let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        let (secrets, _kernel) = self.connection.dangerous_into_kernel_connection()?;
-        keys(&secrets, notes.client.as_deref(), notes.server.as_deref())
+        let mut notes = self.noted();
+        if notes.read.is_none() || notes.write.is_none() {
+            let (secrets, _kernel) = self.connection.dangerous_into_kernel_connection()?;
+            notes.take_keys(&secrets);
+        }
+        Ok(Keys {
+            read: Key::agreed(notes.read, notes.client.as_deref().map(Vec::as_slice))?,
+            write: Key::agreed(notes.write, notes.server.as_deref().map(Vec::as_slice))?,
+        })
     }
 
     /// Takes the records over.
@@ -132,9 +142,14 @@ impl Finished<UnbufferedServerConnection> {
 impl Finished<UnbufferedClientConnection> {
     /// The keys, and what keeps tickets.
     pub(super) fn keys(self) -> Result<(Keys, Tickets), Error> {
-        let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut notes = self.noted();
+        // derives them again, for the sake of the tickets
         let (secrets, kernel) = self.connection.dangerous_into_kernel_connection()?;
-        let keys = keys(&secrets, notes.server.as_deref(), notes.client.as_deref())?;
+        notes.take_keys(&secrets);
+        let keys = Keys {
+            read: Key::agreed(notes.read, notes.server.as_deref().map(Vec::as_slice))?,
+            write: Key::agreed(notes.write, notes.client.as_deref().map(Vec::as_slice))?,
+        };
         Ok((keys, kernel))
     }
 
@@ -149,17 +164,6 @@ impl Finished<UnbufferedClientConnection> {
         let session = Session::new(keys, true, Some(tickets));
         Ok(RecordStream::new(io, rest, session).behind(unsent))
     }
-}
-
-fn keys(
-    secrets: &ExtractedSecrets,
-    read: Option<&Vec<u8>>,
-    write: Option<&Vec<u8>>,
-) -> Result<Keys, Error> {
-    Ok(Keys {
-        read: Key::agreed(&secrets.rx, read.map(Vec::as_slice))?,
-        write: Key::agreed(&secrets.tx, write.map(Vec::as_slice))?,
-    })
 }
 
 enum Step {

@@ -1,12 +1,12 @@
 //! The key of one direction, and its count of records.
 
 use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use rustls::{ConnectionTrafficSecrets, Error};
+use rustls::Error;
 use zeroize::Zeroizing;
 
 use super::{
     Content, HEADER, TAG,
-    secrets::{Cipher, Secret},
+    secrets::{Agreed, Secret},
 };
 
 /// A key. Its octets are wiped when it is dropped, here and by aws-lc.
@@ -33,21 +33,20 @@ impl Key {
         })
     }
 
-    /// The key that rustls made of `secret`, and the number of its next record.
-    pub(super) fn agreed(
-        (next, theirs): &(u64, ConnectionTrafficSecrets),
-        secret: Option<&[u8]>,
-    ) -> Result<Self, Error> {
-        let (cipher, theirs, iv) = Cipher::of(theirs).ok_or_else(unfit)?;
+    /// The key that rustls made of `secret`.
+    pub(super) fn agreed(agreed: Option<Agreed>, secret: Option<&[u8]>) -> Result<Self, Error> {
+        let Agreed {
+            cipher,
+            next,
+            key,
+            iv,
+        } = agreed.ok_or_else(unfit)?;
         let secret = secret.and_then(|octets| Secret::new(cipher, octets));
-        let mut octets = Zeroizing::new([0; 32]);
-        let place = octets.get_mut(..theirs.len()).ok_or_else(unfit)?;
-        place.copy_from_slice(theirs);
         let key = Self {
             secret: secret.ok_or_else(unfit)?,
-            key: octets,
-            iv: iv.try_into().map_err(|_long| unfit())?,
-            next: *next,
+            key,
+            iv,
+            next,
             ready: None,
         };
         debug_assert!(key.is_of_its_secret(), "the secret of another handshake");

@@ -19,10 +19,12 @@ mod secrets;
 mod session;
 mod slices;
 mod stream;
+mod suites;
 
 pub(crate) use drive::{client, server};
-pub(crate) use secrets::noter;
+pub(crate) use secrets::{Cipher, noter};
 pub use stream::RecordStream;
+pub(crate) use suites::suite;
 
 /// Octets of a record's header.
 const HEADER: usize = 5;

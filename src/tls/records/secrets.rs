@@ -4,42 +4,26 @@
 //! peer's certificates once more. It tells a secret to the configuration's key log, and to nothing
 //! else; ours notes it for the handshake that is being polled.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::{
-    aead::{AES_128_GCM, AES_256_GCM, Algorithm, CHACHA20_POLY1305},
+    aead::{AES_128_GCM, AES_256_GCM, Algorithm, CHACHA20_POLY1305, NONCE_LEN},
     hkdf::{self, HKDF_SHA256, HKDF_SHA384, KeyType, Prk},
 };
-use rustls::{CipherSuite, ConnectionTrafficSecrets, Error, KeyLog};
+use rustls::{CipherSuite, ConnectionTrafficSecrets, Error, ExtractedSecrets, KeyLog};
 use zeroize::Zeroizing;
 
 /// Octets of the longest secret, that of SHA-384.
 const LONGEST: usize = 48;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cipher {
+pub(crate) enum Cipher {
     Aes128Gcm,
     Aes256Gcm,
     ChaCha20Poly1305,
 }
 
 impl Cipher {
-    /// That of keys from rustls, the key, and its IV.
-    pub(super) fn of(secrets: &ConnectionTrafficSecrets) -> Option<(Self, &[u8], &[u8])> {
-        Some(match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => {
-                (Self::Aes128Gcm, key.as_ref(), iv.as_ref())
-            }
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
-                (Self::Aes256Gcm, key.as_ref(), iv.as_ref())
-            }
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
-                (Self::ChaCha20Poly1305, key.as_ref(), iv.as_ref())
-            }
-            _ => return None,
-        })
-    }
-
     /// That of a suite.
     pub(super) fn named(suite: CipherSuite) -> Option<Self> {
         #[expect(
@@ -75,6 +59,45 @@ impl Cipher {
             Self::Aes128Gcm | Self::ChaCha20Poly1305 => 32,
             Self::Aes256Gcm => LONGEST,
         }
+    }
+}
+
+/// A key as a handshake made it. Its octets are wiped when it is dropped.
+pub(super) struct Agreed {
+    pub(super) cipher: Cipher,
+    /// The number of the next record.
+    pub(super) next: u64,
+    pub(super) key: Zeroizing<[u8; 32]>,
+    pub(super) iv: [u8; NONCE_LEN],
+}
+
+impl Agreed {
+    /// `None`: it is no key of this cipher.
+    pub(super) fn new(cipher: Cipher, next: u64, key: &[u8], iv: &[u8]) -> Option<Self> {
+        if key.len() != cipher.aead().key_len() {
+            return None;
+        }
+        let mut octets = Zeroizing::new([0; 32]);
+        octets.get_mut(..key.len())?.copy_from_slice(key);
+        Some(Self {
+            cipher,
+            next,
+            key: octets,
+            iv: iv.try_into().ok()?,
+        })
+    }
+
+    /// One that rustls gave away.
+    pub(super) fn extracted((next, secrets): &(u64, ConnectionTrafficSecrets)) -> Option<Self> {
+        let (cipher, key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Cipher::Aes128Gcm, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Cipher::Aes256Gcm, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
+                (Cipher::ChaCha20Poly1305, key, iv)
+            }
+            _ => return None,
+        };
+        Self::new(cipher, *next, key.as_ref(), iv.as_ref())
     }
 }
 
@@ -141,11 +164,31 @@ pub(super) struct Notes {
     /// The client's in the handshake, noted if it announced early data.
     pub(super) handshake: Option<Zeroizing<Vec<u8>>>,
     pub(super) early: bool,
+    /// The newest key of what we read, where the suite notes it.
+    pub(super) read: Option<Agreed>,
+    /// The same of what we write.
+    pub(super) write: Option<Agreed>,
+}
+
+impl Notes {
+    /// The keys of a suite that notes none.
+    pub(super) fn take_keys(&mut self, secrets: &ExtractedSecrets) {
+        self.read = Agreed::extracted(&secrets.rx);
+        self.write = Agreed::extracted(&secrets.tx);
+    }
 }
 
 tokio::task_local! {
     /// Those of the handshake that is being polled.
     pub(super) static NOTES: Arc<Mutex<Notes>>;
+}
+
+/// Changes the notes of the handshake that is being polled; whose records rustls keeps has none.
+pub(super) fn note(change: impl FnOnce(&mut Notes)) {
+    let _outside = NOTES.try_with(|notes| {
+        // a note is there or it is not, whatever a panicking holder did
+        change(&mut notes.lock().unwrap_or_else(PoisonError::into_inner));
+    });
 }
 
 /// Notes the two secrets of data, and what early data is told from. Nothing of them leaves the process.
@@ -159,11 +202,7 @@ pub(crate) fn noter() -> Arc<dyn KeyLog> {
 
 impl KeyLog for Noter {
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        // whose records rustls keeps has no notes
-        let _outside = NOTES.try_with(|notes| {
-            let Ok(mut notes) = notes.lock() else {
-                return;
-            };
+        note(|notes| {
             let secret = Some(Zeroizing::new(secret.to_vec()));
             match label {
                 "CLIENT_TRAFFIC_SECRET_0" => notes.client = secret,

@@ -17,7 +17,7 @@ use rustls::{
 };
 use tokio::io::DuplexStream;
 
-use super::{RecordStream, client, noter, server, session::Keys};
+use super::{Cipher, RecordStream, client, noter, server, session::Keys, suite};
 use crate::net::{Buffered, WriteLast};
 
 /// Two ends of one configuration.
@@ -29,7 +29,7 @@ struct Ends {
 }
 
 fn ends() -> Ends {
-    ends_with(aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256)
+    ends_with(suite(Cipher::Aes128Gcm))
 }
 
 fn ends_with(suite: SupportedCipherSuite) -> Ends {

@@ -52,6 +52,9 @@ where
 }
 
 #[rstest]
+#[case::aes128_noted(suite(Cipher::Aes128Gcm))]
+#[case::aes256_noted(suite(Cipher::Aes256Gcm))]
+#[case::chacha_noted(suite(Cipher::ChaCha20Poly1305))]
 #[case::aes128(cipher_suite::TLS13_AES_128_GCM_SHA256)]
 #[case::aes256(cipher_suite::TLS13_AES_256_GCM_SHA384)]
 #[case::chacha(cipher_suite::TLS13_CHACHA20_POLY1305_SHA256)]
@@ -90,6 +93,29 @@ async fn rustls_understands_us_and_we_it(#[case] suite: SupportedCipherSuite) {
         let mut ours = accepted.unwrap().into_stream(far).unwrap();
         exchange(&mut opened.unwrap(), &mut ours, &bytes(forth), &bytes(back)).await;
     }
+}
+
+/// Whoever gives the keys away derives them again.
+#[rstest]
+#[case(suite(Cipher::Aes128Gcm), true)]
+#[case(suite(Cipher::Aes256Gcm), true)]
+#[case(suite(Cipher::ChaCha20Poly1305), true)]
+#[case(cipher_suite::TLS13_AES_128_GCM_SHA256, false)]
+#[tokio::test]
+async fn a_servers_keys_are_noted_and_rustls_need_not_give_them_away(
+    #[case] suite: SupportedCipherSuite,
+    #[case] noted: bool,
+) {
+    let ends = ends_with(suite);
+    let mut keeping = ServerConfig::clone(&ends.server);
+    keeping.enable_secret_extraction = false;
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let (mut near, mut far) = (Buffered::new(near), Buffered::new(far));
+    let (_opened, accepted) = tokio::join!(
+        client(&mut near, ends.client.clone(), name(), false),
+        server(&mut far, Arc::new(keeping), Vec::new())
+    );
+    assert_eq!(accepted.unwrap().into_stream(far).is_ok(), noted);
 }
 
 #[tokio::test]
