@@ -354,7 +354,7 @@ impl Serving {
         let from = seen.source.ip();
         let judge: Judge = Arc::new(move |peer| judged.rules.judge(from, peer, clock::now()));
         // whoever has not said a whole hello waits outside
-        let greeted = Box::pin(handshake::greet(io)).await?;
+        let greeted = Box::pin(handshake::greet(io, tls)).await?;
         let handshake = Box::pin(greeted.accept(tls, judge, &self.turns));
         handshake.await.map(Passed::Tls)
     }

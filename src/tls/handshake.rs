@@ -94,10 +94,19 @@ pub(super) fn chain_of(session: &CommonState) -> Chain {
 
 /// A ClientHello that has come in full. Nothing was computed for it.
 pub struct Greeted<IO> {
-    accepted: rustls::server::Accepted,
+    read: Hello,
     io: Buffered<IO>,
     /// It, and what was read with it.
     hello: Vec<u8>,
+}
+
+/// Who read a ClientHello.
+enum Hello {
+    /// Nobody yet: it came at once, and is answered with this. What rustls says to it, it says in
+    /// the handshake.
+    Seen(Arc<ServerConfig>),
+    /// rustls.
+    Read(Box<rustls::server::Accepted>),
 }
 
 /// Accepts TLS. A peer that is refused gets the fitting alert.
@@ -112,7 +121,7 @@ pub async fn accept<IO>(
 where
     IO: AsyncRead + WriteLast + Unpin,
 {
-    let greeted = greet(io).await?;
+    let greeted = greet(io, server).await?;
     greeted.accept(server, judge, pace::shared()).await
 }
 
@@ -121,10 +130,24 @@ where
 ///
 /// # Errors
 /// What came is none.
-pub async fn greet<IO>(io: Buffered<IO>) -> Result<Greeted<IO>, Denied>
+pub async fn greet<IO>(mut io: Buffered<IO>, server: &ServerTls) -> Result<Greeted<IO>, Denied>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    if io.buffered().is_empty() {
+        // an end is looked at below
+        let first = io.fill().await;
+        first.map_err(|error| nothing_came(&error))?;
+    }
+    if let Some(config) = server.config_at_sight(io.buffered()) {
+        let hello = io.buffered().to_vec();
+        io.consume(hello.len());
+        return Ok(Greeted {
+            read: Hello::Seen(config),
+            io,
+            hello,
+        });
+    }
     let mut hello = LazyConfigAcceptor::new(Acceptor::default(), FirstBytes::new(io));
     let start = match (&mut hello).await {
         Ok(start) => start,
@@ -132,7 +155,7 @@ where
     };
     let tokio_rustls::StartHandshake { accepted, io, .. } = start;
     Ok(Greeted {
-        accepted,
+        read: Hello::Read(Box::new(accepted)),
         io: io.inner,
         hello: io.seen,
     })
@@ -153,16 +176,30 @@ where
         turns: &Turns,
     ) -> Result<Accepted<IO>, Denied> {
         let Self {
-            accepted,
+            read,
             mut io,
             hello,
         } = self;
-        let Answer { config, sni, ends } = Answer::to(&accepted, server);
+        let Answer {
+            config,
+            ends,
+            accepted,
+        } = Answer::to(read, &hello, server);
         let pending = Pending::new(judge.clone());
         let agreed = |common: &CommonState| Agreed::of(common, &pending, server, &judge);
         // all of it in the scope: sessions are looked for before the first wait
-        let answered = if config.enable_secret_extraction && offers_tls_1_3(&hello) {
-            drop(accepted);
+        let answered = if let Some(accepted) = accepted {
+            drop(hello);
+            let handshake = async move {
+                let start = tokio_rustls::StartHandshake::from_parts(*accepted, io);
+                start.into_stream(config).into_fallible().await
+            };
+            let handshake = PENDING.scope(pending.clone(), handshake);
+            pace::paced(handshake, turns).await.map(|stream| {
+                let agreed = agreed(stream.get_ref().1);
+                (TlsStream::Rustls(Box::new(stream.into())), agreed)
+            })
+        } else {
             let handshake = records::server(&mut io, config, hello);
             let handshake = PENDING.scope(pending.clone(), handshake);
             match pace::paced(handshake, turns).await {
@@ -173,17 +210,6 @@ where
                 }
                 Err(error) => Err((error, io)),
             }
-        } else {
-            drop(hello);
-            let handshake = async move {
-                let start = tokio_rustls::StartHandshake::from_parts(accepted, io);
-                start.into_stream(config).into_fallible().await
-            };
-            let handshake = PENDING.scope(pending.clone(), handshake);
-            pace::paced(handshake, turns).await.map(|stream| {
-                let agreed = agreed(stream.get_ref().1);
-                (TlsStream::Rustls(Box::new(stream.into())), agreed)
-            })
         };
         let (mut stream, agreed) = match answered {
             Ok(done) => done,
@@ -214,7 +240,7 @@ where
                 peer,
                 grant,
                 alpn,
-                sni,
+                sni: pending.sni(),
                 session,
             }),
             Err(denied) => {
@@ -228,25 +254,42 @@ where
 /// How a ClientHello is answered.
 struct Answer {
     config: Arc<ServerConfig>,
-    sni: Option<String>,
     /// Nobody gets further by it.
     ends: Option<Denied>,
+    /// What rustls read, where it keeps the records too.
+    accepted: Option<Box<rustls::server::Accepted>>,
 }
 
 impl Answer {
-    fn to(accepted: &rustls::server::Accepted, server: &ServerTls) -> Self {
-        let hello = accepted.client_hello();
-        let sni = hello.server_name().map(str::to_ascii_lowercase);
-        let (config, ends) = if let Some(proof) = server.proof_for(&hello) {
+    fn to(read: Hello, hello: &[u8], server: &ServerTls) -> Self {
+        let accepted = match read {
+            Hello::Seen(config) => {
+                return Self {
+                    config,
+                    ends: None,
+                    accepted: None,
+                };
+            }
+            Hello::Read(accepted) => accepted,
+        };
+        let offered = accepted.client_hello();
+        let sni = offered.server_name();
+        let (config, ends) = if let Some(proof) = server.proof_for(&offered) {
             // it resumes nothing, and rustls keeps its records
             (proof, Some(Denial::AcmeChallenge))
         } else {
-            let awaited = server.awaits(sni.as_deref());
+            let awaited = server.awaits(sni);
             let ends = awaited.then_some(Denial::CertificatePending);
-            (server.config_for(&hello), ends)
+            (server.config_for(&offered), ends)
         };
-        let ends = ends.map(|why| Denied::new(why, sni.clone().unwrap_or_default()));
-        Self { config, sni, ends }
+        let named = || sni.map(str::to_ascii_lowercase).unwrap_or_default();
+        let ends = ends.map(|why| Denied::new(why, named()));
+        let own = config.enable_secret_extraction && offers_tls_1_3(hello);
+        Self {
+            config,
+            ends,
+            accepted: (!own).then_some(accepted),
+        }
     }
 }
 
@@ -327,6 +370,12 @@ pub(super) fn session_facts(session: &CommonState) -> SessionFacts {
     }
 }
 
+fn nothing_came(error: &io::Error) -> Denied {
+    let mut denied = explain(error, Side::Server);
+    denied.detail = "closed before the first byte".to_owned();
+    denied
+}
+
 /// No ClientHello came. A plain HTTP request is told what this port speaks.
 async fn no_hello<IO>(error: &io::Error, io: Option<FirstBytes<Buffered<IO>>>) -> Denied
 where
@@ -352,7 +401,7 @@ where
             format!("the first byte is 0x{:02x}", io.seen.first().unwrap_or(&0)),
         );
     } else if io.seen.is_empty() {
-        denied.detail = "closed before the first byte".to_owned();
+        denied = nothing_came(error);
     } else {
         linger(io.inner).await;
     }

@@ -19,6 +19,8 @@ pub(super) struct Pending {
     outcome: Mutex<Option<Outcome>>,
     /// The full handshake that new sessions go back to.
     origin: Mutex<Option<Arc<Origin>>>,
+    /// The name that the client asked for, lower case.
+    sni: Mutex<Option<String>>,
 }
 
 tokio::task_local! {
@@ -33,6 +35,7 @@ impl Pending {
             judge,
             outcome: Mutex::new(None),
             origin: Mutex::new(None),
+            sni: Mutex::new(None),
         })
     }
 
@@ -52,6 +55,20 @@ impl Pending {
             })
         };
         Arc::clone(origin.get_or_insert_with(nobody))
+    }
+
+    /// A certificate is looked for, to be shown to who asks for this name: so it is in each handshake.
+    pub(super) fn asked(&self, name: Option<&str>) {
+        let name = name.map(str::to_ascii_lowercase);
+        *self.sni.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
+    /// The name that the client asked for, lower case.
+    pub(super) fn sni(&self) -> Option<String> {
+        self.sni
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// A session was found for this handshake.

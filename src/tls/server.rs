@@ -28,7 +28,10 @@ use super::{
     staple::{Staple, Staples},
     tickets::Tickets,
 };
-use crate::config::{GatewayListener, Mode, Records, TlsOptions, TlsVersion};
+use crate::{
+    config::{GatewayListener, Mode, Records, TlsOptions, TlsVersion},
+    wire::hello::{offers_protocol, offers_tls_1_3},
+};
 
 /// ALPN of PostgreSQL's direct TLS.
 const POSTGRES_ALPN: &[u8] = b"postgresql";
@@ -279,16 +282,36 @@ impl ServerTls {
 
     /// The configuration for this client.
     pub(super) fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
-        let agreed = hello.alpn().is_some_and(|mut offered| {
-            offered.any(|protocol| {
-                self.with_alpn
+        self.config_if_offered(|ours| {
+            hello
+                .alpn()
+                .is_some_and(|mut offered| offered.any(|protocol| protocol == ours))
+        })
+    }
+
+    /// The same for a hello of which only octets are there; `None`: it is not whole, or rustls has
+    /// to read it before it is known how it is answered.
+    pub(super) fn config_at_sight(&self, hello: &[u8]) -> Option<Arc<ServerConfig>> {
+        let (awaited, any) = &self.awaited;
+        let proves = self.challenges.is_some() && offers_protocol(hello, |name| name == ACME_ALPN);
+        if !any || !awaited.is_empty() || proves || !offers_tls_1_3(hello) {
+            return None;
+        }
+        let config = self.config_if_offered(|ours| offers_protocol(hello, |name| name == ours));
+        config.enable_secret_extraction.then_some(config)
+    }
+
+    fn config_if_offered(&self, offered: impl Fn(&[u8]) -> bool) -> Arc<ServerConfig> {
+        match &self.without_alpn {
+            Some(without)
+                if !self
+                    .with_alpn
                     .alpn_protocols
                     .iter()
-                    .any(|ours| ours == protocol)
-            })
-        });
-        match &self.without_alpn {
-            Some(without) if !agreed => without.clone(),
+                    .any(|ours| offered(ours)) =>
+            {
+                without.clone()
+            }
             _ => self.with_alpn.clone(),
         }
     }

@@ -9,6 +9,7 @@ use rustls::{
 
 use super::{
     edge::{EdgeCertificate, EdgeMaterial},
+    pending::Pending,
     staple::Staple,
 };
 use crate::{identity::DnsPattern, wire::host::Host};
@@ -90,7 +91,9 @@ pub(super) struct Shown {
 
 impl ResolvesServerCert for BySni<Shown> {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let shown = self.find(hello.server_name())?;
+        let name = hello.server_name();
+        Pending::current(|pending| pending.asked(name));
+        let shown = self.find(name)?;
         let stapled = shown.staple.as_ref();
         let stapled = stapled.and_then(|staple| staple.shown(crate::clock::now()));
         Some(stapled.unwrap_or_else(|| shown.plain.clone()))

@@ -1,10 +1,11 @@
-//! Which versions of TLS a ClientHello offers (RFC 8446 sections 4.1.2 and 4.2.1), and whether it
-//! announces early data (section 4.2.10).
+//! What a ClientHello offers, as far as it decides who reads it (RFC 8446 section 4.1.2): versions
+//! (section 4.2.1), protocols (RFC 7301 section 3.1) and early data (section 4.2.10).
 
 use std::borrow::Cow;
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
+const ALPN: u16 = 16;
 const EARLY_DATA: u16 = 42;
 const SUPPORTED_VERSIONS: u16 = 43;
 const TLS_1_3: [u8; 2] = [3, 4];
@@ -23,6 +24,22 @@ pub fn offers_tls_1_3(records: &[u8]) -> bool {
 #[must_use]
 pub fn offers_early_data(records: &[u8]) -> bool {
     extension(&message(records), EARLY_DATA).is_some()
+}
+
+/// Whether the ClientHello in these records offers a protocol that is `wanted`. What is not a whole
+/// ClientHello offers nothing.
+#[must_use]
+pub fn offers_protocol(records: &[u8], wanted: impl Fn(&[u8]) -> bool) -> bool {
+    let message = message(records);
+    let list = extension(&message, ALPN).and_then(list16);
+    let mut names = list.map(|(names, _)| names).unwrap_or_default();
+    while let Some((name, rest)) = list8(names) {
+        if wanted(name) {
+            return true;
+        }
+        names = rest;
+    }
+    false
 }
 
 /// What the handshake records at the front carry.
@@ -129,6 +146,14 @@ mod tests {
         for len in 0..whole.len() {
             assert!(!offers_tls_1_3(&whole[..len]));
         }
+        let protocols = hello(16, b"\0\x0c\x02h2\x08http/1.1", 4000);
+        for offered in [&b"h2"[..], b"http/1.1"] {
+            assert!(offers_protocol(&protocols, |name| name == offered));
+        }
+        assert!(!offers_protocol(&protocols, |name| name == b"http/1.0" || name.is_empty()));
+        for len in 0..protocols.len() {
+            assert!(!offers_protocol(&protocols[..len], |_any| true));
+        }
         let whole = hello(42, &[], 4000);
         for len in 0..whole.len() {
             assert!(!offers_early_data(&whole[..len]));
@@ -143,6 +168,8 @@ mod tests {
             records.extend(&bytes);
             let offered = offers_tls_1_3(&records);
             prop_assert!(!offered || bytes.windows(2).any(|two| two == TLS_1_3));
+            let offered = offers_protocol(&records, |name| name == b"h2");
+            prop_assert!(!offered || bytes.windows(2).any(|two| two == b"h2"));
         }
     }
 }
