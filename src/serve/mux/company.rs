@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Company comes soon on a link that is written to so often in a second.
 const BUSY: f64 = 250.0;
-/// They wait so long at most; where company is frequent that is seldom reached.
+/// They wait so long at most: since the last company, which took along all that had waited for it.
 const LONGEST: Duration = Duration::from_millis(20);
 /// How often a link is written to is not told by less time, unless it was so many times.
 const SOON: Duration = Duration::from_millis(40);
@@ -37,8 +37,15 @@ impl Company {
         }
     }
 
-    /// Something is written. Whether that is often now, where it is time to tell.
+    /// Something is written, and whoever waited goes with it. Whether that is often now, where it is
+    /// time to tell.
     pub(super) fn came(&mut self) -> Option<bool> {
+        if self.runs
+            && let Some(timer) = &mut self.timer
+        {
+            // later than it was: that wakes nobody
+            timer.as_mut().reset(Instant::now() + LONGEST);
+        }
         self.writes = self.writes.saturating_add(1);
         (self.writes >= MANY).then(|| self.tell(Instant::now()))
     }
@@ -74,5 +81,35 @@ impl Company {
             }
             Some(_) | None => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn company_puts_the_end_of_the_wait_off_and_silence_does_not() {
+        let mut company = Company::new(Instant::now());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut is_late = |company: &mut Company| company.poll_late(&mut cx).is_ready();
+        assert!(!is_late(&mut company), "nobody waits");
+        company.wait();
+        for _ in 0..5 {
+            advance(LONGEST * 3 / 4).await;
+            assert!(!is_late(&mut company));
+            company.came();
+        }
+        advance(LONGEST * 3 / 4).await;
+        assert!(!is_late(&mut company));
+        advance(LONGEST / 2).await;
+        assert!(is_late(&mut company));
+        company.came();
+        advance(LONGEST * 2).await;
+        assert!(!is_late(&mut company), "nobody waits any more");
     }
 }
