@@ -130,9 +130,8 @@ impl CrlSet {
                     ..MaterialError::file(
                         &crl.file,
                         format!(
-                            "its number {} is lower than {}, which is in force: a revocation could be lost",
-                            crl.numbered(),
-                            before.numbered()
+                            "{}, which is in force: a revocation could be lost",
+                            crl.goes_back(before.number.as_ref())
                         ),
                         "publish a list with a higher number",
                     )

@@ -293,6 +293,24 @@ fn crls_never_go_backwards() {
     // the old file beside the new one is fine
     identity.revocation = Some(folder.revocation(&[ca.crl(1, &[]), ca.crl(300, &[])]));
     assert!(load_after(&identity, Some(&first)).is_ok());
+
+    // the same number does not make an older list a newer one
+    let issued = |days: i64| {
+        let mut params = ca.crl_params(300, &[], 7);
+        params.this_update += time::Duration::days(days);
+        let list = params.signed_by(&ca.issuer).unwrap();
+        list.pem().unwrap()
+    };
+    identity.revocation = Some(folder.revocation(&[issued(-1)]));
+    let found = load_after(&identity, Some(&first)).unwrap_err();
+    assert_error(&found, &["0.crl", "issued before", "0x012c"]);
+    for order in [[-1, 1], [1, -1]] {
+        identity.revocation = Some(folder.revocation(&order.map(issued)));
+        let newest = load_after(&identity, Some(&first)).unwrap();
+        let lists = newest.verification.crls().unwrap().lists();
+        let dates: Vec<_> = lists.iter().map(|list| list.this_update).collect();
+        assert_eq!(dates, [in_days(-6)]);
+    }
 }
 
 #[test]
