@@ -14,11 +14,18 @@ use super::{error::MaterialError, revocation::Link, signed::Signed};
 use crate::identity::{Serial, Sha256, UnixSeconds};
 
 /// What tells the lists of different issuers, keys and scopes apart.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Line {
     issuer: Vec<u8>,
     key: Option<Vec<u8>>,
     scope: Option<Vec<u8>>,
+}
+
+impl Line {
+    /// The identifier of the key that signs its lists, where they name it.
+    pub(super) fn key(&self) -> Option<&Vec<u8>> {
+        self.key.as_ref()
+    }
 }
 
 /// One list, kept because its number is the highest of its line.
