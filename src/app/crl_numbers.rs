@@ -63,7 +63,7 @@ impl Newest {
         }
     }
 
-    /// By number where both have one, else by date.
+    /// By number, else by date.
     fn is_newer_than(&self, crl: &Crl) -> bool {
         let kept = self.number.as_deref().and_then(Serial::parse);
         crl.is_older_than(kept.as_ref(), UnixSeconds(self.this_update))
@@ -128,16 +128,13 @@ impl CrlNumbers {
 }
 
 fn goes_back(crl: &Crl, newest: &Newest, file: &Path) -> MaterialError {
-    let seen = newest
-        .number
-        .as_ref()
-        .map_or_else(|| "(none)".to_owned(), |number| format!("0x{number}"));
+    let seen = newest.number.as_deref().and_then(Serial::parse);
     MaterialError {
         file: crl.file.clone(),
         certificate: Some(format!("CRL of {:?}", crl.issuer)),
         problem: format!(
-            "its number {} is lower than {seen}, which this host has had in force: a revocation could be lost",
-            crl.numbered(),
+            "{}, which this host has had in force: a revocation could be lost",
+            crl.goes_back(seen.as_ref()),
         ),
         advice: format!(
             "publish a list with a higher number; if the authority was made anew on purpose, remove {}",

@@ -108,6 +108,8 @@ pub struct CertFacts {
     pub is_ca: bool,
     /// Key algorithm and size, for reports: "ECDSA P-256", "RSA 3072", "Ed25519".
     pub key: String,
+    /// It is of a kind and size whose proof we take in a handshake.
+    pub key_proves: bool,
 }
 
 /// A certificate that can't be read.
@@ -145,6 +147,7 @@ impl CertFacts {
             key_uses: None,
             is_ca: false,
             key: describe_key(cert.public_key()),
+            key_proves: proves(cert.public_key()),
         };
         // x509-parser reports duplicates here
         let _unique = cert
@@ -235,13 +238,45 @@ fn bad(reason: String) -> CertError {
     CertError { reason }
 }
 
+/// What the engine verifies signatures of: RSA of 2048 to 8192 bits, the curves of NIST, Ed25519.
+fn proves(key: &SubjectPublicKeyInfo<'_>) -> bool {
+    match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) => (2048..=8192).contains(&bits(rsa.modulus)),
+        Ok(PublicKey::EC(_)) => matches!(
+            curve(key).as_deref(),
+            Some("1.2.840.10045.3.1.7" | "1.3.132.0.34" | "1.3.132.0.35")
+        ),
+        _ => key.algorithm.algorithm.to_id_string() == "1.3.101.112",
+    }
+}
+
 fn describe_key(key: &SubjectPublicKeyInfo<'_>) -> String {
     match key.parsed() {
-        Ok(PublicKey::RSA(rsa)) => format!("RSA {}", rsa.key_size()),
-        Ok(PublicKey::EC(point)) => format!("ECDSA P-{}", point.key_size()),
+        Ok(PublicKey::RSA(rsa)) => format!("RSA {}", bits(rsa.modulus)),
+        Ok(PublicKey::EC(_)) => match curve(key).as_deref() {
+            Some("1.2.840.10045.3.1.7") => "ECDSA P-256".to_owned(),
+            Some("1.3.132.0.34") => "ECDSA P-384".to_owned(),
+            Some("1.3.132.0.35") => "ECDSA P-521".to_owned(),
+            other => format!("ECDSA on curve {}", other.unwrap_or("unknown")),
+        },
         _ if key.algorithm.algorithm.to_id_string() == "1.3.101.112" => "Ed25519".to_owned(),
         _ => key.algorithm.algorithm.to_id_string(),
     }
+}
+
+/// Length of a number, big-endian.
+fn bits(number: &[u8]) -> u32 {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let number = number.get(zeros..).unwrap_or_default();
+    let first = number.first().map_or(0, |byte| byte.leading_zeros());
+    let all = u32::try_from(number.len()).map_or(u32::MAX, |bytes| bytes.saturating_mul(8));
+    all.saturating_sub(first)
+}
+
+/// Whose points an elliptic curve's key is one of, as a dotted OID.
+fn curve(key: &SubjectPublicKeyInfo<'_>) -> Option<String> {
+    let named = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
+    Some(named.to_id_string())
 }
 
 impl Sha256 {
@@ -280,7 +315,9 @@ impl Serial {
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|b| *b != b':').collect();
-    if digits.is_empty() || digits.len() > 128 {
+    // a number's parser takes a sign too
+    let hex = digits.iter().all(u8::is_ascii_hexdigit);
+    if !hex || digits.is_empty() || digits.len() > 128 {
         return None;
     }
     let padded = if digits.len() % 2 == 1 {

@@ -125,6 +125,21 @@ pub(super) struct Signer {
     pub(super) facts: CertFacts,
 }
 
+impl Signer {
+    /// A clock that was set back dates what is signed into the past: certificates that end early,
+    /// and lists with which every peer is refused.
+    pub(super) fn has_begun(&self, now: UnixSeconds) -> Result<(), PkiError> {
+        let begin = self.facts.not_before;
+        if begin <= now {
+            return Ok(());
+        }
+        Err(PkiError::invalid(format!(
+            "the CA {} begins at {begin}, and now is {now}: set the clock",
+            self.facts.subject
+        )))
+    }
+}
+
 impl Authority {
     /// Every root and issuing CA, oldest first.
     ///

@@ -431,6 +431,7 @@ struct Plan {
 
 impl Plan {
     fn sign(self, signer: &Signer) -> Result<String, PkiError> {
+        signer.has_begun(self.now)?;
         CertificateRevocationListParams {
             this_update: date(backdated(self.now))?,
             next_update: date(self.next_update)?,

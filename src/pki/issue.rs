@@ -220,7 +220,9 @@ impl<'a> Desk<'a> {
                 self.authority.folder().display()
             )));
         }
-        self.authority.signer(ca)
+        let signer = self.authority.signer(ca)?;
+        signer.has_begun(self.now)?;
+        Ok(signer)
     }
 
     /// Whether role and constraints allow the names; the SPIFFE ID.

@@ -70,8 +70,15 @@ pub(super) async fn read_proxy_header(io: &mut Buffered<Socket>) -> Result<Claim
             }
         }
         if more(io).await? == 0 {
-            // balancers connect and close to see whether we live
-            return Ok(Claimed::Probe);
+            return if io.buffered().is_empty() {
+                // balancers connect and close to see whether we live
+                Ok(Claimed::Probe)
+            } else {
+                Err(Denied::new(
+                    Denial::ProxyHeaderInvalid,
+                    "the balancer closed before the end of its header",
+                ))
+            };
         }
     }
 }
@@ -87,7 +94,10 @@ pub(super) async fn before_tls(
             "the peer closed before it sent a byte",
         ));
     }
-    if proxy::looks_like_proxy(io.buffered()) {
+    // where a request in plain text is awaited it may begin like a header
+    while proxy::may_become_proxy(io.buffered()) && more(io).await? > 0 {}
+    let first = io.buffered();
+    if proxy::looks_like_proxy(first) && !proxy::may_become_proxy(first) {
         return Err(Denied::new(
             Denial::ProxyHeaderUnexpected,
             "only the sources in proxy_protocol.from may send one",

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{GatewayListener, Identity, Revocation, TlsOptions},
-    identity::UnixSeconds,
+    identity::{CertFacts, UnixSeconds},
 };
 
 /// Less life than this is worth a warning.
@@ -115,10 +115,18 @@ pub fn warnings(generation: &Generation, now: UnixSeconds) -> Vec<String> {
 #[must_use]
 pub fn trust_warnings(verification: &Verification, now: UnixSeconds) -> Vec<String> {
     let mut out = Vec::new();
-    let known = verification
-        .roots()
+    let roots = verification.roots();
+    // one that was renewed under its name and key is as good as its latest certificate
+    let renewed = |old: &CertFacts| {
+        roots.iter().any(|root| {
+            let new = &root.facts;
+            new.spki == old.spki && new.subject == old.subject && new.not_after > old.not_after
+        })
+    };
+    let known = roots
         .iter()
-        .map(|root| ("root", &root.facts));
+        .map(|root| ("root", &root.facts))
+        .filter(|(_, facts)| !renewed(facts));
     for (kind, facts) in known.chain(verification.pins().map(|pin| ("pinned certificate", pin))) {
         if facts.not_after < now {
             out.push(format!(
@@ -148,7 +156,7 @@ pub fn trust_warnings(verification: &Verification, now: UnixSeconds) -> Vec<Stri
                 when(crl.next_update)
             ));
         }
-        for root in verification.roots() {
+        for root in roots.iter().filter(|root| !renewed(&root.facts)) {
             if !crls
                 .lists()
                 .iter()

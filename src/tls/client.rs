@@ -45,7 +45,24 @@ impl NameCheck {
         if self == Self::None || peer.proof == Proof::Pinned {
             return Ok(());
         }
-        check_server_name(&peer.leaf, name)
+        check_server_name(&peer.leaf, name)?;
+        match (&peer.proof, name) {
+            // the names of a bundle are DNS names and SPIFFE IDs: no address is among them
+            (
+                Proof::Chain {
+                    bundle: Some(_),
+                    root,
+                },
+                ServerName::IpAddress(_),
+            ) => Err(Denied::new(
+                Denial::IssuerNotForName,
+                format!(
+                    "{root} may speak for the names of its trust_bundle, and for no address: {}; set server_name, or acceptor_ids",
+                    peer.leaf.describe()
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

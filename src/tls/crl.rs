@@ -14,11 +14,18 @@ use super::{error::MaterialError, revocation::Link, signed::Signed};
 use crate::identity::{Serial, Sha256, UnixSeconds};
 
 /// What tells the lists of different issuers, keys and scopes apart.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Line {
     issuer: Vec<u8>,
     key: Option<Vec<u8>>,
     scope: Option<Vec<u8>>,
+}
+
+impl Line {
+    /// The identifier of the key that signs its lists, where they name it.
+    pub(super) fn key(&self) -> Option<&Vec<u8>> {
+        self.key.as_ref()
+    }
 }
 
 /// One list, kept because its number is the highest of its line.
@@ -61,7 +68,7 @@ impl Crl {
             .map_or_else(|| "(none)".to_owned(), |n| format!("0x{n}"))
     }
 
-    /// By number where both have one, else by date.
+    /// By number, else by date.
     pub(super) fn older_than(&self, other: &Self) -> bool {
         self.is_older_than(other.number.as_ref(), other.this_update)
     }
@@ -70,7 +77,8 @@ impl Crl {
     #[must_use]
     pub fn is_older_than(&self, number: Option<&Serial>, this_update: UnixSeconds) -> bool {
         match (&self.number, number) {
-            (Some(a), Some(b)) => (a.0.len(), &a.0) < (b.0.len(), &b.0),
+            (Some(a), Some(b)) if a != b => (a.0.len(), &a.0) < (b.0.len(), &b.0),
+            // no number, or the same one twice: what was issued before may lack a revocation
             _ => self.this_update < this_update,
         }
     }
@@ -92,6 +100,18 @@ impl Crl {
             bytes.extend(part.into_iter().flatten());
         }
         Sha256::of(&bytes).to_string()
+    }
+
+    /// Why this list must not follow one that was newer, for messages: its number is lower, or the
+    /// same and it was issued before.
+    #[must_use]
+    pub fn goes_back(&self, number: Option<&Serial>) -> String {
+        let other = number.map_or_else(|| "(none)".to_owned(), |n| format!("0x{n}"));
+        if self.number.as_ref() == number {
+            format!("it was issued before the one with its number {other}")
+        } else {
+            format!("its number {} is lower than {other}", self.numbered())
+        }
     }
 
     pub(super) fn signature_is_good(

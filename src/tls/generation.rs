@@ -104,6 +104,7 @@ impl Generation {
             previous.and_then(|p| p.verification.crls()),
         );
         let (own, verification) = both(own, verification)?;
+        check_lists(&own, &verification, &provider)?;
         Ok(Self::of(own, verification, role, provider))
     }
 
@@ -152,6 +153,7 @@ impl Generation {
             previous.and_then(|p| p.verification.crls()),
         );
         let (own, verification) = both(own, verification)?;
+        check_lists(&own, &verification, &provider)?;
         Ok(Self::of(own, verification, role, provider))
     }
 
@@ -253,7 +255,7 @@ pub(super) fn load_verification(
             }
         }
     }
-    let crls = load_crls(trust, previous).unwrap_or_else(|more| {
+    let crls = load_crls(trust, provider, previous).unwrap_or_else(|more| {
         errors.extend(more);
         None
     });
@@ -301,12 +303,13 @@ pub(super) fn load_verification(
 /// where the configuration says how.
 fn load_crls(
     trust: &Trust<'_>,
+    provider: &CryptoProvider,
     previous: Option<&CrlSet>,
 ) -> Result<Option<CrlSet>, Vec<MaterialError>> {
     let Some(svid) = trust.svid else {
         return trust
             .revocation
-            .map(|revocation| CrlSet::load(revocation, previous))
+            .map(|revocation| CrlSet::load(revocation, provider, previous))
             .transpose();
     };
     let usual = Revocation {
@@ -318,7 +321,29 @@ fn load_crls(
         None if svid.crls.is_empty() => return Ok(None),
         configured => configured.unwrap_or(&usual),
     };
-    CrlSet::of(&svid.crls, &svid.socket, revocation, previous).map(Some)
+    CrlSet::of(&svid.crls, &svid.socket, revocation, provider, previous).map(Some)
+}
+
+/// The CAs above us, and the roots, are known before any peer comes: their lists must be their own.
+fn check_lists(
+    own: &Own,
+    verification: &Verification,
+    provider: &CryptoProvider,
+) -> Result<(), Vec<MaterialError>> {
+    let Some(lists) = verification.crls() else {
+        return Ok(());
+    };
+    let issuers = own.certified.cert.iter().skip(1);
+    let roots = verification.roots().iter().map(|root| &root.der);
+    let errors: Vec<_> = (issuers.chain(roots))
+        .filter_map(|issuer| lists.check_issuer(issuer, provider).err())
+        .flatten()
+        .collect();
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
 }
 
 /// Our own chain of the generation in force.

@@ -1,5 +1,5 @@
-//! What the keys of a path may do by their key usage (RFC 5280 section 4.2.1.3), at which the engine
-//! doesn't look. A certificate without the extension is not restricted. A root is believed as it is.
+//! What the keys of a path may do by their kind, and by their key usage (RFC 5280 section 4.2.1.3), at
+//! which the engine doesn't look. A certificate without the extension is not restricted. A root is believed as it is.
 
 use crate::{
     admit::{Denial, Denied},
@@ -30,8 +30,24 @@ pub(super) fn issuer_fault(issuer: &CertFacts) -> Option<String> {
     (!uses.cert_sign()).then(|| format!("expected key usage keyCertSign, it has {uses}"))
 }
 
+/// What is wrong with a leaf's key itself.
+pub(super) fn key_fault(leaf: &CertFacts) -> Option<String> {
+    (!leaf.key_proves).then(|| {
+        format!(
+            "its key ({}) proves nothing in a handshake: expected RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519",
+            leaf.key
+        )
+    })
+}
+
 /// The peer itself.
 pub(super) fn check_leaf_key(leaf: &CertFacts) -> Result<(), Denied> {
+    if let Some(fault) = key_fault(leaf) {
+        return Err(Denied::new(
+            Denial::CertificateInvalid,
+            format!("certificate {}: {fault}", leaf.describe()),
+        ));
+    }
     leaf_fault(leaf).map_or(Ok(()), |fault| {
         Err(Denied::new(
             Denial::CertificateWrongUsage,

@@ -15,7 +15,7 @@ use webpki::EndEntityCert;
 pub use super::key::load_key;
 use super::{
     error::{MaterialError, when},
-    key_use::{issuer_fault, leaf_fault},
+    key_use::{issuer_fault, key_fault, leaf_fault},
     signed::Signed,
     verify::{Root, Usage},
 };
@@ -424,6 +424,14 @@ pub(super) fn load_pin(
                     "expected an X.509 v3 certificate",
                 )]
             })?;
+            if let Some(fault) = key_fault(&facts) {
+                return Err(vec![MaterialError::certificate(
+                    path,
+                    &facts,
+                    fault,
+                    "let the other side make another key",
+                )]);
+            }
             Ok((der, facts))
         }
         (count, ..) => Err(vec![MaterialError::file(

@@ -1,6 +1,10 @@
 //! The engine's errors in our words: which reason, which certificate of the path, which rule.
 
 use rustls::pki_types::CertificateDer;
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer, X509Certificate},
+};
 
 use super::verify::{Usage, Verification, check_dates};
 use crate::{
@@ -63,6 +67,9 @@ impl Verification {
                     || wrong_usage(leaf, usage),
                     |facts| wrong_usage(&facts, usage),
                 ),
+            E::NameConstraintViolation if self.is_uncompared(leaf, intermediates) => invalid(
+                "a CA above it constrains URIs or directory names, which are not compared; expected constraints of DNS names and addresses",
+            ),
             E::NameConstraintViolation => {
                 invalid("its names are outside the name constraints of a CA above it")
             }
@@ -92,6 +99,19 @@ impl Verification {
             ),
             other => invalid(&format!("{other:?}")),
         }
+    }
+
+    /// Whether a CA of the chain constrains names that the engine refuses unseen.
+    fn is_uncompared(&self, leaf: &CertFacts, intermediates: &[CertificateDer<'_>]) -> bool {
+        let read = |der: &CertificateDer<'_>| CertFacts::read(der).ok();
+        let issuers: Vec<_> = std::iter::once(leaf.issuer.clone())
+            .chain(intermediates.iter().filter_map(read).map(|f| f.issuer))
+            .collect();
+        let roots = self.roots().iter().map(|root| (&root.facts, &root.der));
+        intermediates.iter().any(|der| constrains_others(der))
+            || roots
+                .filter(|(facts, _)| issuers.contains(&facts.subject))
+                .any(|(_, der)| constrains_others(der))
     }
 
     /// A self-issued certificate that is no root of ours.
@@ -156,6 +176,27 @@ pub(super) fn wrong_usage(facts: &CertFacts, usage: Usage) -> Denied {
             facts.describe()
         ),
     )
+}
+
+/// Its name constraints are of URIs or directory names.
+fn constrains_others(ca: &[u8]) -> bool {
+    let Ok((_, ca)) = X509Certificate::from_der(ca) else {
+        return false;
+    };
+    let Ok(Some(constraints)) = ca.name_constraints() else {
+        return false;
+    };
+    let constraints = constraints.value;
+    let subtrees = [
+        &constraints.permitted_subtrees,
+        &constraints.excluded_subtrees,
+    ];
+    subtrees.into_iter().flatten().flatten().any(|subtree| {
+        matches!(
+            subtree.base,
+            GeneralName::URI(_) | GeneralName::DirectoryName(_)
+        )
+    })
 }
 
 fn short(hash: &Sha256) -> String {

@@ -5,12 +5,22 @@
 //! number alone is kept, every signature is checked once per issuer, and each answer names the
 //! certificate and the issuer. No delta and no indirect lists.
 
-use std::{collections::HashSet, sync::RwLock};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::RwLock,
+};
 
-use rustls::{crypto::CryptoProvider, pki_types::SubjectPublicKeyInfoDer};
+use rustls::{
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, SubjectPublicKeyInfoDer},
+};
+use x509_parser::{
+    extensions::ParsedExtension,
+    prelude::{FromDer, X509Certificate},
+};
 
 use super::{
-    crl::{Crl, keep_newest, parse, read},
+    crl::{Crl, Line, keep_newest, parse, read},
     error::{MaterialError, when},
 };
 use crate::{
@@ -35,6 +45,8 @@ pub struct CrlSet {
     leaf_only: bool,
     /// (index of the list, hash of the issuer's certificate) whose signature was found good.
     verified: RwLock<HashSet<(usize, Sha256)>>,
+    /// The key that signed a list of a line which names it, once that was found.
+    signers: RwLock<HashMap<Line, SubjectPublicKeyInfoDer<'static>>>,
 }
 
 /// When a peer is judged.
@@ -66,14 +78,16 @@ impl CrlSet {
     /// Reads the files of `revocation` and keeps the newest list of each line.
     ///
     /// # Errors
-    /// Every file that can't be used, every list that is not supported or is not yet valid, and
-    /// every line whose number is lower than that of `previous`.
+    /// Every file that can't be used, every list that is not supported or is not yet valid, every
+    /// line whose number is lower than that of `previous`, and every list that is not signed by the
+    /// key which it names, where that key is known from `previous`.
     pub fn load(
         revocation: &Revocation,
+        provider: &CryptoProvider,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
         let found = revocation.files.iter().map(|file| read(file));
-        Self::newest(found, revocation, previous)
+        Self::newest(found, revocation, provider, previous)
     }
 
     /// The same with lists in DER that are in no file.
@@ -84,22 +98,28 @@ impl CrlSet {
         lists: &[Vec<u8>],
         from: &std::path::Path,
         revocation: &Revocation,
+        provider: &CryptoProvider,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
         let found = lists
             .iter()
             .map(|der| parse(from, der).map(|crl| vec![crl]));
-        Self::newest(found, revocation, previous)
+        Self::newest(found, revocation, provider, previous)
     }
 
     fn newest(
         found: impl Iterator<Item = Result<Vec<Crl>, MaterialError>>,
         revocation: &Revocation,
+        provider: &CryptoProvider,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
         let now = clock::now();
         let mut errors = Vec::new();
         let mut crls: Vec<Crl> = Vec::new();
+        let signers = previous
+            .and_then(|previous| previous.signers.read().ok())
+            .map(|known| known.clone())
+            .unwrap_or_default();
         for found in found {
             match found {
                 Ok(found) => found
@@ -123,6 +143,12 @@ impl CrlSet {
                     )
                 });
             }
+            if let Some(key) = signers.get(&crl.line)
+                && !crl.signature_is_good(key, provider)
+            {
+                errors.push(forged(crl));
+                continue;
+            }
             let before = previous.and_then(|p| p.crls.iter().find(|old| old.line == crl.line));
             if let Some(before) = before.filter(|old| crl.older_than(old)) {
                 errors.push(MaterialError {
@@ -130,9 +156,8 @@ impl CrlSet {
                     ..MaterialError::file(
                         &crl.file,
                         format!(
-                            "its number {} is lower than {}, which is in force: a revocation could be lost",
-                            crl.numbered(),
-                            before.numbered()
+                            "{}, which is in force: a revocation could be lost",
+                            crl.goes_back(before.number.as_ref())
                         ),
                         "publish a list with a higher number",
                     )
@@ -145,6 +170,7 @@ impl CrlSet {
                 tolerate_expired: revocation.tolerate_expired,
                 leaf_only: revocation.leaf_only,
                 verified: RwLock::new(HashSet::new()),
+                signers: RwLock::new(signers),
             })
         } else {
             Err(errors)
@@ -155,6 +181,40 @@ impl CrlSet {
     #[must_use]
     pub fn lists(&self) -> &[Crl] {
         &self.crls
+    }
+
+    /// Looks at the lists that name the key of this CA, which we know without a peer's chain.
+    ///
+    /// # Errors
+    /// Lists that it did not sign.
+    pub(super) fn check_issuer(
+        &self,
+        issuer: &CertificateDer<'_>,
+        provider: &CryptoProvider,
+    ) -> Result<(), Vec<MaterialError>> {
+        let Some((name, id, key)) = named_key(issuer) else {
+            return Ok(());
+        };
+        let theirs = |crl: &&Crl| crl.list.issuer() == name && crl.line.key() == Some(&id);
+        let (good, bad): (Vec<_>, Vec<_>) = (self.crls.iter().filter(theirs))
+            .partition(|crl| crl.signature_is_good(&key, provider));
+        good.into_iter().for_each(|crl| self.remember(crl, &key));
+        if bad.is_empty() {
+            Ok(())
+        } else {
+            Err(bad.into_iter().map(forged).collect())
+        }
+    }
+
+    /// Who signs lists of this line; one that does not name a key may be another's tomorrow.
+    fn remember(&self, crl: &Crl, key: &SubjectPublicKeyInfoDer<'static>) {
+        if crl.line.key().is_some()
+            && let Ok(mut signers) = self.signers.write()
+            && !signers.contains_key(&crl.line)
+            && signers.len() < REMEMBERED
+        {
+            let _none = signers.insert(crl.line.clone(), key.clone());
+        }
     }
 
     /// Lists that are past their next update.
@@ -299,9 +359,44 @@ impl CrlSet {
                 verified.clear();
             }
             let _new = verified.insert((index, signer));
+            drop(verified);
+            self.remember(crl, &link.issuer_key);
         }
         good
     }
+}
+
+/// A list that anybody wrote: in force it would refuse everybody, and with a high number the lists
+/// that come after it too.
+fn forged(crl: &Crl) -> MaterialError {
+    MaterialError {
+        certificate: Some(format!("CRL of {:?}", crl.issuer)),
+        ..MaterialError::file(
+            &crl.file,
+            format!(
+                "number {} is not signed by the key that it names",
+                crl.numbered()
+            ),
+            "fetch the list again, and look where it came from",
+        )
+    }
+}
+
+/// A CA's subject as the engine cuts it out, the identifier of its key, and the key.
+fn named_key(
+    ca: &CertificateDer<'_>,
+) -> Option<(Vec<u8>, Vec<u8>, SubjectPublicKeyInfoDer<'static>)> {
+    let (_, parsed) = X509Certificate::from_der(ca).ok()?;
+    let id = parsed.extensions().iter().find_map(|extension| {
+        if let ParsedExtension::SubjectKeyIdentifier(id) = extension.parsed_extension() {
+            Some(id.0.to_vec())
+        } else {
+            None
+        }
+    })?;
+    let key = SubjectPublicKeyInfoDer::from(parsed.public_key().raw.to_vec());
+    let subject = webpki::anchor_from_trusted_cert(ca).ok()?.subject;
+    Some((subject.as_ref().to_vec(), id, key))
 }
 
 /// Key usage, where an issuer has one, must allow the signing of CRLs (RFC 5280 section 6.3.3 f).

@@ -1,7 +1,7 @@
 //! Who a peer is: path validation (RFC 5280 section 6) by webpki, or an exact pin. This is the only
 //! place that makes [`PeerFacts`] for a live connection.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use rustls::{
     crypto::CryptoProvider,
@@ -61,38 +61,36 @@ pub struct Verification {
 
 impl Verification {
     /// Puts together what was loaded and checked. A root that is in several bundles speaks for the
-    /// names of all of them; one that is also trusted speaks for all names.
+    /// names of all of them; one that is also trusted speaks for all names. One that was renewed
+    /// under its name and key is there with each of its certificates: dates and name constraints
+    /// belong to the certificate.
     pub(super) fn new(
         provider: Arc<CryptoProvider>,
         found: Vec<(Root, TrustAnchor<'static>)>,
         pins: Vec<(CertificateDer<'static>, CertFacts)>,
         crls: Option<CrlSet>,
     ) -> Self {
+        let mut found = found;
+        // the engine takes the first anchor that fits: plain trust first, then what lasts longest
+        found.sort_by_key(|(root, _)| (root.bundle.is_some(), Reverse(root.facts.not_after)));
         let mut roots: Vec<Root> = Vec::new();
         let mut anchors: Vec<TrustAnchor<'static>> = Vec::new();
-        // plain trust first: the engine takes the first anchor that fits
-        let (trusted, bundled): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .partition(|(root, _)| root.bundle.is_none());
-        for (root, anchor) in trusted.into_iter().chain(bundled) {
-            let same = anchors.iter().position(|known| {
-                known.subject == anchor.subject
-                    && known.subject_public_key_info == anchor.subject_public_key_info
-            });
-            let Some(known) = same.and_then(|at| roots.get_mut(at)) else {
+        for (mut root, anchor) in found {
+            let mut there = false;
+            for (known, _) in roots
+                .iter_mut()
+                .zip(&anchors)
+                .filter(|(_, known)| same_key(known, &anchor))
+            {
+                there |= known.der == root.der;
+                if let (Some(names), Some(own)) = (&mut known.bundle, &mut root.bundle) {
+                    names.0.extend(own.0.iter().cloned());
+                    *own = names.clone();
+                }
+            }
+            if !there {
                 roots.push(root);
                 anchors.push(anchor);
-                continue;
-            };
-            if let (Some(names), Some(more)) = (&mut known.bundle, &root.bundle) {
-                names.0.extend(more.0.iter().cloned());
-            }
-            // the same name and key with new dates: a root that was renewed
-            if known.bundle.is_none() == root.bundle.is_none()
-                && known.facts.not_after < root.facts.not_after
-            {
-                known.facts = root.facts;
-                known.der = root.der;
             }
         }
         Self {
@@ -231,6 +229,7 @@ impl Verification {
             return Ok(Arc::new(PeerFacts {
                 leaf: facts.clone(),
                 proof: Proof::Pinned,
+                above: Vec::new(),
                 chain_not_after: facts.not_after,
             }));
         }
@@ -316,19 +315,21 @@ impl Verification {
         self.check_usage(&leaf, usage)?;
         check_leaf_key(&leaf)?;
         let root = self.root_of(path.anchor())?;
-        let chain_not_after = path
-            .intermediate_certificates()
-            .map(|cert| CertFacts::read(&cert.der()).map(|facts| facts.not_after))
-            .try_fold(
-                leaf.not_after.min(root.facts.not_after),
-                |earliest, next| next.map(|next| earliest.min(next)),
-            )
-            .map_err(|e| Denied::new(Denial::CertificateMalformed, e.to_string()))?;
+        let mut above = Vec::new();
+        let mut chain_not_after = leaf.not_after.min(root.facts.not_after);
+        for issuer in path.intermediate_certificates() {
+            let issuer = CertFacts::read(&issuer.der())
+                .map_err(|e| Denied::new(Denial::CertificateMalformed, e.to_string()))?;
+            above.push(issuer.fingerprint);
+            chain_not_after = chain_not_after.min(issuer.not_after);
+        }
+        above.push(root.facts.fingerprint);
         Ok(PeerFacts {
             proof: Proof::Chain {
                 bundle: root.bundle.clone(),
                 root: root.facts.subject.clone(),
             },
+            above,
             chain_not_after,
             leaf,
         })
@@ -350,13 +351,11 @@ impl Verification {
         Err(wrong_usage(leaf, usage))
     }
 
+    /// The root at which a path ends: that very certificate, not another of its name and key.
     fn root_of(&self, anchor: &TrustAnchor<'_>) -> Result<&Root, Denied> {
         self.anchors
             .iter()
-            .position(|known| {
-                known.subject == anchor.subject
-                    && known.subject_public_key_info == anchor.subject_public_key_info
-            })
+            .position(|known| std::ptr::eq(known, anchor))
             .and_then(|at| self.roots.get(at))
             .ok_or_else(|| {
                 Denied::new(
@@ -414,6 +413,10 @@ impl Verification {
         }
         crls.check(&links, &self.provider, stage, now)
     }
+}
+
+fn same_key(one: &TrustAnchor<'_>, other: &TrustAnchor<'_>) -> bool {
+    one.subject == other.subject && one.subject_public_key_info == other.subject_public_key_info
 }
 
 /// Dates of one certificate: both ends are part of its life (RFC 5280 section 4.1.2.5).

@@ -456,9 +456,9 @@ fn admits_ours(world: &World) -> String {
 
 #[test]
 fn an_expired_crl_refuses_or_is_tolerated_as_configured() {
-    let world = World::new();
-    let root = std::fs::read_to_string(world.authority.folder().join("root/crl.pem")).unwrap();
     for (policy, admits) in [("require", false), ("tolerate", true)] {
+        let world = World::new();
+        let root = std::fs::read_to_string(world.authority.folder().join("root/crl.pem")).unwrap();
         world.write("stale.pem", &(expired_crl(&world, 1) + &root));
         let trust = trust_line(&world) + &format!("crl = \"stale.pem\"\ncrl_policy = \"{policy}\"");
         let gate = gate_with(&world, &trust, &admits_ours(&world));

@@ -243,6 +243,14 @@ fn behind_a_balancer(
     let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8", &[b'a'; 216][..]].concat();
     assert_eq!(silence(balancer, to, &unix), b"");
     side.denied_times(listener, "proxy_header_invalid", 2);
+    // nor is one that says half a header
+    for half in [&b"PROXY TCP4 198."[..], &v2(trusted, public())[..20], b"P"] {
+        let mut stream = balancer.tcp(to).unwrap();
+        stream.write_all(half).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        drop(stream.read_to_end(&mut Vec::new()));
+    }
+    side.denied_times(listener, "proxy_header_invalid", 5);
     assert_eq!(side.count(|line| line["reason"] == "balancer_probe"), 0);
 }
 

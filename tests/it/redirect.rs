@@ -185,6 +185,24 @@ fn sources_and_deadlines_are_those_of_every_listener() {
     denied.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(!matches!(denied.read(&mut [0; 16]), Ok(1..)));
     gateway.refused("plain", "source_denied");
+    // a method may begin as a PROXY header does
+    for (first, rest) in [("P", "OST"), ("PRO", "PFIND")] {
+        let mut stream = connect(at);
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(first.as_bytes()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let rest = format!("{rest} /in HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n");
+        stream.write_all(rest.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(location(&answer), "https://site.test:8443/in");
+    }
+    let mut stream = connect(at);
+    stream
+        .write_all(b"PROXY TCP4 198.51.100.7 203.0.113.9 1 2\r\n")
+        .unwrap();
+    assert!(!matches!(stream.read(&mut [0; 16]), Ok(1..)));
+    gateway.refused("plain", "proxy_header_unexpected");
     // half a head is not waited for
     let slow = ask(at, "GET / HTTP/1.1\r\nHost: si");
     assert!(slow.starts_with("HTTP/1.1 408 "), "{slow}");

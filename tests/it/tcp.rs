@@ -663,6 +663,50 @@ fn clients_need_a_certificate_where_one_is_asked_for() {
 }
 
 #[test]
+fn who_is_made_for_the_link_is_no_client_whatever_else_matches() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let staff = world.issue(Role::Client, "staff-1", &["staff-1.internal"]);
+    let other = world.issue(Role::Gateway, "edge-2", &["edge-2.internal"]);
+    for clients in [
+        "danger_any_client = true",
+        "clients = [\"dns:*.internal\", \"spiffe://example.internal/*\"]",
+    ] {
+        let (gateway, edge) = world.plain_gateway(
+            "tcp",
+            link,
+            &format!(
+                "client_ca = {:?}\nclient_crl = {:?}\n{clients}",
+                world.authority.trust(),
+                world.authority.crl()
+            ),
+            "",
+        );
+        let enters = |leaf: &crate::world::Leaf| {
+            let client = world.client().certificate(leaf);
+            let stream = client.connect(edge, "site.test");
+            stream.is_ok_and(|mut stream| answers(&mut stream))
+        };
+        assert!(enters(&staff), "{}", gateway.text());
+        assert!(!enters(&other));
+        gateway.refused("public", "certificate_wrong_role");
+        let (done, said) = crate::world::run(
+            env!("CARGO_BIN_EXE_portcullis"),
+            &[
+                "explain",
+                text(&gateway.config),
+                "--from",
+                "127.0.0.1",
+                "--cert",
+                text(&other.certificate),
+            ],
+        );
+        assert!(done && said.contains("certificate_wrong_role"), "{said}");
+    }
+}
+
+#[test]
 fn allow_and_deny_at_the_edge() {
     let world = World::new();
     let backend = Backend::echo(world.address());

@@ -37,6 +37,8 @@ pub struct PeerFacts {
     pub leaf: CertFacts,
     /// How it was proven.
     pub proof: Proof,
+    /// Fingerprints of the certificates above the leaf, up to the root; none where it is pinned.
+    pub above: Vec<Sha256>,
     /// The earliest not-after of the proven chain, root included.
     pub chain_not_after: UnixSeconds,
 }
@@ -66,7 +68,7 @@ pub enum OwnRole {
 /// `identity.denied`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeniedList {
-    /// Leaf fingerprints.
+    /// Fingerprints of leaves, and of what may stand above them.
     pub fingerprints: Vec<Sha256>,
     /// Leaf serial numbers.
     pub serials: Vec<Serial>,
@@ -142,7 +144,7 @@ pub fn decide_peer(facts: &ConnectionFacts<'_>, rules: &PeerRules) -> Result<Gra
     };
     let leaf = &peer.leaf;
     check_dates(peer, facts.now)?;
-    check_denied_list(leaf, &rules.denied)?;
+    check_denied_list(peer, &rules.denied)?;
     if let Proof::Chain { bundle, root } = &peer.proof {
         check_spiffe(leaf, rules)?;
         if let Some(names) = bundle {
@@ -197,11 +199,17 @@ fn check_dates(peer: &PeerFacts, now: UnixSeconds) -> Result<(), Denied> {
     Ok(())
 }
 
-fn check_denied_list(leaf: &CertFacts, denied: &DeniedList) -> Result<(), Denied> {
-    let entry = if denied.fingerprints.contains(&leaf.fingerprint) {
+/// Serial numbers are those of leaves alone: a CA may have numbered its own certificate as another
+/// CA numbered a leaf.
+fn check_denied_list(peer: &PeerFacts, denied: &DeniedList) -> Result<(), Denied> {
+    let leaf = &peer.leaf;
+    let listed = |print: &&Sha256| denied.fingerprints.contains(print);
+    let entry = if listed(&&leaf.fingerprint) {
         format!("sha256:{}", leaf.fingerprint)
     } else if denied.serials.contains(&leaf.serial) {
         format!("serial:{}", leaf.serial)
+    } else if let Some(issuer) = peer.above.iter().find(listed) {
+        format!("sha256:{issuer}, which stands above it")
     } else {
         return Ok(());
     };

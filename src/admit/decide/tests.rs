@@ -23,6 +23,7 @@ fn leaf(spiffe: &[&str], dns: &[&str]) -> CertFacts {
         key_uses: None,
         is_ca: false,
         key: "ECDSA P-256".into(),
+        key_proves: true,
     }
 }
 
@@ -34,6 +35,7 @@ fn chained(leaf: CertFacts) -> PeerFacts {
             bundle: None,
             root: "CN=root".into(),
         },
+        above: vec![Sha256([3; 32]), Sha256([4; 32])],
         chain_not_after,
     }
 }
@@ -153,6 +155,9 @@ fn the_denied_list_wins() {
     for entry in [
         format!("sha256:{}", peer.leaf.fingerprint),
         "serial:01:02".into(),
+        // a CA above it
+        format!("sha256:{}", Sha256([3; 32])),
+        format!("sha256:{}", Sha256([4; 32])),
     ] {
         let mut rules = rules(&[EDGE]);
         rules.denied.add(&entry).unwrap();

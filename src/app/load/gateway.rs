@@ -17,6 +17,7 @@ use crate::{
         BackendRuntime, credentials::Credentials, http::HttpGateway, redirect::Redirector,
         tcp::TcpGateway,
     },
+    identity::TrustDomain,
     serve::{ListenerRules, Role, Snapshot},
     telemetry::metrics::Metrics,
     tls::{
@@ -66,7 +67,8 @@ pub(super) fn parts(
         let material = checked.as_ref().map(|(edge, _)| edge);
         let tickets = held.and_then(|listener| listener.snapshot.rules.tls.as_ref()?.tickets());
         let shown = (material, &staples, tickets);
-        let rules = edge_rules(&config.common, listener, shown, given, problems);
+        let own = identity.as_ref().and_then(|own| own.own_domain.clone());
+        let rules = edge_rules((&config.common, own), listener, shown, given, problems);
         let (Some(rules), Some((edge, said))) = (rules, checked) else {
             continue;
         };
@@ -133,7 +135,7 @@ fn follow(
 }
 
 fn edge_rules(
-    common: &Common,
+    (common, own_domain): (&Common, Option<TrustDomain>),
     listener: &GatewayListener,
     (material, staples, tickets): (Option<&Arc<EdgeMaterial>>, &Staples, Option<Arc<Tickets>>),
     given: Given<'_>,
@@ -161,7 +163,7 @@ fn edge_rules(
         } else {
             DeniedList::default()
         },
-        own_domain: None,
+        own_domain,
         role: OwnRole::Client,
     };
     problems.resolve_pins(&mut peers);

@@ -199,6 +199,46 @@ fn what_is_renewed_keeps_its_names_its_key_and_its_life() {
 }
 
 #[test]
+fn nothing_is_signed_before_its_ca_begins() {
+    let (_folder, authority) = store();
+    let issued = authority
+        .issue(&IssueRequest::new(Role::Gateway, "edge-1"))
+        .unwrap();
+    let read = || {
+        let cert = std::fs::read(&issued.certificate).unwrap();
+        (cert, std::fs::read(authority.crl()).unwrap())
+    };
+    let before = read();
+    let name = vec!["gateway/edge-1".to_owned()];
+    crate::clock::set_ahead(-86_400);
+    let mut refused = vec![
+        authority
+            .issue(&IssueRequest::new(Role::Gateway, "edge-2"))
+            .map(drop),
+        authority.write_crls(CrlOptions::default()).map(drop),
+        authority.revoke(&name[0], Reason::Superseded).map(drop),
+    ];
+    let options = RenewOptions {
+        names: name,
+        ..RenewOptions::default()
+    };
+    if let Renewal::Failed(error) = authority.renew(&options).unwrap().renewals.remove(0).1 {
+        refused.push(Err(error));
+    }
+    crate::clock::set_ahead(0);
+    assert_eq!(refused.len(), 4);
+    for refusal in refused {
+        let said = refusal.unwrap_err().to_string();
+        assert!(
+            said.contains("begins at") && said.contains("set the clock"),
+            "{said}"
+        );
+    }
+    assert_eq!(read(), before);
+    assert_eq!(authority.records().unwrap().len(), 1);
+}
+
+#[test]
 fn a_timer_renews_what_is_due_and_leaves_the_rest() {
     let (_folder, authority) = store();
     for (name, days) in [("short", 5), ("long", 90), ("gone", 5), ("lost", 5)] {

@@ -3,11 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 
 use rcgen::ExtendedKeyUsagePurpose as Eku;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::mint::*;
 use crate::{
     config::{Identity, SecretRef},
-    tls::{Generation, LinkRole, MaterialError},
+    tls::{Generation, LinkRole, MaterialError, Usage},
 };
 
 fn good(folder: &Folder) -> (Ca, Identity) {
@@ -293,6 +294,68 @@ fn crls_never_go_backwards() {
     // the old file beside the new one is fine
     identity.revocation = Some(folder.revocation(&[ca.crl(1, &[]), ca.crl(300, &[])]));
     assert!(load_after(&identity, Some(&first)).is_ok());
+
+    // the same number does not make an older list a newer one
+    let issued = |days: i64| {
+        let mut params = ca.crl_params(300, &[], 7);
+        params.this_update += time::Duration::days(days);
+        let list = params.signed_by(&ca.issuer).unwrap();
+        list.pem().unwrap()
+    };
+    identity.revocation = Some(folder.revocation(&[issued(-1)]));
+    let found = load_after(&identity, Some(&first)).unwrap_err();
+    assert_error(&found, &["0.crl", "issued before", "0x012c"]);
+    for order in [[-1, 1], [1, -1]] {
+        identity.revocation = Some(folder.revocation(&order.map(issued)));
+        let newest = load_after(&identity, Some(&first)).unwrap();
+        let lists = newest.verification.crls().unwrap().lists();
+        let dates: Vec<_> = lists.iter().map(|list| list.this_update).collect();
+        assert_eq!(dates, [in_days(-6)]);
+    }
+}
+
+/// A list with a high number that names the key of `ca`, signed by another.
+fn forged(folder: &Folder, ca: &Ca, name: &str) -> String {
+    let real = crate::tls::crl::read(&folder.write("real.crl", ca.crl(1, &[]))).unwrap();
+    let impostor = Ca::root(name);
+    let mut params = impostor.crl_params(1 << 40, &[], 7);
+    let id = real[0].line.key().unwrap().clone();
+    params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(id);
+    params.signed_by(&impostor.issuer).unwrap().pem().unwrap()
+}
+
+#[test]
+fn a_list_that_anybody_wrote_takes_nothing_out_of_force() {
+    let folder = Folder::new();
+    let root = Ca::root("root");
+    let (ours, theirs) = (root.below("ours"), root.below("theirs"));
+    let own = ours.leaf(client("edge.internal"));
+    let mut identity = folder.identity("own", &own, &[&ours], &[&root]);
+    let mut load_after = |lists: &[String], previous: Option<&Generation>| {
+        identity.revocation = Some(folder.revocation(lists));
+        Generation::load(&identity, &options(), LinkRole::Gateway, previous, now())
+    };
+    let real = |number: u64| [&root, &ours, &theirs].map(|ca| ca.crl(number, &[]));
+    // of the CAs above us it is told at once
+    for (at, name) in [(0, "root"), (1, "ours")] {
+        let mut lists = real(7);
+        lists[at] = forged(&folder, [&root, &ours][at], name);
+        let found = load_after(&lists, None).unwrap_err();
+        let said = found.iter().map(ToString::to_string).collect::<String>();
+        assert!(said.contains("not signed by"), "{said}");
+    }
+    // of another once a peer has come with its chain, reloads in between included
+    let first = load_after(&real(7), None).unwrap();
+    let above = CertificateDer::from_pem_slice(theirs.pem.as_bytes()).unwrap();
+    let peer = CertificateDer::from(theirs.leaf(server("legacy.internal")).der);
+    let proven = (first.verification).prove(&peer, &[above], Usage::ServerAuth, now());
+    assert!(proven.is_ok(), "{proven:?}");
+    let second = load_after(&real(8), Some(&first)).unwrap();
+    let mut lists = real(9);
+    lists[2] = forged(&folder, &theirs, "theirs");
+    let found = load_after(&lists, Some(&second)).unwrap_err();
+    assert_error(&found, &["2.crl", "CN=theirs", "not signed by"]);
+    assert!(load_after(&real(9), Some(&second)).is_ok());
 }
 
 #[test]

@@ -116,6 +116,22 @@ impl Ca {
         }
     }
 
+    /// The same key in another self-signed certificate.
+    pub(super) fn certified_again(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
+        let key = KeyPair::from_pem(&self.issuer.key().serialize_pem()).unwrap();
+        let mut params = ca_params(name, -1, 365);
+        change(&mut params);
+        let cert = params.self_signed(&key).unwrap();
+        Self {
+            pem: cert.pem(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
     pub(super) fn below(&self, name: &str) -> Self {
         self.below_with(name, |_| {})
     }

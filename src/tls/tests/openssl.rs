@@ -80,6 +80,76 @@ fn its_key_formats_load() {
     );
 }
 
+#[test]
+fn a_key_whose_proof_no_handshake_takes_is_refused_with_its_certificate() {
+    let folder = Folder::new();
+    openssl(
+        &folder,
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout root.key -out root.pem -subj /CN=root -days 3 -addext keyUsage=critical,keyCertSign",
+    );
+    let own = Ca::root("own");
+    let mut identity =
+        folder.identity("acceptor", &own.leaf(server("acceptor.internal")), &[], &[]);
+    identity.trust = Some(folder.path().join("root.pem"));
+    folder.write(
+        "ext",
+        "extendedKeyUsage=clientAuth\nsubjectAltName=DNS:edge.internal\n",
+    );
+    for (key, fine, named) in [
+        ("rsa -pkeyopt rsa_keygen_bits:1024", false, "RSA 1024"),
+        ("rsa -pkeyopt rsa_keygen_bits:2047", false, "RSA 2047"),
+        ("rsa -pkeyopt rsa_keygen_bits:2048", true, "RSA 2048"),
+        (
+            "rsa-pss -pkeyopt rsa_keygen_bits:2048",
+            false,
+            "1.2.840.113549.1.1.10",
+        ),
+        (
+            "ec -pkeyopt ec_paramgen_curve:prime192v1",
+            false,
+            "1.2.840.10045.3.1.1",
+        ),
+        (
+            "ec -pkeyopt ec_paramgen_curve:secp256k1",
+            false,
+            "1.3.132.0.10",
+        ),
+        (
+            "ec -pkeyopt ec_paramgen_curve:secp521r1",
+            true,
+            "ECDSA P-521",
+        ),
+        ("ed25519", true, "Ed25519"),
+        ("ed448", false, "1.3.101.113"),
+    ] {
+        openssl(
+            &folder,
+            &format!("req -new -newkey {key} -nodes -keyout leaf.key -out leaf.csr -subj /CN=edge"),
+        );
+        openssl(
+            &folder,
+            "x509 -req -in leaf.csr -CA root.pem -CAkey root.key -extfile ext -days 2 -out leaf.pem",
+        );
+        let chain = crate::tls::material::load_chain(&folder.path().join("leaf.pem")).unwrap();
+        let generation = load(&identity, LinkRole::Acceptor).unwrap();
+        let proven = generation
+            .verification
+            .prove(&chain[0], &[], Usage::ClientAuth, now());
+        match proven {
+            Ok(peer) => assert!(fine && peer.leaf.key == named, "{key}: {}", peer.leaf.key),
+            Err(denied) => {
+                assert!(!fine, "{key}: {denied}");
+                assert_eq!(denied.reason, Denial::CertificateInvalid, "{denied}");
+                assert!(denied.detail.contains(named), "{denied}");
+            }
+        }
+        // pinned, such a certificate would let nobody in either
+        let mut pinning = identity.clone();
+        pinning.pinned = vec![folder.path().join("leaf.pem")];
+        assert_eq!(load(&pinning, LinkRole::Acceptor).is_ok(), fine, "{key}");
+    }
+}
+
 /// An acceptor that pins what `openssl req -x509` made, on a real socket, and what s_client gets.
 async fn meet_s_client(
     server: &ServerTls,

@@ -20,6 +20,7 @@ fn facts(subject: &str, uris: &[&str], dns: &[&str]) -> CertFacts {
         key_uses: None,
         is_ca: false,
         key: String::new(),
+        key_proves: true,
     }
 }
 

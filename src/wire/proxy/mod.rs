@@ -191,6 +191,14 @@ pub fn looks_like_proxy(first: &[u8]) -> bool {
     !first.is_empty() && (begins(first, v1::PREFIX) || begins(first, &v2::SIGNATURE))
 }
 
+/// Whether these bytes are the beginning of a header, and of something else as well: what comes next
+/// says which. `P` begins POST too.
+#[must_use]
+pub fn may_become_proxy(first: &[u8]) -> bool {
+    let begun = |with: &[u8]| first.len() < with.len() && begins(first, with);
+    !first.is_empty() && (begun(v1::PREFIX) || begun(&v2::SIGNATURE))
+}
+
 /// Reads a header from the front of `bytes`.
 ///
 /// # Errors

@@ -110,6 +110,24 @@ fn a_header_is_told_by_its_first_bytes(#[case] first: &[u8], #[case] is: bool) {
     }
 }
 
+#[test]
+fn what_may_still_be_something_else_is_told_apart() {
+    for first in [&b"P"[..], b"PROXY", b"\r", b"\r\n\r\n\0\r\nQUIT"] {
+        assert!(may_become_proxy(first), "{first:?}");
+    }
+    for first in [
+        &b""[..],
+        b"\x16\x03",
+        b"PO",
+        b"PROXY ",
+        b"PROXY TCP4",
+        b"\r\n\r\n\0\r\nQUIT\n",
+        b"\r\nGET",
+    ] {
+        assert!(!may_become_proxy(first), "{first:?}");
+    }
+}
+
 #[rstest::rstest]
 #[case::version(v2(0x11, 0x11, &v4_body(&[])), ProxyError::Version(1))]
 #[case::command(v2(0x22, 0x11, &v4_body(&[])), ProxyError::Command(2))]

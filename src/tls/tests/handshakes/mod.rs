@@ -19,9 +19,10 @@ use crate::{
     admit::{Denial, Denied, Grant, PeerFacts},
     config::{
         CertificateFiles, Cipher, ClientAuth, ClientCert, GatewayListener, KeyExchange, Limits,
-        ListenAddress, Mode, NetworkList, PathNormalisation, Records, TlsOptions,
+        ListenAddress, Mode, NetworkList, PathNormalisation, Records, TlsOptions, TrustBundle,
         UnderscoreHeaders,
     },
+    identity::{PeerName, PeerNames},
     net::Buffered,
     tls::{
         Accepted, ClientTls, Connected, EdgeMaterial, Judge, LINK_ALPN, LinkRole, NameCheck,
@@ -243,6 +244,37 @@ async fn the_server_must_carry_the_name(#[case] dialled: &str, #[case] fine: boo
         let seen = ends.0.unwrap_err();
         assert_eq!(seen.reason, Denial::HandshakeFailed);
         assert!(seen.detail.contains("bad_certificate"), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_speaks_for_no_address() {
+    let link = Link::new();
+    let partner = Ca::root("partner root");
+    let mut ours = link.folder.identity(
+        "gateway",
+        &link.ca.leaf(client("edge.internal")),
+        &[],
+        &[&link.ca],
+    );
+    ours.bundles = vec![TrustBundle {
+        file: link.folder.write("partner.pem", &partner.pem),
+        names: PeerNames(vec![PeerName::parse("dns:*.partner.example").unwrap()]),
+    }];
+    let ours = load(&ours, LinkRole::Gateway).unwrap();
+    let gateway = ClientTls::link(&ours, &options(), NameCheck::ServerName).unwrap();
+    // its own name, and the address of somebody else's acceptor
+    let own = partner.leaf(Spec {
+        ips: vec!["192.0.2.7".parse().unwrap()],
+        ..server("legacy.partner.example")
+    });
+    let acceptor = link.acceptor(&own, &[&link.ca]);
+    let meet = |to| meet(&acceptor, &gateway, to, (anybody(), anybody()));
+    assert!(meet("legacy.partner.example").await.1.is_ok());
+    let denied = meet("192.0.2.7").await.1.unwrap_err();
+    assert_eq!(denied.reason, Denial::IssuerNotForName, "{denied}");
+    for word in ["partner root", "trust_bundle", "server_name"] {
+        assert!(denied.detail.contains(word), "{denied}");
     }
 }
 

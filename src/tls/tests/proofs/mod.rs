@@ -348,6 +348,24 @@ fn rules_of_the_path_are_kept() {
         &["name constraints"],
     );
 
+    // of names that nobody compares
+    let by_person = || {
+        let mut person = rcgen::DistinguishedName::new();
+        person.push(rcgen::DnType::OrganizationName, "partner");
+        rcgen::GeneralSubtree::DirectoryName(person)
+    };
+    let bound = world.root.below_with("bound", |p| {
+        p.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![by_person()],
+            excluded_subtrees: Vec::new(),
+        });
+    });
+    assert_says(
+        &world.refusal(&bound.leaf(client("edge.internal")), &[&bound]),
+        Denial::CertificateInvalid,
+        &["directory names", "not compared"],
+    );
+
     // a CA's own certificate
     let leaf = world.issuing.leaf_with(client("edge.internal"), |p| {
         p.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

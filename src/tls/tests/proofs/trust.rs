@@ -142,4 +142,115 @@ fn a_partner_that_we_cross_signed_keeps_its_narrow_names() {
     assert!(matches!(proof, Proof::Chain { bundle: Some(found), .. } if found == bundle));
 }
 
+// roots of one name and key
+
+fn on(days: i64) -> time::OffsetDateTime {
+    time::OffsetDateTime::from_unix_timestamp(in_days(days).0).unwrap()
+}
+
+fn only_within(params: &mut rcgen::CertificateParams, domain: &str) {
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName(domain.to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+}
+
+#[test]
+fn a_root_that_was_renewed_ahead_of_time_takes_nobody_out() {
+    let mut world = World::new();
+    let old = Ca::root_living("renewed", -1, 3);
+    let new = old.certified_again("renewed", |p| {
+        p.not_before = on(2);
+        p.not_after = on(300);
+    });
+    let leaf = old.leaf(client("edge.internal"));
+    for order in [[&old, &new], [&new, &old]] {
+        let both = order.map(|ca| ca.pem.as_str()).concat();
+        world.identity.trust = Some(world.folder.write("both.pem", both));
+        let peer = world.prove(&leaf, &[]).unwrap();
+        assert_eq!(peer.chain_not_after, in_days(3));
+        // with the new one alone in force, and with both
+        let ends = |days| {
+            world
+                .prove_at(&leaf, &[], in_days(days))
+                .unwrap()
+                .chain_not_after
+        };
+        assert_eq!(
+            (ends(2), ends(4)),
+            (peer.leaf.not_after, peer.leaf.not_after)
+        );
+    }
+}
+
+#[test]
+fn a_renewed_root_brings_its_name_constraints_along() {
+    let mut world = World::new();
+    let old = Ca::root_living("renewed", -9, -1);
+    let new = old.certified_again("renewed", |p| {
+        p.not_before = on(-2);
+        p.not_after = on(300);
+        only_within(p, "partner.example");
+    });
+    let stranger = old.leaf(client("edge.internal"));
+    let partner = old.leaf(client("edge.partner.example"));
+    for order in [[&old, &new], [&new, &old]] {
+        let both = order.map(|ca| ca.pem.as_str()).concat();
+        world.identity.trust = Some(world.folder.write("both.pem", both));
+        assert!(world.prove(&partner, &[]).is_ok());
+        let denied = world.refusal(&stranger, &[]);
+        assert!(
+            matches!(
+                denied.reason,
+                Denial::CertificateInvalid | Denial::CertificateExpired
+            ),
+            "{denied}"
+        );
+    }
+    // one that is in force without them speaks for every name, wherever it stands
+    let wide = old.certified_again("renewed", |p| {
+        p.not_before = on(-2);
+        p.not_after = on(30);
+    });
+    for order in [[&wide, &new], [&new, &wide]] {
+        let both = order.map(|ca| ca.pem.as_str()).concat();
+        world.identity.trust = Some(world.folder.write("both.pem", both));
+        assert!(world.prove(&stranger, &[]).is_ok());
+    }
+}
+
+#[test]
+fn two_certificates_of_a_root_in_two_bundles_speak_for_the_names_of_both() {
+    let mut world = World::new();
+    let old = Ca::root_living("partner root", -1, 3);
+    let new = old.certified_again("partner root", |p| p.not_after = on(300));
+    world.identity.bundles = [
+        (&old, "a.pem", "dns:a.example"),
+        (&new, "b.pem", "dns:b.example"),
+    ]
+    .map(|(ca, file, name)| TrustBundle {
+        file: world.folder.write(file, &ca.pem),
+        names: names(&[name]),
+    })
+    .to_vec();
+    let leaf = old.leaf(client("a.example"));
+    let proof = world.prove(&leaf, &[]).unwrap().proof.clone();
+    assert!(matches!(
+        proof,
+        Proof::Chain { bundle: Some(found), .. } if found == names(&["dns:b.example", "dns:a.example"])
+    ));
+}
+
+#[test]
+fn a_proven_chain_names_every_certificate_above_the_leaf() {
+    let world = World::new();
+    let leaf = world.issuing.leaf(client("edge.internal"));
+    let print = |ca: &Ca| {
+        let der = CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap();
+        crate::identity::Sha256::of(&der)
+    };
+    let peer = world.prove(&leaf, &[&world.issuing]).unwrap();
+    assert_eq!(peer.above, [print(&world.issuing), print(&world.root)]);
+}
+
 // revocation
