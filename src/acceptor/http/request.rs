@@ -253,7 +253,7 @@ async fn forward(
     let (mut body, received) = RequestBody::new(body, &acceptor.limits);
     account.received = Some(Arc::clone(&received));
     if let Some(require) = require {
-        body = body.without(require.names());
+        body = body.without(require.trailers());
     }
     if let Some(expected) = expected {
         body = body.hashed(expected);

@@ -248,7 +248,7 @@ async fn forward(
     let (mut body, mut received) = RequestBody::new(body, &asked.gateway.limits);
     account.received = Some(Arc::clone(&received));
     if let Some(credentials) = judged.runtime.credentials() {
-        body = body.without(credentials.names());
+        body = body.without(credentials.trailers());
     }
     let mut awaited = None;
     if expects {
