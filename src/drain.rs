@@ -84,6 +84,11 @@ impl Drain {
         {
             return 0;
         }
+        self.cut().await
+    }
+
+    /// Cuts what lives. Returns how many were.
+    pub async fn cut(&self) -> usize {
         let cut = self.tracker.len();
         self.forced.cancel();
         // cutting is quick; a task that does not end is not waited for

@@ -136,6 +136,8 @@ async fn live(config: Config, inherited: Inherited, drain: Drain) -> Result<(), 
             cut = &mut drained => break cut,
             () = second(&mut signals) => {
                 tracing::warn!("told twice: not waiting");
+                // what is cut has to look cut
+                drain.cut().await;
                 return Ok(());
             }
             // who is shut out meanwhile is not let stay to the end

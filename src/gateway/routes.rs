@@ -23,7 +23,8 @@ pub fn match_tcp<'r>(
 }
 
 /// The route of a request. `path` is the raw path, already checked for dot segments; it falls under
-/// a prefix as the most lenient backend would read it, so that no spelling passes by a rule.
+/// a prefix as the most lenient backend would read it, so that no spelling passes by a rule; nor does
+/// a method that a route names in another case, which is then no route's.
 #[must_use]
 pub fn match_http<'r>(
     routes: &'r [Arc<Route>],
@@ -32,16 +33,21 @@ pub fn match_http<'r>(
     path: &str,
     method: &str,
 ) -> Option<&'r Arc<Route>> {
-    routes.iter().find(|route| {
+    let found = routes.iter().find(|route| {
         at(route, listener)
             && host(route, wanted)
             && route.prefix.matches(path)
             && match &route.methods {
-                Some(list) => list.iter().any(|m| m == method),
+                Some(list) => list.iter().any(|m| m.eq_ignore_ascii_case(method)),
                 // tunnels are opened by a route that says so
-                None => method != "CONNECT",
+                None => !method.eq_ignore_ascii_case("CONNECT"),
             }
-    })
+    });
+    let exact = |route: &&Arc<Route>| match &route.methods {
+        Some(list) => list.iter().any(|m| m == method),
+        None => true,
+    };
+    found.filter(exact)
 }
 
 /// The same, and why there is none.
@@ -205,6 +211,23 @@ mod tests {
         assert_eq!(find(Some("other.example"), "/a/b", "GET"), Some(1));
         assert_eq!(find(Some("other.example"), "/a/b", "POST"), Some(2));
         assert!(match_tcp(&routes[..1], "l", None).is_none());
+    }
+
+    #[test]
+    fn no_spelling_of_a_method_passes_by_a_route() {
+        let routes = [
+            route(None, "/a", Some(&["DELETE", "CONNECT"])),
+            route(None, "/", None),
+        ];
+        let find =
+            |path, method| match_http(&routes, "l", None, path, method).map(|route| &*route.path);
+        assert_eq!(find("/a", "DELETE"), Some("/a"));
+        // a backend may take it for DELETE, or not: it is neither route's
+        assert_eq!(find("/a", "delete"), None);
+        assert_eq!(find("/a", "Delete"), None);
+        assert_eq!(find("/b", "delete"), Some("/"));
+        assert_eq!(find("/a", "get"), Some("/"));
+        assert_eq!(find("/b", "connect"), None);
     }
 
     #[test]

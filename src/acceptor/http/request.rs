@@ -18,7 +18,7 @@ use crate::{
         body::{Account, RequestBody},
         client_body::ClientBody,
         errors,
-        exchange::{Answered, RequestId, doubtful},
+        exchange::{Answered, RequestId, doubtful, is_never_passed},
         expect::{self, Interim},
         hops::{self, Outcome},
         host::AskedHost,
@@ -146,7 +146,7 @@ fn judge(
     // a route of our gateway's said so
     let tunnel =
         matches!(wanted, Some(Wanted::Tunnel { .. })) && asked.connection.client.word == Word::Ours;
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) && !websocket && !tunnel {
+    if is_never_passed(request.method()) && !websocket && !tunnel {
         return Err(Denied::new(
             Denial::MethodNotAllowed,
             request.method().to_string(),
@@ -253,7 +253,7 @@ async fn forward(
     let (mut body, received) = RequestBody::new(body, &acceptor.limits);
     account.received = Some(Arc::clone(&received));
     if let Some(require) = require {
-        body = body.without(require.names());
+        body = body.without(require.trailers());
     }
     if let Some(expected) = expected {
         body = body.hashed(expected);

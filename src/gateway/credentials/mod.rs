@@ -33,6 +33,8 @@ pub struct Credentials {
     fixed: Box<[(HeaderName, HeaderValue)]>,
     /// Every header that is ours to write.
     names: Arc<[HeaderName]>,
+    /// What nobody else says in trailers: these, and the hash that is signed.
+    trailers: Arc<[HeaderName]>,
     /// Those that are written for each request anew.
     varying: Box<[HeaderName]>,
     /// One of them has an underscore: a backend may take other spellings for it.
@@ -131,10 +133,19 @@ impl Credentials {
         }
         let names = fixed.iter().map(|(name, _)| name).chain(&varying);
         let names: Arc<[HeaderName]> = names.cloned().collect();
+        let trailers = match signing.as_ref().is_some_and(Signing::covers_body) {
+            true => names
+                .iter()
+                .chain([&signature::content_digest::CONTENT_DIGEST])
+                .cloned()
+                .collect(),
+            false => Arc::clone(&names),
+        };
         Ok(Self {
             fixed: fixed.into(),
             underscored: names.iter().any(forwarded::is_other_spelling),
             names,
+            trailers,
             varying: varying.into(),
             signing,
             digest,
@@ -174,10 +185,10 @@ impl Credentials {
         self.signing.as_ref()
     }
 
-    /// Every header that is ours to write: nobody else may, in a head or in trailers.
+    /// Every header that is ours to write: nobody else may in trailers.
     #[must_use]
-    pub fn names(&self) -> &Arc<[HeaderName]> {
-        &self.names
+    pub fn trailers(&self) -> &Arc<[HeaderName]> {
+        &self.trailers
     }
 
     /// Sets what is the same with each request, after whatever a client sent under these names is

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{Method, Request, Version, header, request::Parts};
+use http::{Request, Version, header, request::Parts};
 use hyper::body::Body as _;
 
 use super::{
@@ -20,7 +20,7 @@ use crate::{
         body::{Account, RequestBody},
         client_body::ClientBody,
         errors,
-        exchange::{Answered, RequestId, doubtful},
+        exchange::{Answered, RequestId, doubtful, is_never_passed},
         expect::{self, Interim},
         hops::{self, Outcome},
         host::AskedHost,
@@ -130,7 +130,7 @@ fn judge<'c>(
     let websocket = matches!(wanted, Some(Wanted::WebSocket));
     let tunnel = matches!(wanted, Some(Wanted::Tunnel { .. }));
     let refused = || Denied::new(Denial::MethodNotAllowed, request.method().to_string());
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) && !websocket && !tunnel {
+    if is_never_passed(request.method()) && !websocket && !tunnel {
         return Err(refused());
     }
     let invalid =
@@ -248,7 +248,7 @@ async fn forward(
     let (mut body, mut received) = RequestBody::new(body, &asked.gateway.limits);
     account.received = Some(Arc::clone(&received));
     if let Some(credentials) = judged.runtime.credentials() {
-        body = body.without(credentials.names());
+        body = body.without(credentials.trailers());
     }
     let mut awaited = None;
     if expects {

@@ -3,7 +3,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header, uri::PathAndQuery,
+};
 
 use super::{
     Answer, Client, Connection, Upstream,
@@ -85,6 +88,14 @@ pub(crate) struct Answered<K: Upstream> {
     pub(crate) switch: Option<Box<Switch>>,
 }
 
+/// Whether a method passes only where something else allows it, if at all. In any case: some backends
+/// take `trace` for TRACE.
+pub(crate) fn is_never_passed(method: &Method) -> bool {
+    let held = [Method::TRACE, Method::CONNECT];
+    held.iter()
+        .any(|held| method.as_str().eq_ignore_ascii_case(held.as_str()))
+}
+
 /// Who received a message, and how it was spoken (RFC 9110 section 7.6.3).
 pub(crate) fn via(received: Version) -> HeaderValue {
     // constants: to be checked when they are made, not with each message
@@ -143,9 +154,15 @@ pub(crate) fn doubtful<B>(request: &Request<B>) -> Option<&'static str> {
     if blank_ended(headers) {
         return Some("a field value that begins or ends with white space");
     }
-    let path = target.path_and_query().map_or("", |path| path.as_str());
+    let whole = target.path_and_query();
+    let path = whole.map_or("", |path| path.as_str());
     if path.starts_with('?') {
         return Some("the request target has a query and no path");
+    }
+    // one that is nothing but a fragment reads as "/", and would be written as nothing
+    let is_nothing = |whole: PathAndQuery| Uri::from(whole).path().is_empty();
+    if path == "/" && whole.cloned().is_some_and(is_nothing) {
+        return Some("the request target has a fragment and no path");
     }
     let visible = path.bytes().all(|byte| byte.is_ascii_graphic());
     (!visible).then_some("the request target has bytes beyond ASCII")
@@ -213,8 +230,11 @@ impl<K: Upstream> Answered<K> {
         if let Some(switch) = switch.filter(|switch| switch.is_agreed(status)) {
             return carry(connection, response, sender, *switch, account);
         }
-        let (mut parts, inner) = response.into_parts();
+        let (mut parts, mut inner) = response.into_parts();
         forwarded::strip_hop_by_hop(&mut parts.headers);
+        if matches!(inner, AnswerBody::Http2(_)) {
+            without_body(status, &mut parts.headers, &mut inner);
+        }
         parts.headers.append(header::VIA, via(parts.version));
         parts.extensions.clear();
         // the version is ours, not the backend's (RFC 9112 section 2.3): a client of HTTP/1.1 gets
@@ -229,6 +249,17 @@ impl<K: Upstream> Answered<K> {
                 account,
             }),
         )
+    }
+}
+
+/// Answers that have no body (RFC 9110 sections 15.3.5 and 15.4.5) get none: hyper takes what HTTP/2
+/// brings of one. What comes of it is refused by its stream's reset.
+fn without_body(status: StatusCode, headers: &mut HeaderMap, inner: &mut AnswerBody) {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        *inner = AnswerBody::Passed;
+    }
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
     }
 }
 

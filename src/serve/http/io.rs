@@ -84,6 +84,16 @@ impl ClientIo {
     }
 }
 
+impl Drop for ClientIo {
+    /// What a client did not take in time is not left for it: the system would keep it for minutes.
+    fn drop(&mut self) {
+        let end = self.activity.end();
+        if end.is_some_and(|why| why.reason == Denial::WriteTimeout) {
+            self.abort();
+        }
+    }
+}
+
 impl AsyncRead for ClientIo {
     fn poll_read(
         self: Pin<&mut Self>,

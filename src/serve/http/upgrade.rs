@@ -224,6 +224,8 @@ impl Switch {
         headers: &mut HeaderMap,
         protocol: Option<HeaderValue>,
     ) -> (ClientSide, StatusCode) {
+        // it says nothing here, and some send one (RFC 9110 sections 8.6 and 9.3.6)
+        headers.remove(header::CONTENT_LENGTH);
         let status = match self.form {
             Form::Upgrade(_) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -237,11 +239,7 @@ impl Switch {
                 headers.remove(header::SEC_WEBSOCKET_ACCEPT);
                 StatusCode::OK
             }
-            // RFC 9110 section 9.3.6
-            Form::Tunnel => {
-                headers.remove(header::CONTENT_LENGTH);
-                StatusCode::OK
-            }
+            Form::Tunnel => StatusCode::OK,
         };
         (self.client, status)
     }

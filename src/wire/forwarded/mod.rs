@@ -232,8 +232,9 @@ fn listed(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 }
 
 /// The protocol that a request asks to upgrade to, to be called before [`strip_hop_by_hop`]:
-/// `Connection` names `upgrade` and exactly one `Upgrade` line names one protocol. HTTP/2 in
-/// clear text (`h2c`) is never one.
+/// `Connection` names `upgrade` and exactly one `Upgrade` line names one protocol. HTTP in another
+/// version (`h2c` in clear text, its drafts, `HTTP/2.0`) is never one: requests in it would be judged
+/// by nobody.
 #[must_use]
 pub fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
@@ -242,7 +243,20 @@ pub fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let listed = connection_options(headers).any(|option| option.eq_ignore_ascii_case(upgrade));
     let text = only.to_str().ok()?;
     let single = more.is_none() && !text.contains(',') && !text.trim().is_empty();
-    (listed && single && !text.trim().eq_ignore_ascii_case("h2c")).then(|| only.clone())
+    (listed && single && !is_http(text)).then(|| only.clone())
+}
+
+/// Whether a lenient server would take a protocol for HTTP.
+fn is_http(protocol: &str) -> bool {
+    let name = protocol.trim().trim_matches('"');
+    let name = name.split('/').next().unwrap_or_default().trim_end();
+    let drafts = name
+        .get(..3)
+        .is_some_and(|three| three.eq_ignore_ascii_case("h2c"));
+    drafts
+        || ["h2", "http"]
+            .iter()
+            .any(|http| name.eq_ignore_ascii_case(http))
 }
 
 fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {

@@ -317,6 +317,13 @@ fn a_connection_list_takes_nothing_away_that_others_rely_on() {
 #[case(&[("upgrade", "websocket")], None)]
 #[case(&[("connection", "upgrade")], None)]
 #[case(&[("connection", "upgrade"), ("upgrade", "h2c")], None)]
+// drafts, which some servers still know, and lenient readings
+#[case(&[("connection", "upgrade"), ("upgrade", "h2c-14")], None)]
+#[case(&[("connection", "upgrade"), ("upgrade", "H2C/2")], None)]
+#[case(&[("connection", "upgrade"), ("upgrade", "\"h2c\"")], None)]
+#[case(&[("connection", "upgrade"), ("upgrade", "h2")], None)]
+#[case(&[("connection", "upgrade"), ("upgrade", "HTTP/2.0")], None)]
+#[case(&[("connection", "upgrade"), ("upgrade", "httpish")], Some("httpish"))]
 #[case(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], None)]
 #[case(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")], None)]
 fn an_upgrade_is_asked_for_in_one_way(#[case] lines: &[(&str, &str)], #[case] to: Option<&str>) {

@@ -358,6 +358,42 @@ fn interim_answers_are_no_answers() {
     assert_eq!(chain.gateway.metric(counted), 4.0);
 }
 
+/// HTTP/2's parser lets a body pass, and a length, where none can be.
+#[rstest::rstest]
+fn an_answer_that_can_have_no_body_gets_none_from_http_2(#[values(204, 304)] status: u16) {
+    let world = World::new();
+    let backend = h2::speaking(world.address(), move |request, mut respond| async move {
+        let wrong = request.uri().path() == "/wrong";
+        let mut head = http::Response::builder();
+        if wrong {
+            head = head.status(status).header("content-length", 4);
+        }
+        let mut out = respond.send_response(head.body(()).unwrap(), false)?;
+        out.send_data(bytes::Bytes::from_static(b"evil"), true)
+    });
+    let address = backend.address.to_string();
+    let h2 = "protocol = \"h2\"";
+    for chain in [
+        Chain::new(World::new(), backend.address, "", h2),
+        Chain::both(World::new(), &address, h2, "", h2),
+    ] {
+        block(async {
+            let sender = chain.h2().await;
+            for (path, expected, body) in [("/wrong", status, ""), ("/right", 200, "evil")] {
+                let request = h2::request("GET", path).body(()).unwrap();
+                let answer = h2::ask(&sender, request).await.unwrap();
+                assert_eq!(answer.head.status(), expected);
+                assert_eq!(answer.text(), body, "{path}");
+                let length = answer.head.headers().get("content-length");
+                assert!(expected != 204 || length.is_none(), "{length:?}");
+            }
+        });
+        let mut raw = chain.raw();
+        assert_eq!(raw.ask(&["GET /wrong"]).status(), status);
+        assert_eq!(raw.ask(&["GET /right"]).text(), "evil");
+    }
+}
+
 /// Nor do they hold a caller for ever.
 #[test]
 fn interim_answers_without_end_are_a_timeout() {

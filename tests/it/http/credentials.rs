@@ -392,3 +392,39 @@ fn a_rotated_secret_costs_no_request() {
     let wrong = statuses.iter().filter(|status| **status != 200).count();
     assert_eq!(wrong, 0, "of {}", statuses.len());
 }
+
+/// What is signed in a head is not said again behind the body, where no signature covers it.
+#[rstest::rstest]
+#[case::by_the_gateway_what_it_writes(false, &["x-sum", "x-tenant"])]
+#[case::by_the_acceptor_what_it_asks_for(true, &["x-sum"])]
+fn what_is_signed_is_not_said_in_trailers(#[case] judged: bool, #[case] left: &[&str]) {
+    let world = World::new();
+    world.write("key", SECRET);
+    let (backend, seen) = answering(world.address(), |_| ok("fine"));
+    let components = "[\"@method\", \"@path\", \"content-digest\", \"x-tenant\"]";
+    let key = "key_id = \"edge\", algorithm = \"hmac-sha256\", key = { file = \"key\" }";
+    let signs = format!("credentials.signature = {{ {key}, components = {components} }}");
+    let chain = if judged {
+        let rule = format!(
+            "[[listener.require]]\nkind = \"signature\"\nkeys = [{{ {key} }}]\n\
+             components = {components}\n"
+        );
+        Chain::both(world, &backend.address.to_string(), &rule, "", &signs)
+    } else {
+        Chain::new(world, backend.address, "", &signs)
+    };
+    let mut raw = chain.raw();
+    raw.request(&[
+        "POST /",
+        "X-Tenant: a",
+        "Trailer: Content-Digest, X-Tenant, X-Sum",
+        "Transfer-Encoding: chunked",
+    ]);
+    raw.send("2\r\nhi\r\n0\r\nContent-Digest: sha-256=:AAAA:\r\nX-Tenant: b\r\nX-Sum: 1\r\n\r\n");
+    assert_eq!(raw.answer().status(), 200);
+    let came = seen.last();
+    assert_eq!(came.all("content-digest").len(), 1, "{came:?}");
+    let mut names: Vec<&str> = came.trailers.iter().map(|(name, _)| &**name).collect();
+    names.sort_unstable();
+    assert_eq!(names, left, "{came:?}");
+}

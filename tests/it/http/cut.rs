@@ -236,6 +236,26 @@ fn a_tunnel_whose_gateway_is_gone_is_reset_for_the_backend(
     assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), End::Cut);
 }
 
+/// Nor does a process that is told twice to stop pass off as whole what it leaves.
+#[rstest]
+fn a_tunnel_that_a_second_signal_cuts_is_reset_for_both(
+    #[values("tcp", "http")] mode: &str,
+    #[values(false, true)] gateway: bool,
+) {
+    let (mut chain, _backend, ends) = chain(mode, "");
+    let mut raw = upgraded(&chain);
+    let told = match gateway {
+        true => &mut chain.gateway,
+        false => &mut chain.acceptor,
+    };
+    told.signal(Signal::TERM);
+    told.line("draining", |line| line["message"] == "draining");
+    told.signal(Signal::TERM);
+    raw.reader().read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), End::Cut);
+    told.ended();
+}
+
 #[rstest]
 fn a_tunnel_that_a_drain_cuts_is_reset_for_both(#[values("tcp", "http")] mode: &str) {
     let (chain, _backend, ends) = chain(mode, "limits = { drain_timeout = \"300ms\" }");

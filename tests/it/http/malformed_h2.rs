@@ -224,6 +224,10 @@ fn pseudo_fields_are_all_there_once_and_first() {
         with(b":path", b""),
         with(b":path", b"a"),
         with(b":path", b"?x"),
+        // without its fragment it is empty
+        with(b":path", b"#"),
+        with(b":path", b"#/a"),
+        with(b":path", b"#?/a"),
         with(b":path", b"*"),
         with(b":path", b"https://evil.test/"),
         with(b":path", b"/a HTTP/1.1\r\nX: y"),

@@ -34,6 +34,8 @@ pub struct Requirements {
     rules: Box<[Rule]>,
     /// What carries a proof: gone from heads and trailers in every spelling.
     names: Arc<[HeaderName]>,
+    /// What nobody says in trailers: these, and what is signed in a head.
+    trailers: Arc<[HeaderName]>,
     /// Of those, what the backend gets as it came.
     kept: Box<[HeaderName]>,
     /// What a signature has to cover: another spelling of it would not be covered.
@@ -112,7 +114,9 @@ impl Requirements {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let trailers = names.iter().chain(&covered).cloned().collect();
         Ok(Some(Self {
+            trailers,
             rules: rules.into(),
             names: names.into(),
             kept: kept.into(),
@@ -120,9 +124,9 @@ impl Requirements {
         }))
     }
 
-    /// Every header that carries a proof: nobody's to say in trailers.
-    pub(super) fn names(&self) -> &Arc<[HeaderName]> {
-        &self.names
+    /// Every header that carries a proof or is proven: nobody's to say in trailers.
+    pub(super) fn trailers(&self) -> &Arc<[HeaderName]> {
+        &self.trailers
     }
 
     /// Judges a request as it came, then takes what proves it out of its head. What comes back is
