@@ -313,12 +313,12 @@ fn check_own_leaf(
             "expected the leaf first, then its issuers",
         ));
     }
-    if leaf.spiffe.len() > 1 {
+    if let Some(many) = leaf.ambiguity() {
         errors.push(MaterialError::certificate(
             file,
             leaf,
-            "it carries more than one SPIFFE ID",
-            "issue it with one",
+            format!("it carries {many}"),
+            "issue it with its SPIFFE ID as its only URI",
         ));
     }
     if let Err(e) = EndEntityCert::try_from(der) {
