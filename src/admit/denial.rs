@@ -113,7 +113,7 @@ denials! {
     BackendUnreachable, "backend_unreachable", 502, Upstream, Error, "the acceptor can't reach its backend", "start the backend, or mend backend in the acceptor's configuration";
     CredentialUnavailable, "credential_unavailable", 502, Upstream, Error, "what the backend expects of us can't be had", "the detail says what the token endpoint answered";
     IdleTimeout, "idle_timeout", 0, Peer, Info, "no byte in either direction for limits.idle_timeout", "see limits.idle_timeout";
-    WriteTimeout, "write_timeout", 0, Peer, Info, "a peer took no byte for limits.write_timeout", "look at the slow reader";
+    WriteTimeout, "write_timeout", 0, Peer, Info, "a peer took no byte, or over HTTP/2 next to none, for limits.write_timeout", "look at the slow reader";
     PeerReset, "peer_reset", 0, Peer, Info, "the peer broke the connection", "nothing, unless it is often";
     Truncated, "truncated", 0, Peer, Info, "the peer closed without close_notify: the stream may be cut", "nothing, unless it is often";
     RulesChanged, "rules_changed", 0, Local, Warn, "the rules changed and no longer admit this connection", "the detail has the reason of the new decision";

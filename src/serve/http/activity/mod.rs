@@ -18,9 +18,6 @@ pub(crate) use self::{deadlines::Watch, under_way::UnderWay};
 
 use crate::admit::{Denial, Denied};
 
-/// No HTTP/2 frame that a client can ask for at no cost is longer.
-const CONTROL_FRAME: usize = 64;
-
 /// Of fewer requests under way at once, mostly one alone is answered at a time.
 const MANY: usize = 4;
 
@@ -53,6 +50,8 @@ pub(crate) struct Activity {
     owed: AtomicUsize,
     /// When the client last took something of those.
     took_at: AtomicU64,
+    /// How much of answers it took in HTTP/2.
+    taken: AtomicU64,
     /// The bytes are no longer HTTP/1.
     upgraded: AtomicBool,
     /// Wakes who waits for an answer in HTTP/2 to look at the clock.
@@ -93,6 +92,7 @@ impl Activity {
             stalled_since: AtomicU64::new(0),
             owed: AtomicUsize::new(0),
             took_at: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             upgraded: AtomicBool::new(false),
             looks: Notify::new(),
             unread: AtomicBool::new(false),
@@ -258,11 +258,21 @@ impl Activity {
         }
     }
 
-    /// So much of HTTP/2 is on its way to the client at once.
+    /// So much of answers in HTTP/2 is on its way to the client, which has opened a window for it.
     pub(crate) fn handed_on(&self, n: usize) {
-        if n > CONTROL_FRAME && self.owed.load(Ordering::Relaxed) > 0 {
+        if n == 0 {
+            return;
+        }
+        self.taken
+            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+        if self.is_owed() {
             self.took(Instant::now());
         }
+    }
+
+    /// HTTP/2 holds a frame of an answer back until the client's window opens.
+    fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Relaxed) > 0
     }
 
     fn took(&self, now: Instant) {
