@@ -280,6 +280,14 @@ impl Activity {
         self.took_at.store(at, Ordering::Relaxed);
     }
 
+    /// Whether an answer ended so lately.
+    pub(crate) fn answered_within(&self, limit: Duration) -> bool {
+        self.is_busy()
+            || self
+                .elapsed(&self.idle_since)
+                .is_some_and(|elapsed| elapsed < limit)
+    }
+
     /// Whether the client may still be sending what nobody will read.
     pub(crate) fn may_be_sending(&self) -> bool {
         if self.http2 {
