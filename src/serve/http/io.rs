@@ -180,12 +180,14 @@ impl ClientIo {
     }
 
     /// Whether an HTTP/1 client sent more than was read of it, or may do so while the last answer is
-    /// on its way: it has not ended.
+    /// on its way: it has neither ended nor said that it would.
     fn more_may_come(&mut self, cx: &mut Context<'_>) -> bool {
         !self.activity.is_http2()
             && match self.stream.poll_fill(cx) {
                 Poll::Ready(came) => came.is_ok_and(|more| !more.is_empty()),
-                Poll::Pending => self.activity.answered_within(LINGER),
+                Poll::Pending => {
+                    !self.activity.said_last() && self.activity.answered_within(LINGER)
+                }
             }
     }
 
@@ -315,6 +317,19 @@ mod tests {
         assert!(io.poll_close(&mut cx, None).is_pending());
         drop(far);
         io.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_nothing_more_is_not_waited_for_unless_more_came() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut io, _far) = answered();
+        io.activity.says_last();
+        assert!(io.poll_close(&mut cx, None).is_ready());
+        let (mut io, far) = answered();
+        io.activity.says_last();
+        far.try_write(b"\r\n").unwrap();
+        std::future::poll_fn(|cx| io.poll_fill(cx).map(drop)).await;
+        assert!(io.poll_close(&mut cx, None).is_pending());
     }
 
     #[tokio::test]

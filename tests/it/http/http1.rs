@@ -268,32 +268,6 @@ fn a_last_answer_is_not_lost_for_what_comes_behind_its_request() {
     }
 }
 
-/// A socket that is closed before its client has read all answers what comes then with a reset, which
-/// takes the rest along. Who comes too late for the time that is waited is no fault: one of a few.
-#[rstest::rstest]
-#[case::close("HTTP/1.1\r\nConnection: close")]
-#[case::old("HTTP/1.0")]
-fn a_last_answer_is_not_lost_for_what_comes_behind_it(#[case] version: &str) {
-    const LONG: usize = 160 << 10;
-    let world = World::new();
-    let (backend, _seen) = answering(world.address(), |_| ok(&"x".repeat(LONG)));
-    let chain = Chain::new(world, backend.address, "", "");
-    let whole = (0..5).any(|turn| {
-        let path = format!("/{turn}");
-        let mut raw = chain.raw();
-        raw.send(format!("GET {path} {version}\r\nHost: site.test\r\n\r\n"));
-        // all of it is on its way, most to sockets
-        chain.line(&path);
-        std::thread::sleep(Duration::from_millis(20));
-        let sent = raw.try_send(format!(
-            "GET {path}/next {version}\r\nHost: site.test\r\n\r\n"
-        ));
-        let answer = sent.and_then(|()| raw.try_answer(false));
-        answer.is_ok_and(|answer| answer.body.len() == LONG)
-    });
-    assert!(whole, "no answer came whole");
-}
-
 #[test]
 fn a_date_is_added_where_none_was_said() {
     let world = World::new();

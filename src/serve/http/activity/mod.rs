@@ -54,6 +54,8 @@ pub(crate) struct Activity {
     taken: AtomicU64,
     /// The bytes are no longer HTTP/1.
     upgraded: AtomicBool,
+    /// An HTTP/1 client has said that it asks for nothing more.
+    said_last: AtomicBool,
     /// Wakes who waits for an answer in HTTP/2 to look at the clock.
     looks: Notify,
     /// A request's body was not read to its end.
@@ -96,6 +98,7 @@ impl Activity {
             upgraded: AtomicBool::new(false),
             looks: Notify::new(),
             unread: AtomicBool::new(false),
+            said_last: AtomicBool::new(false),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             end: OnceLock::new(),
@@ -286,6 +289,16 @@ impl Activity {
             || self
                 .elapsed(&self.idle_since)
                 .is_some_and(|elapsed| elapsed < limit)
+    }
+
+    /// The client of HTTP/1 asks for nothing behind this request (RFC 9112 section 9.6).
+    pub(crate) fn says_last(&self) {
+        self.said_last.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did.
+    pub(crate) fn said_last(&self) -> bool {
+        self.said_last.load(Ordering::Relaxed)
     }
 
     /// Whether the client may still be sending what nobody will read.
