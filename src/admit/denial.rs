@@ -80,7 +80,7 @@ denials! {
     CrlExpired, "crl_expired", 403, Local, Error, "the CRL of an issuer has expired", "publish a fresh CRL: portcullis pki crl";
     CertificateWrongUsage, "certificate_wrong_usage", 403, Peer, Info, "the peer's certificate is not made for this end of a connection (key usage, extended key usage)", "a gateway needs clientAuth, an acceptor serverAuth, and both digitalSignature where there is a key usage";
     CertificateWrongRole, "certificate_wrong_role", 403, Peer, Info, "the SPIFFE ID of our trust domain names another role", "issue a certificate for the right role: portcullis pki issue";
-    CertificateAmbiguous, "certificate_ambiguous", 403, Peer, Info, "the peer's certificate carries more than one SPIFFE ID", "a leaf must carry at most one";
+    CertificateAmbiguous, "certificate_ambiguous", 403, Peer, Info, "the peer's certificate carries a SPIFFE ID and another URI", "a leaf with a SPIFFE ID has no other URI; DNS names may stand beside it";
     NameNotAllowed, "name_not_allowed", 403, Peer, Info, "no rule names this peer", "add its name to gateways, clients or acceptor_ids";
     IssuerNotForName, "issuer_not_for_name", 403, Peer, Warn, "the root of the peer's chain may not speak for its names", "see names of the trust_bundle";
     ServerNameMismatch, "server_name_mismatch", 502, Upstream, Error, "the acceptor's certificate does not carry the expected name", "set server_name, or issue the acceptor's certificate with that name";
@@ -113,7 +113,7 @@ denials! {
     BackendUnreachable, "backend_unreachable", 502, Upstream, Error, "the acceptor can't reach its backend", "start the backend, or mend backend in the acceptor's configuration";
     CredentialUnavailable, "credential_unavailable", 502, Upstream, Error, "what the backend expects of us can't be had", "the detail says what the token endpoint answered";
     IdleTimeout, "idle_timeout", 0, Peer, Info, "no byte in either direction for limits.idle_timeout", "see limits.idle_timeout";
-    WriteTimeout, "write_timeout", 0, Peer, Info, "a peer took no byte for limits.write_timeout", "look at the slow reader";
+    WriteTimeout, "write_timeout", 0, Peer, Info, "a peer took no byte, or over HTTP/2 next to none, for limits.write_timeout", "look at the slow reader";
     PeerReset, "peer_reset", 0, Peer, Info, "the peer broke the connection", "nothing, unless it is often";
     Truncated, "truncated", 0, Peer, Info, "the peer closed without close_notify: the stream may be cut", "nothing, unless it is often";
     RulesChanged, "rules_changed", 0, Local, Warn, "the rules changed and no longer admit this connection", "the detail has the reason of the new decision";

@@ -140,6 +140,7 @@ fn goes_back(crl: &Crl, newest: &Newest, file: &Path) -> MaterialError {
             "publish a list with a higher number; if the authority was made anew on purpose, remove {}",
             file.display()
         ),
+        half: false,
     }
 }
 
@@ -150,6 +151,7 @@ fn read(file: &Path) -> Result<Remembered, MaterialError> {
         certificate: None,
         problem,
         advice: "it holds the highest CRL numbers seen, so that no revocation is lost: mend it, or remove it if every CRL here is known to be the newest".to_owned(),
+        half: false,
     }
     };
     let text = match fs::read(file) {

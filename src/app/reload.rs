@@ -47,6 +47,18 @@ pub struct InForce {
     pub refused: Vec<String>,
 }
 
+/// What became of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// It is in force.
+    InForce,
+    /// What was in force before is.
+    Refused,
+    /// Nothing was changed and nobody told: a key does not fit its certificate, and both may be on
+    /// their way.
+    Half,
+}
+
 /// The process's listeners and what they follow.
 pub struct Process {
     /// Metrics.
@@ -110,18 +122,20 @@ impl Process {
         self.take(loaded, svid.as_deref())
     }
 
-    /// Loads the configuration again; whether it is in force now. One that can't be leaves the last
-    /// good one in force, with the files that it names as they are now: a slip of the pen must not
-    /// keep a revocation or a renewal out.
-    pub fn reload(&self) -> bool {
-        let file = self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()));
-        let Some(file) = file else { return false };
+    /// Loads the configuration again. One that can't be leaves the last good one in force, with the
+    /// files that it names as they are now: a slip of the pen must not keep a revocation or a
+    /// renewal out. `waits`: a pair that is replaced by half is not judged yet.
+    pub fn reload(&self, waits: bool) -> Reloaded {
+        let Some(file) = self.file() else {
+            return Reloaded::Refused;
+        };
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = config::load(&file).and_then(|config| self.load(config, svid.as_deref()));
         let problems: Vec<String> = match loaded {
+            Err(problems) if waits && problems.half => return Reloaded::Half,
             Err(problems) => vec![problems.to_string()],
             Ok(loaded) => match self.take(loaded, svid.as_deref()) {
-                Ok(()) => return true,
+                Ok(()) => return Reloaded::InForce,
                 Err(errors) => errors.iter().map(ToString::to_string).collect(),
             },
         };
@@ -134,14 +148,18 @@ impl Process {
         if let Some(in_force) = in_force.as_mut() {
             in_force.refused = problems;
         }
-        false
+        Reloaded::Refused
+    }
+
+    /// The configuration's.
+    fn file(&self) -> Option<PathBuf> {
+        self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()))
     }
 
     /// While the process stops: whoever is left is judged by what is on disk now, or by the
     /// configuration in force with the files of now. Nothing is bound.
     pub fn judge_who_is_left(&self) {
-        let file = self.with(|in_force| in_force.map(|f| f.loaded.config.common().file.clone()));
-        let Some(file) = file else { return };
+        let Some(file) = self.file() else { return };
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
         let load = |config| self.load(config, svid.as_deref());
         let loaded = config::load(&file).and_then(load).or_else(|problems| {
@@ -250,6 +268,21 @@ impl Process {
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = self.with(|f| f.map(|f| f.loaded.config.files()).unwrap_or_default());
         files.extend(self.leaving.files());
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// The same with what the next reload will read.
+    #[must_use]
+    pub fn files_to_load(&self) -> Vec<PathBuf> {
+        let source = self.file().map(|file| match config::load(&file) {
+            Ok(config) => Arc::clone(&config.common().source),
+            Err(problems) => problems.source,
+        });
+        let mut files = self.files();
+        let named = source.iter().flat_map(|source| &source.named);
+        files.extend(named.map(|(path, _)| path.clone()));
         files.sort();
         files.dedup();
         files

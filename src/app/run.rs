@@ -1,12 +1,16 @@
 //! The life of a process: load, bind, run, reload, drain.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     admin,
     load::{self, load},
     notify::Notifier,
-    reload::Process,
+    reload::{Process, Reloaded},
     renew,
     signals::{Signals, Wish},
     watch::Watch,
@@ -24,6 +28,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long threads are waited for at the end.
 const END: Duration = Duration::from_secs(1);
+
+/// A key and a certificate that do not fit each other are read again after so long, and for so long:
+/// whatever replaces them writes one after the other.
+const AGAIN: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A process that could not start.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +68,24 @@ pub struct Bound {
 /// # Errors
 /// Every problem of every file.
 pub fn check(config: Config) -> Result<Vec<String>, Problems> {
-    load::check(config)
+    let mut pair = Pair::default();
+    loop {
+        match load::check(config.clone()) {
+            Err(problems) if problems.half && pair.may_come() => std::thread::sleep(AGAIN),
+            checked => return checked,
+        }
+    }
+}
+
+/// Since when a key does not fit its certificate.
+#[derive(Default)]
+struct Pair(Option<Instant>);
+
+impl Pair {
+    /// Whether what is missing may still be on its way.
+    fn may_come(&mut self) -> bool {
+        self.0.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+    }
 }
 
 /// Runs a role until it is told to stop and has drained.
@@ -110,7 +136,13 @@ async fn live(config: Config, inherited: Inherited, drain: Drain) -> Result<(), 
     };
     let process = Process::new(Arc::clone(&metrics), drain.clone(), inherited, svid.clone());
     let given = (svid.as_deref(), &process.challenges);
-    let loaded = load(config, given, &metrics, &drain, None).map_err(StartError::Load)?;
+    let mut pair = Pair::default();
+    let loaded = loop {
+        match load(config.clone(), given, &metrics, &drain, None) {
+            Err(problems) if problems.half && pair.may_come() => tokio::time::sleep(AGAIN).await,
+            loaded => break loaded.map_err(StartError::Load)?,
+        }
+    };
     let admin_config = loaded.config.common().admin.clone();
     process.start(loaded).map_err(StartError::Bind)?;
     if let Some(config) = admin_config {
@@ -156,6 +188,7 @@ async fn follow(
     watch: &mut Watch,
 ) {
     let beat = Notifier::watchdog_interval();
+    let mut pair = Pair::default();
     loop {
         let alive = async {
             match beat {
@@ -167,22 +200,37 @@ async fn follow(
             biased;
             wish = signals.next() => if wish == Wish::Stop { return },
             () = watch.changed() => tracing::info!("a file changed"),
+            () = tokio::time::sleep(AGAIN), if pair.0.is_some() => {}
             () = alive => {
                 notifier.alive();
                 continue;
             }
         }
         notifier.reloading();
-        if process.reload() {
-            tracing::info!("reloaded");
-            let files = process.files();
-            // the old one knows what was there before the reload
-            if !watch.is_of(&files) {
-                *watch = Watch::new(files);
-            }
-        }
+        reload(process, watch, &mut pair);
         notifier.ready(&status(process));
     }
+}
+
+/// What is read is watched before it is: a change from then on is told.
+fn reload(process: &Process, watch: &mut Watch, pair: &mut Pair) {
+    watch.look_at(process.files_to_load());
+    let seen = pair.0;
+    match process.reload(pair.may_come()) {
+        Reloaded::Half => {
+            if seen.is_none() {
+                tracing::info!("a key does not fit its certificate: both are read again");
+            }
+            return;
+        }
+        Reloaded::InForce => {
+            tracing::info!("reloaded");
+            watch.keep(&process.files());
+        }
+        // what it names is watched: it may be on its way
+        Reloaded::Refused => {}
+    }
+    *pair = Pair::default();
 }
 
 async fn second(signals: &mut Signals) {

@@ -2,7 +2,7 @@
 //! content looked at now and then, for mounts that send no events.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,15 +22,17 @@ const POLL: Duration = Duration::from_secs(15);
 
 /// Watches a set of files.
 pub struct Watch {
-    files: Vec<PathBuf>,
-    seen: Option<Sha256>,
+    /// What was seen of each; a file that can't be read is seen as that.
+    seen: BTreeMap<PathBuf, Option<Sha256>>,
+    folders: BTreeSet<PathBuf>,
+    tell: mpsc::Sender<()>,
     events: mpsc::Receiver<()>,
     /// When content is looked at without an event.
     poll: Instant,
     /// When an event that came has settled.
     settled: Option<Instant>,
     // kept alive: dropping it ends the events
-    _watcher: Option<notify::RecommendedWatcher>,
+    watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl Watch {
@@ -39,22 +41,34 @@ impl Watch {
     pub fn new(files: Vec<PathBuf>) -> Self {
         // one waiting event is enough: it means "look"
         let (tell, events) = mpsc::channel(1);
-        let watcher = watcher(&files, tell);
-        let seen = Some(content(&files));
-        Self {
-            files,
-            seen,
+        let mut watch = Self {
+            seen: BTreeMap::new(),
+            folders: BTreeSet::new(),
+            tell,
             events,
             poll: Instant::now() + POLL,
             settled: None,
-            _watcher: watcher,
-        }
+            watcher: None,
+        };
+        watch.look_at(files);
+        watch
     }
 
-    /// Whether these are the files that it watches.
-    #[must_use]
-    pub fn is_of(&self, files: &[PathBuf]) -> bool {
-        self.files == files
+    /// Watches these files from now on, as they are now: whoever reads them after this misses no
+    /// change.
+    pub fn look_at(&mut self, files: Vec<PathBuf>) {
+        let folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| folder(file)).collect();
+        if folders != self.folders {
+            self.watcher = watcher(&folders, self.tell.clone());
+            self.folders = folders;
+        }
+        // what changes from here on sends an event
+        self.seen = contents(files);
+    }
+
+    /// Leaves all others alone.
+    pub fn keep(&mut self, files: &[PathBuf]) {
+        self.seen.retain(|file, _| files.contains(file));
     }
 
     /// Returns when the content of a file is another than before. Nothing is lost when the future
@@ -65,10 +79,7 @@ impl Watch {
                 Some(at) => at,
                 None => {
                     tokio::select! {
-                        event = self.events.recv() => if event.is_none() {
-                            // no events to be had: polling remains
-                            sleep_until(self.poll).await;
-                        },
+                        _ = self.events.recv() => {}
                         () = sleep_until(self.poll) => {}
                     }
                     let at = Instant::now() + SETTLE;
@@ -80,15 +91,27 @@ impl Watch {
             while self.events.try_recv().is_ok() {}
             self.settled = None;
             self.poll = Instant::now() + POLL;
-            let now = content(&self.files);
-            if self.seen.replace(now) != Some(now) {
+            let now = contents(self.seen.keys().cloned());
+            if now != self.seen {
+                self.seen = now;
                 return;
             }
         }
     }
 }
 
-fn watcher(files: &[PathBuf], tell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+fn folder(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent()?;
+    Some(match folder.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => folder.to_owned(),
+    })
+}
+
+fn watcher(
+    folders: &BTreeSet<PathBuf>,
+    tell: mpsc::Sender<()>,
+) -> Option<notify::RecommendedWatcher> {
     let told = move |_event: notify::Result<notify::Event>| {
         // full: somebody is about to look anyway
         let _full = tell.try_send(());
@@ -96,13 +119,7 @@ fn watcher(files: &[PathBuf], tell: mpsc::Sender<()>) -> Option<notify::Recommen
     let mut watcher = notify::recommended_watcher(told)
         .map_err(|error| tracing::warn!(%error, "no file events: content is looked at every 15 s"))
         .ok()?;
-    let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
     for folder in folders {
-        let folder = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        };
         if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::warn!(folder = %folder.display(), %error, "no file events: content is looked at every 15 s");
         }
@@ -110,14 +127,12 @@ fn watcher(files: &[PathBuf], tell: mpsc::Sender<()>) -> Option<notify::Recommen
     Some(watcher)
 }
 
-/// One hash over every file; a file that can't be read is part of it.
-fn content(files: &[PathBuf]) -> Sha256 {
-    let mut all = Vec::new();
-    for file in files {
-        let hash = std::fs::read(file).map_or(Sha256([0; 32]), |bytes| Sha256::of(&bytes));
-        all.extend(hash.0);
-    }
-    Sha256::of(&all)
+fn contents(files: impl IntoIterator<Item = PathBuf>) -> BTreeMap<PathBuf, Option<Sha256>> {
+    let seen = |file: PathBuf| {
+        let hash = std::fs::read(&file).ok().map(|bytes| Sha256::of(&bytes));
+        (file, hash)
+    };
+    files.into_iter().map(seen).collect()
 }
 
 #[cfg(test)]
@@ -161,5 +176,29 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(5), watch.changed())
             .await
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_changes_while_other_files_are_loaded_is_noticed() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [old, new] = [0, 1].map(|n: usize| dirs[n].path().join("ranges.txt"));
+        let write = |file: &Path, text: &str| {
+            #[expect(clippy::disallowed_methods, reason = "a test's own file")]
+            std::fs::write(file, text).unwrap();
+        };
+        write(&old, "one");
+        write(&new, "one");
+        let mut watch = Watch::new(vec![old.clone()]);
+        watch.look_at(vec![old.clone(), new.clone()]);
+        // it was read, and nothing was in force yet
+        write(&new, "two");
+        watch.keep(std::slice::from_ref(&new));
+        tokio::time::timeout(Duration::from_secs(5), watch.changed())
+            .await
+            .unwrap();
+        // nobody names the other any more
+        write(&old, "two");
+        let more = tokio::time::timeout(Duration::from_millis(800), watch.changed());
+        assert!(more.await.is_err());
     }
 }

@@ -64,6 +64,7 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
             Err(Problems {
                 source,
                 list: vec![problem],
+                half: false,
             })
         }
     }
@@ -129,9 +130,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Problems> {
             Err(Problems {
                 source,
                 list: vec![problem],
+                half: false,
             })
         }
-        _ => Err(Problems { source, list }),
+        _ => Err(Problems {
+            source,
+            list,
+            half: false,
+        }),
     }
 }
 

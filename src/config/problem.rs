@@ -50,6 +50,8 @@ pub struct Problems {
     pub source: Arc<Source>,
     /// At least one.
     pub list: Vec<Problem>,
+    /// They are all of keys beside certificates that they do not fit, which may be about to.
+    pub half: bool,
 }
 
 impl Source {

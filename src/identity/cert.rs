@@ -98,7 +98,7 @@ pub struct CertFacts {
     pub ips: Vec<IpAddr>,
     /// URI SANs, verbatim, in order.
     pub uris: Vec<String>,
-    /// The URI SANs that are SPIFFE IDs (RFC: SPIFFE-ID; a leaf must carry at most one).
+    /// The URI SANs that are SPIFFE IDs (a leaf must carry at most one, and no other URI then).
     pub spiffe: Vec<SpiffeId>,
     /// Extended key usage.
     pub usage: ExtendedUsage,
@@ -216,6 +216,17 @@ impl CertFacts {
             (Some(id), _) => id.to_string(),
             (None, Some(dns)) => format!("dns:{dns}"),
             (None, None) => format!("sha256:{}", self.fingerprint),
+        }
+    }
+
+    /// What is wrong with a leaf that says more than whose it is: one with a SPIFFE ID has exactly
+    /// one URI SAN, whatever DNS names stand beside it (X509-SVID section 2).
+    #[must_use]
+    pub fn ambiguity(&self) -> Option<String> {
+        match (self.spiffe.len(), self.uris.len()) {
+            (0, _) | (1, 1) => None,
+            (1, uris) => Some(format!("{uris} URIs, one of them a SPIFFE ID")),
+            (ids, _) => Some(format!("{ids} SPIFFE IDs")),
         }
     }
 

@@ -28,6 +28,18 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_owned(path, bytes, mode, None)
 }
 
+/// [`write_file`] of two that belong together: what can fail has not before either changes, and then
+/// they change one right after the other.
+///
+/// # Errors
+/// As [`write_file`]; a rename that fails may leave the first changed.
+pub fn write_pair(files: [(&Path, &[u8], u32); 2]) -> io::Result<()> {
+    let [first, second] = files.map(|(path, bytes, mode)| Staged::write(path, bytes, mode, None));
+    let (first, second) = (first?, second?);
+    first.place()?;
+    second.place()
+}
+
 /// [`write_file`], with the owner (uid, gid) set before the file gets its name.
 ///
 /// # Errors

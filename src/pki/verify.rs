@@ -7,6 +7,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::{Authority, PkiError, Role, state::State, store};
 use crate::{
+    admit::Denial,
     clock,
     config::Revocation,
     identity::{CertFacts, UnixSeconds},
@@ -102,8 +103,13 @@ impl Authority {
     /// An ID of our own trust domain speaks for the role in its path and no other.
     fn check_role(&self, facts: &CertFacts, role: Role) -> Result<(), String> {
         let state = State::load(&self.state_folder()).map_err(|e| e.to_string())?;
+        if let Some(many) = facts.ambiguity() {
+            return Err(format!(
+                "it carries {many}; {}",
+                Denial::CertificateAmbiguous.hint()
+            ));
+        }
         match facts.spiffe.as_slice() {
-            [_, _, ..] => Err("it carries more than one SPIFFE ID".to_owned()),
             [id] if id.domain().as_str() == state.trust_domain
                 && id.role() != Some(role.as_str()) =>
             {

@@ -16,6 +16,9 @@ pub struct MaterialError {
     pub problem: String,
     /// What to do.
     pub advice: String,
+    /// Key and certificate do not fit each other. They are two files: one of them may just have
+    /// been replaced, and the other is about to be.
+    pub half: bool,
 }
 
 impl MaterialError {
@@ -36,6 +39,7 @@ impl MaterialError {
             certificate: None,
             problem: problem.into(),
             advice: advice.into(),
+            half: false,
         }
     }
 

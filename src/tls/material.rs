@@ -174,14 +174,16 @@ pub(super) fn check_own(
             if let Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) =
                 certified.keys_match()
             {
-                errors.push(MaterialError::file(
-                    key,
-                    format!(
-                        "it is not the key of the first certificate in {}",
-                        certificate.display()
-                    ),
-                    "give the key that the certificate was issued for; the leaf stands first",
-                ));
+                let problem = format!(
+                    "it is not the key of the first certificate in {}",
+                    certificate.display()
+                );
+                let advice =
+                    "give the key that the certificate was issued for; the leaf stands first";
+                errors.push(MaterialError {
+                    half: true,
+                    ..MaterialError::file(key, problem, advice)
+                });
             }
             Some(certified)
         }
@@ -313,12 +315,12 @@ fn check_own_leaf(
             "expected the leaf first, then its issuers",
         ));
     }
-    if leaf.spiffe.len() > 1 {
+    if let Some(many) = leaf.ambiguity() {
         errors.push(MaterialError::certificate(
             file,
             leaf,
-            "it carries more than one SPIFFE ID",
-            "issue it with one",
+            format!("it carries {many}"),
+            "issue it with its SPIFFE ID as its only URI",
         ));
     }
     if let Err(e) = EndEntityCert::try_from(der) {

@@ -1,5 +1,5 @@
 //! The accepting end: server configurations, built once per generation and shared by all
-//! connections. What belongs to one connection reaches the verifier through [`Pending`].
+//! connections. What belongs to one connection reaches the verifier through `Pending`.
 
 use std::sync::Arc;
 

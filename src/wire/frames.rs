@@ -15,6 +15,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 
@@ -77,13 +78,67 @@ impl FrameFault {
     }
 }
 
-/// Counts a client's frames.
-#[derive(Debug)]
-pub struct Meter {
+/// Where frames begin, however their bytes are cut.
+#[derive(Debug, Default)]
+struct Heads {
     /// Bytes of the preface or of a payload that are still to come.
     skip: usize,
     head: [u8; HEAD],
     have: usize,
+}
+
+impl Heads {
+    /// Takes what is left of a payload, and the head behind it; `None`: that is not whole yet.
+    fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> (&'b [u8], Option<[u8; HEAD]>) {
+        let (payload, rest) = bytes.split_at(self.skip.min(bytes.len()));
+        self.skip = self.skip.saturating_sub(payload.len());
+        let wanted = HEAD.saturating_sub(self.have).min(rest.len());
+        let (part, rest) = rest.split_at(wanted);
+        *bytes = rest;
+        for (to, from) in self.head.iter_mut().skip(self.have).zip(part) {
+            *to = *from;
+        }
+        self.have = self.have.saturating_add(wanted);
+        if self.have < HEAD {
+            return (payload, None);
+        }
+        let [a, b, c, ..] = self.head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        self.skip = usize::try_from(length).unwrap_or(usize::MAX);
+        self.have = 0;
+        (payload, Some(self.head))
+    }
+}
+
+/// Counts what of the frames that we write belongs to answers: a client can't have it for nothing,
+/// and only in windows that it opens.
+#[derive(Debug, Default)]
+pub struct Answered {
+    heads: Heads,
+    counts: bool,
+}
+
+impl Answered {
+    /// How much of these bytes, which were written, is payload of answers.
+    pub fn wrote(&mut self, mut bytes: &[u8]) -> usize {
+        let mut sum = 0_usize;
+        loop {
+            let (payload, head) = self.heads.next(&mut bytes);
+            if self.counts {
+                sum = sum.saturating_add(payload.len());
+            }
+            let Some([_, _, _, kind, ..]) = head else {
+                return sum;
+            };
+            self.counts = matches!(kind, DATA | HEADERS | CONTINUATION);
+        }
+    }
+}
+
+/// Counts a client's frames.
+#[derive(Debug)]
+pub struct Meter {
+    heads: Heads,
     /// The payload that comes is one of settings; and the setting that is not whole yet.
     settings: bool,
     setting: [u8; SETTING],
@@ -97,9 +152,10 @@ pub struct Meter {
 impl Default for Meter {
     fn default() -> Self {
         Self {
-            skip: PREFACE,
-            head: [0; HEAD],
-            have: 0,
+            heads: Heads {
+                skip: PREFACE,
+                ..Heads::default()
+            },
             settings: false,
             setting: [0; SETTING],
             set: 0,
@@ -117,25 +173,12 @@ impl Meter {
     pub fn read(&mut self, mut bytes: &[u8], now: impl FnOnce() -> u64) -> Result<(), FrameFault> {
         let mut cost = 0_u32;
         loop {
-            let (skipped, rest) = bytes.split_at(self.skip.min(bytes.len()));
-            self.skip = self.skip.saturating_sub(skipped.len());
-            bytes = rest;
+            let (payload, head) = self.heads.next(&mut bytes);
             if self.settings {
-                self.settle(skipped)?;
+                self.settle(payload)?;
             }
-            let wanted = HEAD.saturating_sub(self.have).min(bytes.len());
-            if wanted == 0 {
-                break;
-            }
-            let (part, rest) = bytes.split_at(wanted);
-            for (to, from) in self.head.iter_mut().skip(self.have).zip(part) {
-                *to = *from;
-            }
-            bytes = rest;
-            self.have = self.have.saturating_add(wanted);
-            if self.have == HEAD {
-                cost = cost.saturating_add(self.begin()?);
-            }
+            let Some(head) = head else { break };
+            cost = cost.saturating_add(self.begin(head)?);
         }
         if cost == 0 || self.pay(cost, now) {
             Ok(())
@@ -163,8 +206,8 @@ impl Meter {
     }
 
     /// A frame's head is whole; what it costs.
-    fn begin(&mut self) -> Result<u32, FrameFault> {
-        let [a, b, c, kind, flags, ..] = self.head;
+    fn begin(&mut self, head: [u8; HEAD]) -> Result<u32, FrameFault> {
+        let [a, b, c, kind, flags, ..] = head;
         let length = u32::from_be_bytes([0, a, b, c]);
         let fits = match kind {
             PRIORITY => length == 5,
@@ -177,8 +220,6 @@ impl Meter {
         if !fits {
             return Err(FrameFault::Size);
         }
-        self.skip = usize::try_from(length).unwrap_or(usize::MAX);
-        self.have = 0;
         self.settings = kind == SETTINGS;
         Ok(u32::from(match kind {
             DATA => length == 0 && flags & END_STREAM == 0,
@@ -324,6 +365,27 @@ mod tests {
         assert_eq!(bytes[13..], [0, 0, 0, 11]);
     }
 
+    #[test]
+    fn what_belongs_to_answers_is_counted_however_it_is_cut() {
+        let frames = [
+            frame(SETTINGS, 0, 12),
+            frame(HEADERS, 4, 30),
+            frame(PING, ACK, 8),
+            frame(DATA, 0, 1),
+            frame(WINDOW_UPDATE, 0, 4),
+            frame(DATA, 0, 0),
+            frame(CONTINUATION, 4, 5),
+            frame(DATA, END_STREAM, 55),
+            frame(RST_STREAM, 0, 4),
+        ];
+        let bytes = frames.concat();
+        for cut in 1..=bytes.len() {
+            let mut answered = Answered::default();
+            let counted = bytes.chunks(cut).map(|part| answered.wrote(part));
+            assert_eq!(counted.sum::<usize>(), 30 + 1 + 5 + 55, "{cut}");
+        }
+    }
+
     proptest! {
         /// However the bytes are cut, they are counted alike.
         #[test]
@@ -351,7 +413,7 @@ mod tests {
             prop_assert_eq!(judged, judged_in_parts);
             if judged.is_ok() {
                 prop_assert_eq!(whole.left, cut.left);
-                prop_assert_eq!(whole.skip, cut.skip);
+                prop_assert_eq!(whole.heads.skip, cut.heads.skip);
             }
         }
     }

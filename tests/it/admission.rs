@@ -945,25 +945,33 @@ fn an_acceptor_that_is_no_acceptor_is_refused_by_its_gateway() {
 }
 
 #[test]
-fn two_spiffe_ids_are_one_too_many() {
+fn a_spiffe_id_stands_beside_no_other_uri() {
+    const ID: &str = "URI:spiffe://elsewhere.example/gateway/a";
     let world = World::new();
     let ca = world.stranger("own-ca");
-    let one = world.signed_by(&ca, "one", "URI:spiffe://elsewhere.example/gateway/a");
-    let two = world.signed_by(
-        &ca,
-        "two",
-        "URI:spiffe://elsewhere.example/gateway/a,URI:spiffe://elsewhere.example/gateway/b",
-    );
+    let one = world.signed_by(&ca, "one", &format!("{ID},DNS:a.elsewhere.example"));
     let listener = format!(
         "trusted_ips = [{:?}]\ngateways = [\"spiffe://elsewhere.example/gateway/*\"]",
         world.near()
     );
     let gate = gate_with(&world, &format!("trust = {:?}", ca.certificate), &listener);
-    assert_eq!(
-        gate.alert(&world, Some(&two)),
-        "49 tlsv1 alert access denied"
-    );
-    gate.acceptor.refused("legacy", "certificate_ambiguous");
+    for (name, names) in [
+        (
+            "two",
+            format!("{ID},URI:spiffe://elsewhere.example/gateway/b"),
+        ),
+        ("before", format!("URI:https://elsewhere.example/a,{ID}")),
+        ("behind", format!("{ID},URI:urn:uuid:1")),
+    ] {
+        let leaf = world.signed_by(&ca, name, &names);
+        assert_eq!(
+            gate.alert(&world, Some(&leaf)),
+            "49 tlsv1 alert access denied",
+            "{name}"
+        );
+    }
+    gate.acceptor
+        .denied_times("legacy", "certificate_ambiguous", 3);
     gate.nobody_came();
     assert!(gate.echoes(&edge(&world).certificate(&one)));
 }

@@ -1,5 +1,6 @@
 //! The README's five-minute path, run as it is written: its shell blocks and its files, with its
-//! two hosts' addresses and folders mapped to this test's.
+//! two hosts' addresses and folders mapped to this test's; and the commands that the smallest examples
+//! begin with.
 
 use std::{
     fs,
@@ -153,6 +154,36 @@ fn the_five_minute_path_ends_with_a_protected_backend() {
     let log = fs::read_to_string(hosts.root("gateway-host").join("log")).unwrap();
     assert!(log.contains("\"status\":200"), "{log}");
     assert!(backend.connections() > 0, "the request arrived");
+}
+
+#[test]
+fn the_smallest_examples_say_how_their_files_are_made() {
+    let program = Path::new(env!("CARGO_BIN_EXE_portcullis"))
+        .parent()
+        .unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    for (name, text) in [
+        ("gateway.toml", include_str!("../../config/gateway.toml")),
+        ("acceptor.toml", include_str!("../../config/acceptor.toml")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        write_file(&folder.path().join(name), text.as_bytes(), 0o644).unwrap();
+        let head = text.lines().take_while(|line| line.starts_with('#'));
+        let script: Vec<_> = head
+            .filter_map(|line| line.strip_prefix("#     "))
+            .collect();
+        let check = format!("portcullis check {name}");
+        assert_eq!(script.last(), Some(&check.as_str()));
+        let done = Command::new("sh")
+            .args(["-euc", &script.join("\n")])
+            .current_dir(folder.path())
+            .env("PATH", &path)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+        assert!(done.status.success(), "{name}: {said}");
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! A reload changes what is decided next, and what may live on; nothing else.
 
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{Read as _, Write as _},
+    path::Path,
+};
 
-use portcullis::pki::{Reason, Role};
+use portcullis::pki::{Reason, Role, store::write_file};
+use serde_json::Value;
 
 use crate::world::{Backend, Running, World, get, named_backend, says, until};
 
@@ -129,4 +133,69 @@ fn keys_that_take_a_restart_say_so() {
     let before = told(&gateway);
     gateway.reload();
     assert_eq!(told(&gateway), before);
+}
+
+/// Whatever replaces key and certificate writes one after the other, and may take its time.
+#[test]
+fn a_pair_that_is_replaced_by_half_is_waited_for_and_not_for_ever() {
+    let world = World::new();
+    let backend = named_backend(&world, "one");
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway("http", link, "", "");
+    let own = world.leaf(Role::Gateway, "edge-1");
+    let [second, third] = ["edge-2", "edge-3"].map(|name| world.issue(Role::Gateway, name, &[]));
+    let replace = |own: &Path, by: &Path| {
+        let bytes = std::fs::read(by).unwrap();
+        write_file(own, &bytes, 0o600).unwrap();
+    };
+    let errors = || gateway.count(|line| line["level"] == "ERROR");
+    let now_has = |name: &str| {
+        until("the new identity", || {
+            let (_, status) = gateway.admin("/status.json").unwrap();
+            status.contains(&format!("/gateway/{name}\"")).then_some(())
+        });
+        let mut stream = world.client().connect(edge, "site.test").unwrap();
+        assert_eq!(get(&mut stream, "/"), (200, "one".into()));
+    };
+
+    replace(&own.key, &second.key);
+    until("a look at the pair", || {
+        let waits = |line: &Value| says(line, "message", "a key does not fit its certificate");
+        (gateway.count(waits) > 0 || errors() > 0).then_some(())
+    });
+    replace(&own.certificate, &second.certificate);
+    now_has("edge-2");
+    assert_eq!(errors(), 0, "{}", gateway.text());
+
+    // the other half does not come: what is in force stays, and that is said
+    replace(&own.key, &third.key);
+    let line = gateway.line("the refusal", |line| line["level"] == "ERROR");
+    assert!(says(&line, "problem", "it is not the key of"), "{line}");
+    now_has("edge-2");
+    replace(&own.certificate, &third.certificate);
+    now_has("edge-3");
+}
+
+#[test]
+fn a_file_that_a_refused_configuration_names_is_waited_for() {
+    let world = World::new();
+    let backend = named_backend(&world, "one");
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway("http", link, "", "");
+    let later = world.path("later");
+    std::fs::create_dir(&later).unwrap();
+    let ranges = later.join("ranges.txt");
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    let deny = format!("mode = \"http\"\ndeny = [{{ file = {ranges:?} }}]");
+    let denying = text.replacen("mode = \"http\"", &deny, 1);
+    assert_ne!(text, denying);
+    world.write("gateway.toml", &denying);
+    let line = gateway.line("the refusal", |line| line["level"] == "ERROR");
+    assert!(says(&line, "problem", "ranges.txt"), "{line}");
+    write_file(&ranges, b"127.0.0.0/8\n", 0o644).unwrap();
+    until("the new rule", || {
+        let stream = world.client().connect(edge, "site.test");
+        stream.is_err().then_some(())
+    });
+    gateway.refused("public", "source_denied");
 }

@@ -251,19 +251,16 @@ pub fn of_another_role<'n>(
     })
 }
 
-/// At most one SPIFFE ID, and in our own domain the right role, whatever else matches.
+/// At most one SPIFFE ID, which is its only URI, and in our own domain the right role, whatever else
+/// matches.
 fn check_spiffe(leaf: &CertFacts, rules: &PeerRules) -> Result<(), Denied> {
-    let [first, more @ ..] = leaf.spiffe.as_slice() else {
+    let Some(first) = leaf.spiffe.first() else {
         return Ok(());
     };
-    if !more.is_empty() {
+    if let Some(many) = leaf.ambiguity() {
         return Err(Denied::new(
             Denial::CertificateAmbiguous,
-            format!(
-                "{} carries {} SPIFFE IDs",
-                leaf.describe(),
-                leaf.spiffe.len()
-            ),
+            format!("{} carries {many}", leaf.describe()),
         ));
     }
     let role = rules.role.as_str();

@@ -14,7 +14,7 @@ fn leaf(spiffe: &[&str], dns: &[&str]) -> CertFacts {
         not_after: UnixSeconds(NOW.0 + 100),
         dns: dns.iter().map(ToString::to_string).collect(),
         ips: vec![],
-        uris: vec![],
+        uris: spiffe.iter().map(ToString::to_string).collect(),
         spiffe: spiffe
             .iter()
             .map(|id| SpiffeId::parse(id).unwrap())
@@ -117,15 +117,20 @@ fn another_role_of_our_own_domain_is_refused_whatever_matches() {
 }
 
 #[test]
-fn more_than_one_spiffe_id_is_refused() {
-    let peer = chained(leaf(
-        &[EDGE, "spiffe://example.internal/gateway/edge-2"],
-        &[],
-    ));
-    assert_eq!(
-        ask(Some(&peer), &rules(&[EDGE])),
-        Err(Denial::CertificateAmbiguous)
-    );
+fn a_spiffe_id_with_another_uri_is_refused() {
+    let two = leaf(&[EDGE, "spiffe://example.internal/gateway/edge-2"], &[]);
+    let mut other = leaf(&[EDGE], &["edge.example"]);
+    other.uris.push("https://edge.example".into());
+    for leaf in [two, other] {
+        assert_eq!(
+            ask(Some(&chained(leaf)), &rules(&[EDGE])),
+            Err(Denial::CertificateAmbiguous)
+        );
+    }
+    // of those that have none, URIs are nobody's name
+    let mut none = leaf(&[], &["edge.example"]);
+    none.uris = vec!["https://edge.example".into(), "urn:edge".into()];
+    assert!(ask(Some(&chained(none)), &rules(&["dns:edge.example"])).is_ok());
 }
 
 #[test]

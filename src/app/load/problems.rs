@@ -22,6 +22,7 @@ pub(super) struct Fault {
     file: Option<PathBuf>,
     message: String,
     help: String,
+    half: bool,
 }
 
 impl Fault {
@@ -30,6 +31,7 @@ impl Fault {
             file: None,
             message: message.to_string(),
             help: String::new(),
+            half: false,
         }
     }
 }
@@ -38,6 +40,7 @@ impl From<MaterialError> for Fault {
     fn from(error: MaterialError) -> Self {
         Self {
             message: error.what(),
+            half: error.half,
             file: Some(error.file),
             help: error.advice,
         }
@@ -50,6 +53,7 @@ impl From<NetworksError> for Fault {
             message: error.to_string(),
             file: Some(error.file().to_owned()),
             help: "one network a line, such as 203.0.113.0/28".to_owned(),
+            half: false,
         }
     }
 }
@@ -60,6 +64,7 @@ impl From<SecretError> for Fault {
             message: error.to_string(),
             file: error.file().map(Path::to_owned),
             help: String::new(),
+            half: false,
         }
     }
 }
@@ -116,6 +121,7 @@ impl Problems {
 
     /// Each at the place in the configuration that names its file.
     pub(super) fn placed(self, source: Arc<Source>) -> config::Problems {
+        let half = !self.0.is_empty() && self.0.iter().all(|fault| fault.half);
         let mut list: Vec<_> = self
             .0
             .into_iter()
@@ -129,7 +135,7 @@ impl Problems {
         if list.is_empty() {
             list.push(source.problem(None, "the configuration can't be loaded", ""));
         }
-        config::Problems { source, list }
+        config::Problems { source, list, half }
     }
 
     /// Tells `pinned:FILE` rules which certificate they mean.

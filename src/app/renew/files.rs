@@ -15,7 +15,7 @@ use crate::{
     clock,
     config::{CertificateFiles, Identity, TlsOptions},
     identity::CertFacts,
-    pki::store::{PRIVATE, PUBLIC, write_file},
+    pki::store::{PRIVATE, PUBLIC, write_file, write_pair},
     tls::{EdgeMaterial, Generation, LinkRole},
 };
 
@@ -165,7 +165,7 @@ fn put<T>(
         return Err(error);
     }
     fs::rename(&new, &pair).map_err(|error| failed("write", &pair, &error))?;
-    // what can't be placed now, on a full disk say, stays: the key may be in place already, and
+    // what can't be placed now, on a full disk say, stays: the key may even be in place already, and
     // without its certificate no start would succeed
     place(at, &pair)
 }
@@ -180,8 +180,11 @@ fn place((certificate, own_key): (&Path, &Path), pair: &Path) -> Result<(), Stri
             .find("-----BEGIN CERTIFICATE")
             .ok_or("no certificate in it")?;
         let (key, chain) = text.split_at_checked(at).ok_or("no certificate in it")?;
-        write(own_key, key.as_bytes(), PRIVATE)?;
-        write(certificate, chain.as_bytes(), PUBLIC)?;
+        write_pair([
+            (own_key, key.as_bytes(), PRIVATE),
+            (certificate, chain.as_bytes(), PUBLIC),
+        ])
+        .map_err(|error| failed("write", certificate, &error))?;
     }
     remove(pair);
     Ok(())

@@ -13,7 +13,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{activity::Activity, io::ClientIo, outbox::Outbox};
-use crate::wire::frames::{Meter, goaway};
+use crate::wire::frames::{Answered, Meter, goaway};
 
 /// Hyper's end.
 pub(super) struct FramedIo(Arc<Mutex<Framed>>);
@@ -32,6 +32,7 @@ struct Framed {
     out: Outbox,
     activity: Arc<Activity>,
     meter: Meter,
+    answered: Answered,
     /// All that was to be written has been: whatever comes next stands between frames.
     whole: bool,
     /// The last word was said.
@@ -49,6 +50,7 @@ pub(super) fn framed(io: Box<ClientIo>, activity: Arc<Activity>) -> (FramedIo, G
         out: Outbox::default(),
         activity: Arc::clone(&activity),
         meter: Meter::default(),
+        answered: Answered::default(),
         whole: true,
         said: false,
         written: false,
@@ -136,7 +138,13 @@ impl Framed {
             .fold(0usize, |sum, buf| sum.saturating_add(buf.len()));
         (self.whole, self.written) = (n == of, true);
         self.meter.wrote(n);
-        self.activity.handed_on(n);
+        let (mut left, mut answered) = (n, 0usize);
+        for buf in bufs {
+            let taken = buf.get(..left).unwrap_or(buf);
+            left = left.saturating_sub(taken.len());
+            answered = answered.saturating_add(self.answered.wrote(taken));
+        }
+        self.activity.handed_on(answered);
         Poll::Ready(Ok(n))
     }
 }

@@ -178,7 +178,7 @@ impl ClientIo {
         // another protocol's half-close: its bytes are still to be read
         let upgraded = self.activity.is_upgraded();
         if self.linger.is_some()
-            || !upgraded && (self.activity.may_be_sending() || self.more_came(cx))
+            || !upgraded && (self.activity.may_be_sending() || self.more_may_come(cx))
         {
             self.read_away(cx);
             if self.linger.is_some() {
@@ -189,10 +189,16 @@ impl ClientIo {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether an HTTP/1 client sent more than was read of it: it may go on.
-    fn more_came(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether an HTTP/1 client sent more than was read of it, or may do so while the last answer is
+    /// on its way: it has neither ended nor said that it would.
+    fn more_may_come(&mut self, cx: &mut Context<'_>) -> bool {
         !self.activity.is_http2()
-            && matches!(self.stream.poll_fill(cx), Poll::Ready(Ok(more)) if !more.is_empty())
+            && match self.stream.poll_fill(cx) {
+                Poll::Ready(came) => came.is_ok_and(|more| !more.is_empty()),
+                Poll::Pending => {
+                    !self.activity.said_last() && self.activity.answered_within(LINGER)
+                }
+            }
     }
 
     fn poll_last_word(
@@ -292,4 +298,56 @@ pub(crate) fn denied_by(error: &hyper::Error) -> Denied {
         Denial::PeerReset
     };
     Denied::new(reason, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::net::{Buffered, Socket};
+
+    /// A client of HTTP/1.1 whose request was answered a moment ago.
+    fn answered() -> (ClientIo, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let activity = Activity::new(false);
+        drop(activity.begin());
+        let socket = Box::new(Buffered::new(Socket::Unix(near)));
+        (ClientIo::new(ClientStream::Plain(socket), activity), far)
+    }
+
+    #[tokio::test]
+    async fn who_may_still_be_sending_is_waited_for_to_end() {
+        let (mut io, far) = answered();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(io.poll_close(&mut cx, None).is_pending());
+        far.try_write(b"a line too many").unwrap();
+        assert!(io.poll_close(&mut cx, None).is_pending());
+        drop(far);
+        io.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_nothing_more_is_not_waited_for_unless_more_came() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut io, _far) = answered();
+        io.activity.says_last();
+        assert!(io.poll_close(&mut cx, None).is_ready());
+        let (mut io, far) = answered();
+        io.activity.says_last();
+        far.try_write(b"\r\n").unwrap();
+        std::future::poll_fn(|cx| io.poll_fill(cx).map(drop)).await;
+        assert!(io.poll_close(&mut cx, None).is_pending());
+    }
+
+    #[tokio::test]
+    async fn who_ended_first_is_not_waited_for() {
+        let (mut io, far) = answered();
+        drop(far);
+        let mut cx = Context::from_waker(Waker::noop());
+        std::future::poll_fn(|cx| io.poll_fill(cx).map(drop)).await;
+        assert!(io.poll_close(&mut cx, None).is_ready());
+    }
 }

@@ -134,6 +134,42 @@ fn dates_role_and_order_of_our_own_chain_are_checked() {
 }
 
 #[test]
+fn a_spiffe_id_of_ours_stands_beside_no_other_uri() {
+    let folder = Folder::new();
+    let ca = Ca::root("root");
+    let loaded = |name: &str, more: rcgen::SanType| {
+        let leaf = ca.leaf_with(client("spiffe://example.internal/gateway/edge-1"), |p| {
+            p.subject_alt_names.push(more);
+        });
+        load(
+            &folder.identity(name, &leaf, &[], &[&ca]),
+            LinkRole::Gateway,
+        )
+    };
+    let uri = |uri: &str| rcgen::SanType::URI(uri.try_into().unwrap());
+    for (name, more, said) in [
+        (
+            "two",
+            "spiffe://example.internal/gateway/edge-2",
+            "2 SPIFFE IDs",
+        ),
+        (
+            "other",
+            "https://edge-1.example",
+            "2 URIs, one of them a SPIFFE ID",
+        ),
+    ] {
+        let found = loaded(name, uri(more)).unwrap_err();
+        assert_error(
+            &found,
+            &[said, "issue it with its SPIFFE ID as its only URI"],
+        );
+    }
+    let dns = rcgen::SanType::DnsName("edge-1.example".try_into().unwrap());
+    loaded("dns", dns).unwrap();
+}
+
+#[test]
 fn a_chain_whose_key_usage_no_peer_takes_is_an_error() {
     use rcgen::KeyUsagePurpose as Use;
     let folder = Folder::new();

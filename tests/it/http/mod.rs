@@ -31,6 +31,7 @@ mod shared_links;
 mod shut_out;
 mod signed;
 mod streaming;
+mod trickle;
 mod tunnel;
 mod upgrade;
 

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Activity, Wish};
@@ -32,7 +32,23 @@ struct Deadlines {
     step: Duration,
     /// Nothing but a first byte is awaited.
     resting: bool,
+    /// HTTP/1's is that of its socket.
+    pace: Option<Box<Pace>>,
     timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+/// How fast an HTTP/2 client takes what it is owed. A window that opens by an octet now and then
+/// would hold an answer, and all that stands behind it, for ever.
+struct Pace {
+    /// Octets a second; 0: as it likes.
+    least: u64,
+    looked: Instant,
+    /// For how long it was owed something, so far, and what it had taken before.
+    waited: Duration,
+    before: u64,
+    /// At the last look: what it had taken, and since when nothing was under way.
+    taken: u64,
+    idle: u64,
 }
 
 impl Activity {
@@ -53,6 +69,16 @@ impl Activity {
             write,
             step,
             resting: false,
+            pace: self.is_http2().then(|| {
+                Box::new(Pace {
+                    least: limits.body_min_rate,
+                    looked: Instant::now(),
+                    waited: Duration::ZERO,
+                    before: 0,
+                    taken: 0,
+                    idle: 0,
+                })
+            }),
             timer: Box::pin(tokio::time::sleep(step)),
         }))
     }
@@ -136,15 +162,25 @@ impl Deadlines {
         }
     }
 
-    fn wish(&self) -> Option<Wish> {
+    fn wish(&mut self) -> Option<Wish> {
         let activity = &self.activity;
-        let owed = activity.owed.load(Ordering::Relaxed) > 0;
         if activity.since(&activity.stalled_since, self.write)
-            || owed && activity.since(&activity.took_at, self.write)
+            || activity.is_owed() && activity.since(&activity.took_at, self.write)
         {
             return Some(Wish::Cut(Denied::new(
                 Denial::WriteTimeout,
                 "the client takes no bytes",
+            )));
+        }
+        if let Some(pace) = &mut self.pace
+            && pace.is_too_slow(activity, self.write)
+        {
+            return Some(Wish::Cut(Denied::new(
+                Denial::WriteTimeout,
+                format!(
+                    "the client takes fewer bytes a second than limits.body_min_rate = {}",
+                    pace.least
+                ),
             )));
         }
         if activity.under_way.load(Ordering::Relaxed) > 0 {
@@ -171,5 +207,43 @@ impl Deadlines {
         }
         let quiet = activity.since(&activity.idle_since, REST);
         (quiet && !self.resting && activity.is_between()).then_some(Wish::Rest)
+    }
+}
+
+impl Pace {
+    /// Whether it took too little of the time for which it was owed something, each `span` of it.
+    fn is_too_slow(&mut self, activity: &Activity, span: Duration) -> bool {
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
+        let waited = match activity.is_owed() {
+            true => Some(passed),
+            false => self.trails(activity),
+        };
+        self.taken = activity.taken.load(Ordering::Relaxed);
+        self.idle = activity.idle_since.load(Ordering::Relaxed);
+        let Some(waited) = waited else { return false };
+        self.waited = self.waited.saturating_add(waited);
+        if self.waited < span {
+            return false;
+        }
+        let millis = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
+        let least = self.least.saturating_mul(millis) / 1_000;
+        let slow = self.taken.saturating_sub(self.before) < least;
+        (self.waited, self.before) = (Duration::ZERO, self.taken);
+        slow
+    }
+
+    /// The rest of answers is kept for a client whose window is shut, and their requests are over.
+    /// While something of that is taken the connection is not idle; for how long it seemed so.
+    fn trails(&self, activity: &Activity) -> Option<Duration> {
+        let idle = activity.idle_since.load(Ordering::Relaxed);
+        // neither was a request under way since the last look
+        let quiet = idle == self.idle && !activity.is_busy();
+        if !quiet || activity.taken.load(Ordering::Relaxed) == self.taken {
+            return None;
+        }
+        let waited = activity.elapsed(&activity.idle_since)?;
+        activity.idle_since.store(activity.now(), Ordering::Relaxed);
+        Some(waited)
     }
 }

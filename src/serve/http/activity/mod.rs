@@ -18,9 +18,6 @@ pub(crate) use self::{deadlines::Watch, under_way::UnderWay};
 
 use crate::admit::{Denial, Denied};
 
-/// No HTTP/2 frame that a client can ask for at no cost is longer.
-const CONTROL_FRAME: usize = 64;
-
 /// Of fewer requests under way at once, mostly one alone is answered at a time.
 const MANY: usize = 4;
 
@@ -53,8 +50,12 @@ pub(crate) struct Activity {
     owed: AtomicUsize,
     /// When the client last took something of those.
     took_at: AtomicU64,
+    /// How much of answers it took in HTTP/2.
+    taken: AtomicU64,
     /// The bytes are no longer HTTP/1.
     upgraded: AtomicBool,
+    /// An HTTP/1 client has said that it asks for nothing more.
+    said_last: AtomicBool,
     /// Wakes who waits for an answer in HTTP/2 to look at the clock.
     looks: Notify,
     /// A request's body was not read to its end.
@@ -93,9 +94,11 @@ impl Activity {
             stalled_since: AtomicU64::new(0),
             owed: AtomicUsize::new(0),
             took_at: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             upgraded: AtomicBool::new(false),
             looks: Notify::new(),
             unread: AtomicBool::new(false),
+            said_last: AtomicBool::new(false),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             end: OnceLock::new(),
@@ -258,16 +261,44 @@ impl Activity {
         }
     }
 
-    /// So much of HTTP/2 is on its way to the client at once.
+    /// So much of answers in HTTP/2 is on its way to the client, which has opened a window for it.
     pub(crate) fn handed_on(&self, n: usize) {
-        if n > CONTROL_FRAME && self.owed.load(Ordering::Relaxed) > 0 {
+        if n == 0 {
+            return;
+        }
+        self.taken
+            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+        if self.is_owed() {
             self.took(Instant::now());
         }
+    }
+
+    /// HTTP/2 holds a frame of an answer back until the client's window opens.
+    fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Relaxed) > 0
     }
 
     fn took(&self, now: Instant) {
         let at = self.millis_at(now).saturating_add(1);
         self.took_at.store(at, Ordering::Relaxed);
+    }
+
+    /// Whether an answer ended so lately.
+    pub(crate) fn answered_within(&self, limit: Duration) -> bool {
+        self.is_busy()
+            || self
+                .elapsed(&self.idle_since)
+                .is_some_and(|elapsed| elapsed < limit)
+    }
+
+    /// The client of HTTP/1 asks for nothing behind this request (RFC 9112 section 9.6).
+    pub(crate) fn says_last(&self) {
+        self.said_last.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did.
+    pub(crate) fn said_last(&self) -> bool {
+        self.said_last.load(Ordering::Relaxed)
     }
 
     /// Whether the client may still be sending what nobody will read.

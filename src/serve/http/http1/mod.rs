@@ -234,6 +234,9 @@ impl<C: Client> Connection<C> {
                 }
             };
             let keep = arrived.keep;
+            if !keep {
+                self.activity.says_last();
+            }
             let asked = Asked::new(
                 &arrived.parts.method,
                 arrived.parts.version == Version::HTTP_10,
