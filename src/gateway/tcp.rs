@@ -238,14 +238,7 @@ impl TcpGateway {
             ..
         } = &mut *ends;
         let end = {
-            let broken = upstream.broken();
-            let ended = pin!(async {
-                tokio::select! {
-                    biased;
-                    why = supervision.ended() => why,
-                    why = broken => why,
-                }
-            });
+            let ended = pin!(supervision.ended());
             link::carry(stream, upstream, &options, ended).await
         };
         let Ends {

@@ -345,6 +345,8 @@ impl BackendRuntime {
             way.link.leave();
         }
         let denied = match tokio::time::timeout(limit, stream.admitted()).await {
+            // its backend has heard nothing, and the client neither: there is another link
+            Ok(Ok(())) if sent == 0 && way.link.ended().is_some() => return None,
             Ok(Ok(())) => {
                 acceptor.succeeded();
                 return Some(Ok(Carried {
@@ -363,7 +365,7 @@ impl BackendRuntime {
                 return None;
             }
             Ok(Err(Break::Refused(code))) => refusal(&code),
-            Ok(Err(why @ (Break::Reset | Break::Link | Break::Over))) => {
+            Ok(Err(why @ (Break::Reset | Break::Link | Break::Cut | Break::Over))) => {
                 if sent == 0 || !stream.was_said() {
                     return None;
                 }

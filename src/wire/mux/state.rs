@@ -255,8 +255,8 @@ impl<B: Payload> Mux<B> {
             return Poll::Ready(Err(Break::Over));
         };
         match (&stream.broken, stream.phase) {
-            // what its backend said before the reset is to be read
-            (None | Some(Break::Reset), Phase::Admitted) => Poll::Ready(Ok(())),
+            // what its backend said before the break is to be read
+            (None | Some(Break::Reset | Break::Link), Phase::Admitted) => Poll::Ready(Ok(())),
             (Some(why), _) => Poll::Ready(Err(why.clone())),
             (None, Phase::Queued | Phase::Opening | Phase::Unwanted) => {
                 keep(&mut stream.reader, waker);
@@ -313,6 +313,18 @@ impl<B: Payload> Mux<B> {
         Poll::Pending
     }
 
+    /// Resolves when nothing of the stream may go on, also where it is broken already.
+    pub fn poll_cut(&mut self, id: u32, waker: &Waker) -> Poll<()> {
+        let stream = self.streams.get_mut(&id);
+        match stream.filter(|stream| stream.broken != Some(Break::Cut)) {
+            Some(stream) => {
+                keep(&mut stream.guard, waker);
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
     /// Takes octets that came; `None`: the other end is done.
     ///
     /// # Errors
@@ -331,8 +343,10 @@ impl<B: Payload> Mux<B> {
             return Poll::Ready(Ok(Some(bytes)));
         }
         match &stream.broken {
-            // nothing of what came is lost by the other end's reset, and an end before it is one
-            None | Some(Break::Reset) if stream.fin_came => return Poll::Ready(Ok(None)),
+            // nothing of what came is lost by a break, and an end before it is one
+            None | Some(Break::Reset | Break::Link) if stream.fin_came => {
+                return Poll::Ready(Ok(None));
+            }
             Some(why) => return Poll::Ready(Err(why.clone())),
             None => {}
         }
