@@ -127,6 +127,20 @@ impl Hold for BackendStream {
             stream.hold();
         }
     }
+
+    fn may_lose(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.may_lose(),
+            Self::Tls(stream) => stream.may_lose(),
+        }
+    }
+
+    fn has_sent(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.has_sent(),
+            Self::Tls(stream) => stream.has_sent(),
+        }
+    }
 }
 
 impl AsyncRead for BackendStream {

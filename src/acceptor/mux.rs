@@ -3,9 +3,10 @@
 
 use std::{
     future::pending,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -23,7 +24,10 @@ use crate::{
     drain::Drain,
     serve::{Admitted, Aside, Closed, ServerStream, Slot, Slots, Snapshot, link, mux},
     telemetry::{Resting, access::Access},
-    wire::{link::Open, mux::Side},
+    wire::{
+        link::Open,
+        mux::{Break, Side},
+    },
 };
 
 /// What the streams of a link have in common.
@@ -40,21 +44,44 @@ struct Carrier {
     live: AtomicUsize,
     /// The handshake was no client's yet.
     fresh: AtomicBool,
-    /// A client has the place that the link itself took.
-    lent: AtomicBool,
+    lent: Lent,
 }
 
 /// A client's place in the limits.
 enum Seat<'a> {
     /// The link's own: it takes no more places than it has clients.
-    Lent(&'a AtomicBool),
+    Lent(&'a Lent),
     Own(#[expect(dead_code, reason = "it is held")] Slot),
+}
+
+/// The place that the link itself took, for one of its clients.
+#[derive(Default)]
+struct Lent {
+    taken: AtomicBool,
+    /// The same again, of a client that the link has not outlived.
+    kept: Mutex<Option<Slot>>,
+}
+
+impl Lent {
+    fn kept(&self) -> MutexGuard<'_, Option<Slot>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The link gives its place back.
+    fn keep(&self, slots: &Slots, source: IpAddr) {
+        let mut kept = self.kept();
+        if self.taken.load(Ordering::Relaxed) {
+            *kept = Some(slots.again(source));
+        }
+    }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         if let Self::Lent(lent) = self {
-            lent.store(false, Ordering::Relaxed);
+            let mut kept = lent.kept();
+            lent.taken.store(false, Ordering::Relaxed);
+            *kept = None;
         }
     }
 }
@@ -72,12 +99,13 @@ pub(super) async fn streams(role: Arc<TcpAcceptor>, admitted: Box<Admitted>) -> 
         drain: admitted.drain.clone(),
         live: AtomicUsize::new(0),
         fresh: AtomicBool::new(true),
-        lent: AtomicBool::new(false),
+        lent: Lent::default(),
     });
     let closed = Closed {
         cause: drive(&role, &carrier, admitted).await,
         ..Closed::default()
     };
+    carrier.lent.keep(&carrier.slots, carrier.source.ip());
     // what ends with clients on it is told by their lines
     if closed.cause.is_some() && carrier.live.load(Ordering::Relaxed) == 0 {
         let mut record = carrier.record.clone();
@@ -123,27 +151,47 @@ async fn drive(
         let drain = carrier.drain.clone();
         drain.spawn(async move { carrier.carry(stream, open).await });
     };
-    let ended = async {
-        let leaving = async {
-            stopping.cancelled().await;
-            link.leave();
-            pending().await
-        };
-        tokio::select! {
-            biased;
-            why = supervision.ended() => {
-                // before the driver is gone: the first reason stays
-                link.end(why.clone());
-                why
-            }
-            never = leaving => never,
+    let leaving = async {
+        stopping.cancelled().await;
+        link.leave();
+        pending().await
+    };
+    // what came before the link broke has yet to go on, under the same rules
+    let cut = {
+        let link = link.clone();
+        async move {
+            let why = supervision.ended().await;
+            // before the driver is gone: the first reason stays
+            link.cut(why.clone());
+            why
         }
     };
-    tokio::select! {
-        biased;
-        over = Box::pin(driver.run(begin)) => over,
-        why = Aside::new(Box::pin(ended)) => Some(why),
+    let mut cut = Box::pin(cut);
+    let over = {
+        let ended = pin!(async {
+            tokio::select! {
+                biased;
+                why = &mut cut => why,
+                never = leaving => never,
+            }
+        });
+        tokio::select! {
+            biased;
+            over = Box::pin(driver.run(begin)) => over,
+            why = Aside::new(ended) => return Some(why),
+        }
+    };
+    if carrier.live.load(Ordering::Relaxed) > 0 {
+        let carrier = Arc::clone(carrier);
+        let drain = carrier.drain.clone();
+        drain.spawn(async move {
+            tokio::select! {
+                _why = cut => {}
+                () = carrier.until_idle() => {}
+            }
+        });
     }
+    over
 }
 
 impl Carrier {
@@ -165,6 +213,13 @@ impl Carrier {
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Returns when no stream is left.
+    async fn until_idle(&self) {
+        while self.live.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     async fn relay(
         &self,
         role: &TcpAcceptor,
@@ -180,8 +235,12 @@ impl Carrier {
                 return (Closed::refused(denied), record);
             }
         };
-        let (options, broken) = (role.options(), stream.broken());
-        let ended = async { Denied::new(Denial::PeerReset, broken.await.to_string()) };
+        // of any other break who reads is told, behind what came before
+        let (options, cut) = (role.options(), stream.cut());
+        let ended = async {
+            cut.await;
+            Denied::new(Denial::PeerReset, Break::Cut.to_string())
+        };
         let mut closed = link::carry(stream, &mut backend, &options, ended).await;
         if let Some(cause) = &mut closed.cause {
             if cause.reason == Denial::PeerReset
@@ -210,7 +269,7 @@ impl Carrier {
             (record.handshake, record.total) = (None, Duration::ZERO);
         }
         let client = Client::of(open);
-        let seat = if self.lent.swap(true, Ordering::Relaxed) {
+        let seat = if self.lent.taken.swap(true, Ordering::Relaxed) {
             let slot = self.slots.enter(self.source.ip(), &role.limits);
             slot.map(Seat::Own)
         } else {

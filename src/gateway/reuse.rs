@@ -24,7 +24,7 @@ use super::{
     dial::{self, LinkStream},
 };
 use crate::{
-    admit::{Denial, Denied},
+    admit::Denied,
     clock,
     config::{Pool, Tunnel as Wanted},
     drain::Drain,
@@ -71,25 +71,6 @@ impl Upstream {
         stream.io().abort();
     }
 
-    /// Resolves when a shared link breaks under its stream.
-    pub(super) fn broken(&self) -> impl Future<Output = Denied> + Send + use<> {
-        let broken = match self {
-            Self::Direct(_) | Self::Tunnel(_) => None,
-            Self::Stream(stream) => Some((stream.broken(), stream.link().clone())),
-        };
-        async move {
-            let Some((broken, link)) = broken else {
-                return std::future::pending().await;
-            };
-            let why = broken.await;
-            let detail = match link.ended() {
-                Some(ended) => format!("{why}: {ended}"),
-                None => why.to_string(),
-            };
-            Denied::new(Denial::UpstreamBroken, detail)
-        }
-    }
-
     /// The connection, where it can carry another client.
     pub(super) fn free(self) -> Option<LinkStream> {
         match self {
@@ -106,6 +87,37 @@ impl Hold for Upstream {
             Self::Tunnel(tunnel) => tunnel.hold(),
             // frames go out together anyway
             Self::Stream(_) => {}
+        }
+    }
+
+    fn says_its_end(&self) -> bool {
+        match self {
+            Self::Direct(_) | Self::Tunnel(_) => false,
+            Self::Stream(stream) => stream.says_its_end(),
+        }
+    }
+
+    fn may_lose(&self) -> bool {
+        match self {
+            Self::Direct(stream) => stream.may_lose(),
+            Self::Tunnel(tunnel) => tunnel.may_lose(),
+            // a reset goes behind it
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn has_sent(&self) -> bool {
+        match self {
+            Self::Direct(stream) => stream.has_sent(),
+            Self::Tunnel(tunnel) => tunnel.has_sent(),
+            Self::Stream(_) => true,
+        }
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match self {
+            Self::Direct(_) | Self::Tunnel(_) => Poll::Pending,
+            Self::Stream(stream) => stream.poll_broken(cx),
         }
     }
 

@@ -1,6 +1,7 @@
 //! tcp mode: a client's bytes go to a backend, one link connection for each client connection.
 
 use std::{
+    any::Any,
     collections::HashMap,
     future::poll_fn,
     io,
@@ -19,11 +20,11 @@ use super::{
     mux::Carried,
     reuse::{Facts, Upstream},
     routes,
+    way::{Ahead, Rules},
 };
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::{Limits, Route},
-    identity::UnixSeconds,
     net::{Octets, Progress, RelayOptions},
     serve::{
         Admitted, BoxFuture, CancelRequest, Closed, Role, ServerStream, Supervision, judge_link,
@@ -58,6 +59,14 @@ struct Ends {
     ahead: usize,
 }
 
+/// For whom a way to a backend is looked for.
+struct Wanted<'a> {
+    client: &'a ClientFacts,
+    peer: Option<&'a PeerFacts>,
+    /// What may go ahead is in it.
+    stream: Option<&'a mut ServerStream>,
+}
+
 impl Role for TcpGateway {
     fn serve(self: Arc<Self>, admitted: Admitted) -> BoxFuture<Closed> {
         // boxed: it is over once the way to the backend is open
@@ -67,7 +76,7 @@ impl Role for TcpGateway {
             // boxed: its state is gone while bytes are carried
             let (joined, record) = Box::pin(self.join(admitted)).await;
             let closed = match joined {
-                Ok(ends) => self.carry(ends).await,
+                Ok((role, ends)) => role.carry(ends).await,
                 Err(denied) => Closed::refused(denied),
             };
             closed.tell(record, opened);
@@ -98,7 +107,7 @@ impl Role for TcpGateway {
                 ..Access::default()
             };
             let sent = request.message.len();
-            let handed = self.hand_on(request, &mut record).await;
+            let handed = Arc::clone(&self).hand_on(request, &mut record).await;
             record.total = began.elapsed();
             if let Err(denied) = &handed {
                 record.decision = "refused";
@@ -126,54 +135,94 @@ impl Role for TcpGateway {
 impl TcpGateway {
     /// Opens the way to the backend, and keeps what carrying bytes takes, and no more; of the
     /// record nothing, where nobody reads it.
-    async fn join(&self, admitted: Box<Admitted>) -> (Result<Box<Ends>, Denied>, Option<Resting>) {
+    async fn join(
+        self: Arc<Self>,
+        admitted: Box<Admitted>,
+    ) -> (Result<(Arc<Self>, Box<Ends>), Denied>, Option<Resting>) {
         let mut record = admitted.record(&self.listener);
+        let access = self.access;
         let joined = self.ends(admitted, &mut record).await;
-        (joined, self.access.then(|| record.rest()))
+        (joined, access.then(|| record.rest()))
     }
 
     async fn ends(
-        &self,
-        mut admitted: Box<Admitted>,
+        self: Arc<Self>,
+        admitted: Box<Admitted>,
         record: &mut Access,
-    ) -> Result<Box<Ends>, Denied> {
-        let carried = match self.open(&mut admitted, record).await {
-            Ok(carried) => carried,
-            Err(denied) => {
-                // nothing was said by a backend: the client must not take it for an answer
-                admitted.stream.io().abort();
-                return Err(denied);
-            }
+    ) -> Result<(Arc<Self>, Box<Ends>), Denied> {
+        let client = ClientFacts {
+            connection_id: admitted.id,
+            source: admitted.source,
+            destination: admitted.local,
+            sni: admitted.sni.clone(),
+            identity: admitted
+                .peer
+                .as_ref()
+                .map(|_| admitted.permit.grant().identity.clone()),
+            http: false,
         };
-        record.connect = Some(carried.connect);
-        record.acceptor = carried.lease.acceptor().to_owned();
         let Admitted {
-            stream,
+            mut stream,
             mut supervision,
+            peer,
             ..
         } = *admitted;
-        let Carried {
-            upstream,
-            lease,
-            chain,
-            until,
-            facts,
-            ahead,
-            ..
-        } = carried;
-        if let Err(why) = watch(&mut supervision, &lease, chain, until) {
-            stream.io().abort();
-            upstream.abort();
-            return Err(why);
+        let wanted = Wanted {
+            client: &client,
+            peer: peer.as_deref(),
+            stream: Some(&mut stream),
+        };
+        match self.way(wanted, &mut supervision, record).await {
+            Ok((role, carried)) => {
+                let ends = Ends {
+                    stream,
+                    upstream: carried.upstream,
+                    supervision,
+                    facts: carried.facts,
+                    lease: carried.lease,
+                    ahead: carried.ahead,
+                };
+                Ok((role, Box::new(ends)))
+            }
+            Err(denied) => {
+                // nothing was said by a backend: the client must not take it for an answer
+                stream.io().abort();
+                Err(denied)
+            }
         }
-        Ok(Box::new(Ends {
-            stream,
-            upstream,
-            supervision,
-            facts,
-            lease,
-            ahead,
-        }))
+    }
+
+    /// Opens the way to the backend. Where other rules came meanwhile, and nothing of the client
+    /// has gone to a backend, a way that came to nothing is looked for once more by theirs.
+    async fn way(
+        self: Arc<Self>,
+        mut wanted: Wanted<'_>,
+        supervision: &mut Supervision,
+        record: &mut Access,
+    ) -> Result<(Arc<Self>, Carried), Denied> {
+        let mut role = self;
+        loop {
+            let mut spent = false;
+            let opened = role.open(&mut wanted, supervision, &mut spent, record);
+            let denied = match Box::pin(opened).await {
+                Ok(carried) => return Ok((role, carried)),
+                Err(denied) => denied,
+            };
+            if spent {
+                return Err(denied);
+            }
+            // a client that these do not admit has no second way
+            supervision.judged()?;
+            let now = in_force(&supervision.rules());
+            match now.filter(|now| !Arc::ptr_eq(now, &role)) {
+                Some(now) => {
+                    tracing::debug!(%denied, "looked for by the rules that came meanwhile");
+                    (record.connect, record.acceptor) = (None, String::new());
+                    role = now;
+                }
+                None => return Err(denied),
+            }
+        }
     }
 
     async fn carry(&self, mut ends: Box<Ends>) -> Closed {
@@ -189,14 +238,7 @@ impl TcpGateway {
             ..
         } = &mut *ends;
         let end = {
-            let broken = upstream.broken();
-            let ended = pin!(async {
-                tokio::select! {
-                    biased;
-                    why = supervision.ended() => why,
-                    why = broken => why,
-                }
-            });
+            let ended = pin!(supervision.ended());
             link::carry(stream, upstream, &options, ended).await
         };
         let Ends {
@@ -218,29 +260,34 @@ impl TcpGateway {
         end
     }
 
-    /// Opens the link that the routes choose.
-    async fn open(&self, admitted: &mut Admitted, record: &mut Access) -> Result<Carried, Denied> {
-        let client = ClientFacts {
-            connection_id: admitted.id,
-            source: admitted.source,
-            destination: admitted.local,
-            sni: admitted.sni.clone(),
-            identity: admitted
-                .peer
-                .as_ref()
-                .map(|_| admitted.permit.grant().identity.clone()),
-            http: false,
-        };
-        let rules = admitted.supervision.rules();
-        let peer = admitted.peer.as_deref();
-        let backend = self.route(&client, peer, record)?;
-        let stream = &mut admitted.stream;
-        let ahead = match backend.sends_ahead() {
-            true => said(stream).await,
-            false => None,
-        };
-        let carried = backend.carry(&client, &rules, ahead.as_ref()).await?;
-        Pin::new(stream).consume(carried.ahead);
+    /// Opens the link that the routes choose, and has it watched; `spent`: what the client has said
+    /// may be at a backend, whatever came of it.
+    async fn open(
+        &self,
+        wanted: &mut Wanted<'_>,
+        supervision: &mut Supervision,
+        spent: &mut bool,
+        record: &mut Access,
+    ) -> Result<Carried, Denied> {
+        let backend = self.route(wanted.client, wanted.peer, record)?;
+        let mut ahead = Ahead::of(match &mut wanted.stream {
+            Some(stream) if backend.sends_ahead() => said(stream).await,
+            Some(_) | None => None,
+        });
+        let rules = supervision.rules();
+        let carried = backend.carry(wanted.client, &rules, &mut ahead).await;
+        *spent = ahead.spent;
+        let carried = carried?;
+        record.connect = Some(carried.connect);
+        record.acceptor = carried.lease.acceptor().to_owned();
+        if let Some(stream) = &mut wanted.stream {
+            Pin::new(&mut **stream).consume(carried.ahead);
+        }
+        if let Err(why) = watch(supervision, &carried) {
+            carried.upstream.abort();
+            *spent = carried.ahead > 0;
+            return Err(why);
+        }
         Ok(carried)
     }
 
@@ -267,7 +314,11 @@ impl TcpGateway {
     }
 
     /// Sends a cancel request to the backend and waits for its end, which is its only answer.
-    async fn hand_on(&self, mut request: CancelRequest, record: &mut Access) -> Result<(), Denied> {
+    async fn hand_on(
+        self: Arc<Self>,
+        mut request: CancelRequest,
+        record: &mut Access,
+    ) -> Result<(), Denied> {
         let client = ClientFacts {
             connection_id: request.id,
             source: request.source,
@@ -276,21 +327,18 @@ impl TcpGateway {
             identity: None,
             http: false,
         };
+        let wanted = Wanted {
+            client: &client,
+            peer: None,
+            stream: None,
+        };
         let supervision = &mut request.supervision;
-        let rules = supervision.rules();
-        let backend = self.route(&client, None, record)?;
-        let carried = backend.carry(&client, &rules, None).await?;
-        record.connect = Some(carried.connect);
-        carried.lease.acceptor().clone_into(&mut record.acceptor);
+        let (role, carried) = self.way(wanted, supervision, record).await?;
         let Carried {
             mut upstream,
-            lease,
-            chain,
-            until,
+            lease: _lease,
             ..
         } = carried;
-        let judged = watch(supervision, &lease, chain, until);
-        judged.inspect_err(|_| upstream.abort())?;
         let exchange = async {
             upstream.write_all(&request.message).await?;
             upstream.shutdown().await?;
@@ -299,7 +347,7 @@ impl TcpGateway {
             Ok(())
         };
         let exchange = async {
-            tokio::time::timeout(self.limits.handshake_timeout, exchange)
+            tokio::time::timeout(role.limits.handshake_timeout, exchange)
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(|error: io::Error| Denied::new(Denial::UpstreamBroken, error.to_string()))
@@ -330,18 +378,20 @@ async fn said(stream: &mut ServerStream) -> Option<Octets> {
 
 /// Has a connection's link watched with it, once what is in force has judged it: it may have been
 /// dialled by rules of before.
-fn watch(
-    supervision: &mut Supervision,
-    lease: &Lease,
-    chain: Arc<[CertificateDer<'static>]>,
-    until: Option<UnixSeconds>,
-) -> Result<(), Denied> {
+fn watch(supervision: &mut Supervision, carried: &Carried) -> Result<(), Denied> {
+    let lease = &carried.lease;
     let (backend, acceptor) = (Arc::clone(lease.backend()), Arc::clone(lease.state()));
+    let chain = Arc::clone(&carried.chain);
     supervision.watch_link(
-        spread(until),
+        spread(carried.until),
         Box::new(move |now| judge_link(now, &backend, &acceptor.name, &chain)),
-    );
-    supervision.judged()
+    )
+}
+
+/// What the connection's listener does now; `None`: its mode is another one.
+fn in_force(rules: &Rules) -> Option<Arc<TcpGateway>> {
+    let role: Arc<dyn Any + Send + Sync> = rules.borrow().role.clone();
+    role.downcast().ok()
 }
 
 #[cfg(test)]

@@ -21,6 +21,23 @@ use crate::{
 /// What is in force at the listener that a link is for.
 pub(super) type Rules = watch::Receiver<Arc<Snapshot>>;
 
+/// What a client has said already, as far as it may be sent before its admission.
+#[derive(Default)]
+pub(super) struct Ahead {
+    octets: Option<Octets>,
+    /// A backend may have them: no other may get them.
+    pub(super) spent: bool,
+}
+
+impl Ahead {
+    pub(super) fn of(octets: Option<Octets>) -> Self {
+        Self {
+            octets,
+            spent: false,
+        }
+    }
+}
+
 /// A link as its streams know it.
 #[derive(Clone)]
 pub(super) struct Way {
@@ -56,8 +73,9 @@ impl Way {
 
     /// Begins a client's stream, and sends what may go ahead of its admission where the acceptor takes
     /// it; how much that is. `None`: the link takes no more.
-    pub(super) fn open(&self, open: &Open, ahead: Option<&Octets>) -> Option<(mux::Stream, usize)> {
-        let ahead = ahead.filter(|_| self.welcome.ahead).map(Octets::bytes);
+    pub(super) fn open(&self, open: &Open, ahead: &Ahead) -> Option<(mux::Stream, usize)> {
+        let octets = ahead.octets.as_ref();
+        let ahead = octets.filter(|_| self.welcome.ahead).map(Octets::bytes);
         let stream = self.link.open(open, ahead.map(Octets::of))?;
         Some((stream, ahead.map_or(0, <[u8]>::len)))
     }

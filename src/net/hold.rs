@@ -17,6 +17,29 @@ pub trait Hold {
     /// out with it. Nothing, where it can't.
     fn hold(&mut self) {}
 
+    /// Whether what reads as the end was said to be it, also behind a break. Of a socket that was
+    /// reset the system tells once, and who is told may be who writes.
+    fn says_its_end(&self) -> bool {
+        false
+    }
+
+    /// Resolves when the stream breaks, for one who reads it no more. Never, where reading or writing
+    /// tells.
+    fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Pending
+    }
+
+    /// Whether a reset throws away what has not left yet.
+    fn may_lose(&self) -> bool {
+        false
+    }
+
+    /// Whether everything that was flushed has left. Behind an end that was said nobody knows, and it
+    /// is taken for granted.
+    fn has_sent(&self) -> bool {
+        true
+    }
+
     /// Much that has come, as it is; nothing at the end. `None`: it is to be read.
     fn poll_lend(&mut self, _cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
         None
@@ -59,6 +82,22 @@ impl WriteLast for DuplexStream {}
 impl<S: Hold + ?Sized> Hold for &mut S {
     fn hold(&mut self) {
         (**self).hold();
+    }
+
+    fn says_its_end(&self) -> bool {
+        (**self).says_its_end()
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        (**self).poll_broken(cx)
+    }
+
+    fn may_lose(&self) -> bool {
+        (**self).may_lose()
+    }
+
+    fn has_sent(&self) -> bool {
+        (**self).has_sent()
     }
 
     fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {

@@ -8,14 +8,17 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::SendFlags;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::SendFlags,
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
-use super::WriteLast;
+use super::{Hold, WriteLast};
 
 /// Idle time before the kernel asks a silent peer whether it lives; then every `INTERVAL`, six
 /// times. HAProxy leaves it to the system (2 h), Go takes 15 s, Envoy and Linux 2 h.
@@ -60,6 +63,22 @@ impl Socket {
         if let Self::Tcp(tcp) = self {
             tune(&SockRef::from(tcp));
         }
+    }
+
+    /// Whether everything that was written has gone out, or nothing does any more. What the other end
+    /// has given no room for waits here, and a reset would throw it away.
+    #[must_use]
+    pub fn has_sent(&self) -> bool {
+        let Self::Tcp(tcp) = self else {
+            return true;
+        };
+        // from now on the socket is ready for more only when nothing is unsent; there will be no more
+        if SockRef::from(tcp).set_tcp_notsent_lowat(1).is_err() {
+            return true;
+        }
+        let mut one = [PollFd::new(tcp, PollFlags::OUT)];
+        let found = poll(&mut one, Some(&Timespec::default()));
+        found.is_err() || one.iter().all(|one| !one.revents().is_empty())
     }
 
     /// Makes the close a reset: the other end must not take what it got for all there was.
@@ -145,6 +164,16 @@ impl AsyncWrite for Socket {
     }
 }
 
+impl Hold for Socket {
+    fn may_lose(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    fn has_sent(&self) -> bool {
+        Self::has_sent(self)
+    }
+}
+
 impl WriteLast for Socket {
     fn poll_write_last(
         self: Pin<&mut Self>,
@@ -219,6 +248,32 @@ mod tests {
             }
         }
         panic!("it went out before the end, every time");
+    }
+
+    #[tokio::test]
+    async fn what_has_no_room_at_the_other_end_is_told_from_what_was_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        let (mut near, mut far) = (Socket::Tcp(near.unwrap()), far.unwrap().0);
+        near.tune();
+        assert!(near.has_sent());
+        // until the kernel takes no more
+        let part = vec![7; 64 << 10];
+        let mut wrote = 0;
+        let limit = Duration::from_millis(100);
+        while let Ok(n) = tokio::time::timeout(limit, near.write(&part)).await {
+            wrote += n.unwrap();
+        }
+        assert!(!near.has_sent());
+        let mut got = vec![0; wrote];
+        far.read_exact(&mut got).await.unwrap();
+        while !near.has_sent() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        near.abort();
+        drop(near);
+        assert!(far.read(&mut got).await.is_err());
     }
 
     #[tokio::test]

@@ -115,9 +115,22 @@ impl Supervision {
 
     /// From now on the connection has a link of its own, which ends with it: at the end of the
     /// acceptor's chain, or when `judge` says no. One timer and one subscription do for both.
-    pub(crate) fn watch_link(&mut self, until: Option<UnixSeconds>, judge: JudgeLink) {
-        self.until = [self.until, until].into_iter().flatten().min();
+    ///
+    /// # Errors
+    /// By what is in force one of them has to end; the connection is then without a link, as before.
+    pub(crate) fn watch_link(
+        &mut self,
+        until: Option<UnixSeconds>,
+        judge: JudgeLink,
+    ) -> Result<(), Denied> {
+        let own = self.until;
+        self.until = [own, until].into_iter().flatten().min();
         self.link = Some(judge);
+        let judged = self.judged();
+        if judged.is_err() {
+            (self.until, self.link) = (own, None);
+        }
+        judged
     }
 
     /// Judges it by what is in force now, if other rules came since it was judged.
@@ -133,8 +146,9 @@ impl Supervision {
         }
         let snapshot = self.rules.borrow_and_update().clone();
         // or the clock was set, and that is all
-        still_good(self.until)?;
-        self.judge_again(&snapshot)
+        let judged = still_good(self.until).and_then(|_left| self.judge_again(&snapshot));
+        // whoever asks again is not to hear that nothing has changed
+        judged.inspect_err(|_| self.rules.mark_changed())
     }
 
     /// Resolves when the connection has to end.

@@ -48,6 +48,22 @@ impl Slots {
         slot.count(source, limits)?;
         Ok(slot)
     }
+
+    /// A place once more, for one who goes on where another's connection has ended that held it:
+    /// whatever the limits are, it was counted before.
+    #[must_use]
+    pub fn again(&self, source: IpAddr) -> Slot {
+        let key = key(source);
+        let mut state = self.0.lock();
+        state.total = state.total.saturating_add(1);
+        let held = state.by_source.entry(key).or_insert(0);
+        *held = held.saturating_add(1);
+        drop(state);
+        Slot {
+            table: Arc::clone(&self.0),
+            counted: Some(key),
+        }
+    }
 }
 
 impl Table {
@@ -126,5 +142,44 @@ fn key(source: IpAddr) -> IpAddr {
             let [a, b, c, d, ..] = v6.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_taken_again_counts_whatever_the_limits_are_and_is_given_back() {
+        let second = Duration::from_secs(1);
+        let limits = Limits {
+            connections: 2,
+            connections_per_ip: 1,
+            handshakes: 1,
+            handshake_timeout: second,
+            header_timeout: second,
+            keepalive_timeout: second,
+            body_min_rate: 0,
+            response_timeout: second,
+            write_timeout: second,
+            idle_timeout: second,
+            drain_timeout: second,
+            header_bytes: 1,
+            body_bytes: 0,
+            streams: 1,
+        };
+        let table = Arc::<Table>::default();
+        let (slots, source) = (Slots::of(&table), IpAddr::from([192, 0, 2, 1]));
+        let first = slots.enter(source, &limits).unwrap();
+        let again = slots.again(source);
+        assert_eq!(table.live(), 2);
+        drop(first);
+        assert!(slots.enter(source, &limits).is_err(), "it is taken");
+        drop(again);
+        assert_eq!(table.live(), 0);
+        assert!(slots.enter(source, &limits).is_ok());
+        assert!(table.lock().by_source.is_empty());
     }
 }

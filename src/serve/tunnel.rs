@@ -90,6 +90,14 @@ impl<S: Hold> Hold for Tunnel<S> {
     fn hold(&mut self) {
         self.inner.hold();
     }
+
+    fn may_lose(&self) -> bool {
+        self.inner.may_lose()
+    }
+
+    fn has_sent(&self) -> bool {
+        self.inner.has_sent()
+    }
 }
 
 impl<S: AsyncRead + Unpin> Tunnel<S> {

@@ -40,7 +40,15 @@ impl<IO> TlsStream<IO> {
     }
 }
 
-impl<IO> Hold for TlsStream<IO> {
+impl<IO: Hold> Hold for TlsStream<IO> {
+    fn may_lose(&self) -> bool {
+        self.io().may_lose()
+    }
+
+    fn has_sent(&self) -> bool {
+        self.io().has_sent()
+    }
+
     fn hold(&mut self) {
         if let Self::Own(stream) = self {
             stream.hold();

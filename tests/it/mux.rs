@@ -19,6 +19,9 @@ use portcullis::{
     },
 };
 
+use rstest::rstest;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::world::{Backend, Client, Running, TlsStream, World, answers, broken, says, until};
 
 struct Chain {
@@ -261,6 +264,161 @@ fn an_answer_that_its_backend_resets_under_an_upload_never_looks_whole() {
     }
 }
 
+/// Fits into a stream's window: it passes the link whoever reads it.
+const PASSES: usize = 250_000;
+
+/// Waits until everything that was written has gone out.
+fn sent(stream: &std::net::TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_notsent_lowat(1).unwrap();
+    until("the last octet", || {
+        let mut one = [PollFd::new(stream, PollFlags::OUT)];
+        poll(&mut one, Some(&Timespec::default())).unwrap();
+        (!one[0].revents().is_empty()).then_some(())
+    });
+}
+
+fn reset(stream: &std::net::TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// A backend that echoes, but for who says `more`: it hears [`PASSES`] octets, and `then` comes.
+fn generous(world: &World, then: impl Fn(std::net::TcpStream) + Send + Sync + 'static) -> Backend {
+    Backend::serve(world.address(), move |mut stream| {
+        let mut first = [0; 4];
+        stream.read_exact(&mut first).unwrap();
+        if &first == b"more" {
+            stream.write_all(&[7; PASSES]).unwrap();
+            return then(stream);
+        }
+        drop(stream.write_all(&first));
+        crate::world::echo(&mut stream);
+    })
+}
+
+/// What its window holds is the client's own, however slowly it reads.
+#[rstest]
+fn what_a_backend_said_before_its_reset_comes_to_a_client_that_reads_late(
+    #[values("mux", "reuse", "direct")] tunnel: &str,
+) {
+    let world = World::new();
+    let (told, was_reset) = mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let backend = generous(&world, move |stream| {
+        sent(&stream);
+        reset(&stream);
+        drop(stream);
+        told.lock().unwrap().send(()).unwrap();
+    });
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let keys = format!("tunnel = {tunnel:?}\n{ONE_THREAD}");
+    let (gateway, edge) = world.plain_gateway("tcp", link, "", &keys);
+    let client = || world.client().connect(edge, "site.test").unwrap();
+    let (mut other, mut late) = (client(), client());
+    let socket = socket2::SockRef::from(&late.sock);
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    late.write_all(b"more").unwrap();
+    was_reset.recv_timeout(Duration::from_secs(20)).unwrap();
+    if tunnel == "mux" {
+        acceptor.refusal("upstream_broken");
+    }
+    // what comes behind the reset has come
+    assert!(answers(&mut other));
+    let mut got = Vec::new();
+    assert!(late.read_to_end(&mut got).is_err(), "an end");
+    assert_eq!(got.len(), PASSES);
+    let line = gateway.refusal("upstream_broken");
+    assert_eq!(line["bytes_out"], PASSES, "{line}");
+}
+
+/// The client's own direction is open, and that is what breaks.
+#[test]
+fn an_answer_that_came_whole_arrives_whole_where_its_link_breaks_under_an_upload() {
+    let (told, was_said) = mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let then = move |mut stream: std::net::TcpStream| {
+        sent(&stream);
+        stream.shutdown(Shutdown::Write).unwrap();
+        told.lock().unwrap().send(()).unwrap();
+        drop(stream.read_to_end(&mut Vec::new()));
+    };
+    let chain = chain_to(|world| generous(world, then), ONE_THREAD, ONE_THREAD);
+    let (mut other, mut late) = (chain.answering(), chain.client());
+    let socket = socket2::SockRef::from(&late.sock);
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    late.write_all(b"more").unwrap();
+    was_said.recv_timeout(Duration::from_secs(20)).unwrap();
+    // each of these is a turn of everything else on the threads and the link
+    assert!((0..50).all(|_| answers(&mut other)));
+    chain.acceptor.signal(rustix::process::Signal::KILL);
+    let ended = |line: &serde_json::Value| line["message"] == "link ended";
+    chain.gateway.line("the link's end", ended);
+    let mut got = Vec::new();
+    let read = late.read_to_end(&mut got);
+    assert!(
+        read.is_ok() && got.len() == PASSES,
+        "{}: {read:?}",
+        got.len()
+    );
+    // and what is said from now on is not taken for heard
+    until("the break", || late.write_all(b"more").err());
+    let of = |line: &serde_json::Value| line["bytes_out"] == PASSES;
+    let line = chain.gateway.line("the client's", of);
+    assert_eq!(line["reason"], "upstream_broken", "{line}");
+}
+
+/// What came before its gateway broke off goes on to a backend that reads late, for as long as that
+/// gateway is let in.
+#[rstest]
+fn what_a_client_said_before_its_link_broke_comes_to_its_backend_unless_the_gateway_is_shut_out(
+    #[values(false, true)] revoked: bool,
+) {
+    let (go, wait) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let (wait, tell) = (std::sync::Mutex::new(wait), std::sync::Mutex::new(tell));
+    let serve = move |mut stream: std::net::TcpStream| {
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_recv_buffer_size(8 << 10).unwrap();
+        let mut first = [0; 4];
+        stream.read_exact(&mut first).unwrap();
+        if &first != b"late" {
+            drop(stream.write_all(&first));
+            return crate::world::echo(&mut stream);
+        }
+        wait.lock().unwrap().recv().unwrap();
+        let mut got = Vec::new();
+        let end = stream.read_to_end(&mut got);
+        tell.lock()
+            .unwrap()
+            .send((got.len(), end.is_err()))
+            .unwrap();
+    };
+    let chain = chain_to(
+        |world| Backend::serve(world.address(), serve),
+        ONE_THREAD,
+        ONE_THREAD,
+    );
+    let (mut other, mut late) = (chain.answering(), chain.client());
+    late.write_all(b"late").unwrap();
+    late.write_all(&[7; PASSES]).unwrap();
+    // each of these is a turn of everything else on the threads and the link
+    assert!((0..50).all(|_| answers(&mut other)));
+    chain.gateway.signal(rustix::process::Signal::KILL);
+    without_links(&chain);
+    if revoked {
+        let authority = &chain.world.authority;
+        authority
+            .revoke("gateway/edge-1", Reason::KeyCompromise)
+            .unwrap();
+        chain.cut("rules_changed", 1);
+    }
+    go.send(()).unwrap();
+    let (got, broke) = told.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(broke, "an end");
+    assert_eq!(got == PASSES, !revoked, "{got}");
+}
+
 #[test]
 fn a_slow_reader_holds_up_nobody_else() {
     let chain = chain_to(
@@ -312,8 +470,9 @@ fn a_slow_reader_holds_up_nobody_else() {
     );
     assert_eq!(chain.links(), 1);
     assert!(chain.acceptor.resident() < 200 && chain.gateway.resident() < 200);
-    // and those who are held up hear of a link that breaks
+    // and those who are held up hear of a link that breaks, behind what came before
     chain.acceptor.signal(rustix::process::Signal::KILL);
+    assert!(deaf.read_to_end(&mut Vec::new()).is_err());
     until("the ends", || {
         let of = |line: &serde_json::Value| {
             line["message"] == "access" && line["reason"] == "upstream_broken"

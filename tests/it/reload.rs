@@ -2,13 +2,16 @@
 
 use std::{
     io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
+    sync::{Mutex, mpsc},
 };
 
 use portcullis::pki::{Reason, Role, store::write_file};
+use rstest::rstest;
 use serde_json::Value;
 
-use crate::world::{Backend, Running, World, get, named_backend, says, until};
+use crate::world::{Backend, Running, World, answers, broken, get, named_backend, says, until};
 
 #[test]
 fn a_kept_connection_stays_and_its_next_request_meets_the_new_routes() {
@@ -60,6 +63,87 @@ fn a_link_to_an_acceptor_that_is_revoked_ends_and_others_live() {
     assert_eq!(line["decision"], "ended");
     assert!(says(&line, "detail", "certificate_revoked"), "{line}");
     assert!(stream.read_exact(&mut echo).is_err(), "no orderly end");
+}
+
+/// Hands bytes on until they end.
+fn pass(mut from: TcpStream, mut to: TcpStream) {
+    drop(std::io::copy(&mut from, &mut to));
+    drop(to.shutdown(Shutdown::Write));
+}
+
+/// The way to an acceptor that makes its gateway wait for a word, and leads there only if it `opens`.
+fn slow_way(world: &World, link: SocketAddr, opens: bool) -> (Backend, mpsc::Sender<()>) {
+    let (go, wait) = mpsc::channel();
+    let (wait, near) = (Mutex::new(wait), world.client().source(world.ip()));
+    let slow = Backend::serve(world.address(), move |stream| {
+        let told = wait.lock().unwrap().recv();
+        if opens && told.is_ok() {
+            let far = near.tcp(link).unwrap();
+            let (from, to) = (stream.try_clone().unwrap(), far.try_clone().unwrap());
+            std::thread::spawn(move || pass(from, to));
+            pass(far, stream);
+        }
+    });
+    (slow, go)
+}
+
+/// The acceptor that it was to go to comes to nothing, or opens its link too late.
+#[rstest]
+fn a_client_whose_acceptor_is_taken_out_meanwhile_gets_to_the_one_that_came(
+    #[values("mux", "reuse", "direct")] tunnel: &str,
+    #[values((true, "said"), (true, ""), (false, "said"))] (opens, said): (bool, &str),
+) {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (slow, go) = slow_way(&world, link, opens);
+    let keys = format!("tunnel = {tunnel:?}\nconnect_timeout = \"20s\"");
+    let (gateway, edge) = world.plain_gateway("tcp", slow.address, "", &keys);
+    let client = world.client();
+    let mut stream = client.ask(edge, "site.test", said.as_bytes()).unwrap();
+    until("the first acceptor", || {
+        (slow.connections() > 0).then_some(())
+    });
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    let moved = text.replace(&slow.address.to_string(), &link.to_string());
+    world.write("gateway.toml", &moved);
+    gateway.reload();
+    go.send(()).unwrap();
+    let mut back = vec![0; said.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, said.as_bytes());
+    assert!(answers(&mut stream), "{}", gateway.text());
+    drop(stream);
+    let line = gateway.line("the client's", |line| line["message"] == "access");
+    assert_eq!(line["acceptor"], link.to_string(), "{line}");
+    assert_eq!(line["bytes_out"], said.len() + 4, "{line}");
+}
+
+#[test]
+fn a_client_that_the_rules_of_now_do_not_admit_gets_to_no_acceptor_of_theirs() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (slow, go) = slow_way(&world, link, true);
+    let keys = "tunnel = \"mux\"\nconnect_timeout = \"20s\"";
+    let (gateway, edge) = world.plain_gateway("tcp", slow.address, "", keys);
+    let mut stream = world.client().ask(edge, "site.test", b"said").unwrap();
+    until("the first acceptor", || {
+        (slow.connections() > 0).then_some(())
+    });
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    let moved = text.replace(&slow.address.to_string(), &link.to_string());
+    let asks = format!(
+        "mode = \"tcp\"\nclient_cert = \"require\"\nclient_ca = {:?}\nclients = [\"spiffe://example.internal/client/*\"]",
+        world.authority.trust()
+    );
+    world.write("gateway.toml", &moved.replace("mode = \"tcp\"", &asks));
+    gateway.reload();
+    go.send(()).unwrap();
+    assert!(broken(&mut stream));
+    let line = gateway.refusal("rules_changed");
+    assert!(says(&line, "detail", "certificate_missing"), "{line}");
+    assert_eq!(backend.connections(), 0);
 }
 
 #[test]

@@ -18,13 +18,12 @@ use super::{
     backend::{AcceptorState, Lease},
     dial::{self, Dialled, LinkStream, Purpose},
     reuse::{Facts, Upstream},
-    way::{Rules, Way},
+    way::{Ahead, Rules, Way},
 };
 use crate::{
     admit::{Denial, Denied},
     config::Tunnel as Wanted,
     identity::UnixSeconds,
-    net::Octets,
     serve::{link::refusal, mux},
     wire::mux::{Break, Side, Welcome},
     workers::Home,
@@ -84,7 +83,7 @@ impl BackendRuntime {
     }
 
     /// Opens the way to the first acceptor that admits us, as `tunnel` says; `ahead` is what may be
-    /// sent before.
+    /// sent before, which is nothing unless [`Self::sends_ahead`].
     ///
     /// # Errors
     /// Why the last one that was tried did not.
@@ -92,9 +91,8 @@ impl BackendRuntime {
         self: &Arc<Self>,
         client: &ClientFacts,
         rules: &Rules,
-        ahead: Option<&Octets>,
+        ahead: &mut Ahead,
     ) -> Result<Carried, Denied> {
-        let ahead = ahead.filter(|_| self.sends_ahead());
         match self.config.tunnel {
             Wanted::Auto | Wanted::Mux => {}
             Wanted::Reuse | Wanted::Direct => {
@@ -122,7 +120,8 @@ impl BackendRuntime {
         rules: &Rules,
     ) -> Result<Carried, Denied> {
         if acceptor.dialler.shared.is_some() {
-            return self.carry_to(acceptor, client, rules, None).await;
+            let nothing = &mut Ahead::default();
+            return self.carry_to(acceptor, client, rules, nothing).await;
         }
         self.connect_to(acceptor, client).await.map(Carried::from)
     }
@@ -132,7 +131,7 @@ impl BackendRuntime {
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
         rules: &Rules,
-        ahead: Option<&Octets>,
+        ahead: &mut Ahead,
     ) -> Result<Carried, Denied> {
         let mut gone = Denied::new(Denial::UpstreamBroken, "no link");
         let mut attempts = 0;
@@ -335,7 +334,7 @@ impl BackendRuntime {
         way: Way,
         acceptor: &Arc<AcceptorState>,
         client: &ClientFacts,
-        ahead: Option<&Octets>,
+        ahead: &mut Ahead,
     ) -> Option<Result<Carried, Denied>> {
         let limit = self.config.connect_timeout;
         let lease = self.lease(acceptor);
@@ -346,6 +345,8 @@ impl BackendRuntime {
             way.link.leave();
         }
         let denied = match tokio::time::timeout(limit, stream.admitted()).await {
+            // its backend has heard nothing, and the client neither: there is another link
+            Ok(Ok(())) if sent == 0 && way.link.ended().is_some() => return None,
             Ok(Ok(())) => {
                 acceptor.succeeded();
                 return Some(Ok(Carried {
@@ -364,17 +365,19 @@ impl BackendRuntime {
                 return None;
             }
             Ok(Err(Break::Refused(code))) => refusal(&code),
-            Ok(Err(why @ (Break::Reset | Break::Link | Break::Over))) => {
+            Ok(Err(why @ (Break::Reset | Break::Link | Break::Cut | Break::Over))) => {
                 if sent == 0 || !stream.was_said() {
                     return None;
                 }
                 // a backend may have them, and must not get them twice
+                ahead.spent = true;
                 let why = format!("{why}, and the client's first bytes were on it");
                 Denied::new(Denial::UpstreamBroken, why)
             }
             Err(_elapsed) => {
                 // the next asks on another
                 way.link.leave();
+                ahead.spent = sent > 0 && stream.was_said();
                 let why = format!("not admitted within connect_timeout = {limit:?}");
                 Denied::new(Denial::UpstreamTimeout, why)
             }

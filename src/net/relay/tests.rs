@@ -1,4 +1,9 @@
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use std::pin::Pin;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    time::Instant,
+};
 
 use super::*;
 
@@ -130,7 +135,7 @@ async fn silence_ends_at_the_idle_timeout_and_a_byte_puts_it_off() {
     let (mut client, mut server, task) = chain(1000, options());
     let began = Instant::now();
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_secs(40)).await;
+        sleep(Duration::from_secs(40)).await;
         client.write_all(b"x").await.unwrap();
         server.read_u8().await.unwrap();
     }
@@ -142,7 +147,7 @@ async fn silence_ends_at_the_idle_timeout_and_a_byte_puts_it_off() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_does_not_read_is_cut() {
     let (mut client, _server, task) = chain(1000, options());
-    drop(tokio::time::timeout(Duration::from_secs(5), client.write_all(&[0; 200_000])).await);
+    drop(timeout(Duration::from_secs(5), client.write_all(&[0; 200_000])).await);
     let end = task.await.unwrap();
     assert!(
         matches!(end.cause, RelayCause::WriteStalled { side: Side::B }),
@@ -150,8 +155,8 @@ async fn a_reader_that_does_not_read_is_cut() {
     );
 }
 
-/// Says something and was reset, of which only who writes to it is told.
-struct Reset(bool);
+/// Says so much and was reset, of which only who writes to it is told.
+struct Reset(usize);
 
 impl Hold for Reset {}
 
@@ -161,9 +166,9 @@ impl AsyncRead for Reset {
         _cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !std::mem::replace(&mut self.0, true) {
-            buf.put_slice(b"half of it");
-        }
+        let some = self.0.min(buf.remaining());
+        buf.put_slice(&vec![7; some]);
+        self.0 -= some;
         Poll::Ready(Ok(()))
     }
 }
@@ -181,6 +186,34 @@ impl AsyncWrite for Reset {
     }
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Whatever comes of it, and however slowly who gets it takes it: more than a buffer holds.
+#[tokio::test]
+async fn all_that_was_said_before_a_reset_arrives() {
+    for side in [Side::A, Side::B] {
+        let (mut other, mut near) = duplex(1000);
+        let mut reset = Reset(300_000);
+        let mut got = Vec::new();
+        let options = options();
+        let relaying = async {
+            let end = match side {
+                Side::A => relay(&mut reset, &mut near, &options).await,
+                Side::B => relay(&mut near, &mut reset, &options).await,
+            };
+            drop(near);
+            end
+        };
+        let other = async {
+            other.write_all(b"for nobody").await.unwrap();
+            other.read_to_end(&mut got).await
+        };
+        let (end, read) = tokio::join!(relaying, other);
+        read.unwrap();
+        let failed = matches!(end.cause, RelayCause::Failed { side: of, .. } if of == side);
+        assert!(failed, "{end:?}");
+        assert_eq!(got.len(), 300_000);
     }
 }
 
@@ -225,7 +258,7 @@ impl AsyncWrite for Uploads {
 #[tokio::test]
 async fn what_was_said_before_a_reset_arrives_and_is_no_end() {
     let mut client = Uploads::default();
-    let end = relay(&mut client, &mut Reset(false), &options()).await;
+    let end = relay(&mut client, &mut Reset(10), &options()).await;
     let failed = matches!(
         end.cause,
         RelayCause::Failed {
@@ -235,6 +268,6 @@ async fn what_was_said_before_a_reset_arrives_and_is_no_end() {
         }
     );
     assert!(failed, "{end:?}");
-    assert_eq!(client.heard, b"half of it");
+    assert_eq!(client.heard, [7; 10]);
     assert!(!client.ended);
 }

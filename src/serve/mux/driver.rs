@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             Over::Refused(why) => {
                 self.orderly = true;
-                self.link.end(why.clone());
+                self.link.cut(why.clone());
                 drop(tokio::time::timeout(FAREWELL, self.last_word(why.reason)).await);
                 Some(why)
             }

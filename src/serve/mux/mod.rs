@@ -98,11 +98,20 @@ impl Link {
         self.with(|state| state.mux.leave());
     }
 
-    /// Breaks every stream, for this reason; the first one stays.
+    /// Breaks every stream, for this reason; the first one stays. What came before is handed on.
     pub fn end(&self, why: Denied) {
         self.with(|state| {
             state.ended.get_or_insert(why);
             state.mux.break_all();
+        });
+    }
+
+    /// The same where nothing more may be handed on: what was under way is broken for this reason,
+    /// though the link were no more.
+    pub fn cut(&self, why: Denied) {
+        self.with(|state| {
+            state.ended = Some(why);
+            state.mux.cut_all();
         });
     }
 

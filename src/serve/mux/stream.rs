@@ -53,7 +53,14 @@ impl Stream {
         self.link.lock().mux.was_said(self.id)
     }
 
-    /// Resolves when the stream breaks: who is held up by its other side must hear of it too.
+    /// Resolves when the link is cut: nothing of the stream may go on from then, also of what came
+    /// before it broke.
+    pub fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (link, id) = (self.link.clone(), self.id);
+        poll_fn(move |cx| link.poll(|mux| mux.poll_cut(id, cx.waker())))
+    }
+
+    /// Resolves when the stream breaks.
     pub fn broken(&self) -> impl Future<Output = Break> + Send + use<> {
         let (link, id) = (self.link.clone(), self.id);
         poll_fn(move |cx| link.poll(|mux| mux.poll_broken(id, cx.waker())))
@@ -83,7 +90,10 @@ impl Stream {
     fn failed(&self, why: Break) -> io::Error {
         let text = match (&why, self.link.ended()) {
             (Break::Link, Some(ended)) => format!("the link broke: {ended}"),
-            (Break::Link | Break::Reset | Break::Refused(_) | Break::Over, _) => why.to_string(),
+            (Break::Cut, Some(ended)) => ended.to_string(),
+            (Break::Link | Break::Cut | Break::Reset | Break::Refused(_) | Break::Over, _) => {
+                why.to_string()
+            }
         };
         io::Error::new(io::ErrorKind::ConnectionReset, text)
     }
@@ -119,6 +129,15 @@ impl AsyncRead for Stream {
 
 /// Frames that come together go out together.
 impl Hold for Stream {
+    fn says_its_end(&self) -> bool {
+        true
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let broken = self.link.poll(|mux| mux.poll_broken(self.id, cx.waker()));
+        broken.map(|why| self.failed(why))
+    }
+
     fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
         if self.taken.is_some() {
             return None;

@@ -321,7 +321,7 @@ async fn a_violation_is_told_and_breaks_every_stream() {
     let mut streams = opened.into_inner().unwrap();
     assert_eq!(streams.len(), 2);
     for stream in &mut streams {
-        assert_eq!(stream.broken().await, Break::Link);
+        assert_eq!(stream.broken().await, Break::Cut);
         assert!(stream.write_all(b"x").await.is_err());
     }
     let mut word = Vec::new();

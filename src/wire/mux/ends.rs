@@ -54,11 +54,7 @@ impl<B: Payload> Mux<B> {
     /// Resets streams that nobody wants and that are not answered. To be called at most once a
     /// second: no more than a link carries are then reset in that time, beside those at once.
     pub fn give_up(&mut self) {
-        let unwanted = |one: &Stream<B>| one.on_wire && one.phase == Phase::Unwanted;
-        let streams = self.streams.iter();
-        let late: Vec<u32> = streams
-            .filter_map(|(id, one)| unwanted(one).then_some(*id))
-            .collect();
+        let late = self.those(|one| one.on_wire && one.phase == Phase::Unwanted);
         late.into_iter().for_each(|id| self.cut(id));
         self.early = EARLY;
     }
@@ -118,26 +114,41 @@ impl<B: Payload> Mux<B> {
         self.say(Kind::Ping, 0, &[0; 8]);
     }
 
-    /// The link is no more, and every stream that has not ended is broken. What came of one that
-    /// has ended stays its reader's: it is whole where it had its FIN, and has no end where a reset
-    /// came first.
+    /// The link is no more, and every stream that has not ended is broken. What came before stays its
+    /// reader's, and is whole where FIN came.
     pub fn break_all(&mut self) {
         self.leaving = true;
         (self.control, self.turns) = (Vec::new(), VecDeque::new());
         self.later = Vec::new();
         self.openings = VecDeque::new();
-        let live: Vec<u32> = self
-            .streams
-            .iter()
-            .filter_map(|(id, stream)| stream.on_wire.then_some(*id))
-            .collect();
-        for id in live {
+        for id in self.those(|stream| stream.on_wire) {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.broken = Some(Break::Link);
-                stream.clear();
+                stream.unsay();
             }
             self.close(id);
         }
+    }
+
+    /// The same where nothing of a stream that is broken, or breaks by this, may go on. One that had
+    /// ended before stays whole.
+    pub fn cut_all(&mut self) {
+        self.break_all();
+        for id in self.those(|stream| stream.broken.is_some()) {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.broken = Some(Break::Cut);
+                stream.clear();
+                self.woken.extend(stream.reader.take());
+                self.woken.extend(stream.guard.take());
+            }
+        }
+    }
+
+    fn those(&self, are: impl Fn(&Stream<B>) -> bool) -> Vec<u32> {
+        let streams = self.streams.iter();
+        streams
+            .filter_map(|(id, stream)| are(stream).then_some(*id))
+            .collect()
     }
 
     /// Closes a stream whose two directions have ended.

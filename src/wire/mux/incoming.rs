@@ -2,7 +2,8 @@
 
 use super::{
     AHEAD, Break, Header, Kind, MAX_STREAMS, MAX_WINDOW, MIN_GRANT, Mux, Payload, Side, Violation,
-    ends::LATE_BYTES, stream::Phase,
+    ends::LATE_BYTES,
+    stream::{Phase, Stream},
 };
 use crate::{
     admit::Denial,
@@ -158,7 +159,7 @@ impl<B: Payload> Mux<B> {
             (true, _) => Denial::Draining,
             (false, true) => Denial::TooManyConnections,
             (false, false) => {
-                self.begin(id, Phase::Opening);
+                self.begin(id, Stream::new(Phase::Opening));
                 return Ok(Event::Opened(id, Box::new(open)));
             }
         };

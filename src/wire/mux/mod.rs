@@ -90,6 +90,9 @@ pub enum Break {
     /// The link that carried it is no more.
     #[error("the link broke")]
     Link,
+    /// Nothing of it may go on: the link was ended for what the other end is, or did.
+    #[error("the link was cut")]
+    Cut,
     /// We reset it ourselves.
     #[error("the stream is over")]
     Over,

@@ -204,11 +204,19 @@ impl<B: Payload> Mux<B> {
     }
 
     /// Begins a stream for a client; `None`: this link takes no more. What is to go `ahead` of the
-    /// answer is at most [`AHEAD`] octets, which the acceptor has to have given leave for.
+    /// answer is at most [`AHEAD`] octets, which the acceptor has to have given leave for; with more,
+    /// or none, there is no stream: none of them is ever left out.
     pub fn open(&mut self, open: &Open, ahead: Option<B>) -> Option<u32> {
-        let len = ahead.as_ref().map_or(0, |bytes| bytes.bytes().len());
-        if !self.has_room() || len > AHEAD {
+        if !self.has_room() {
             return None;
+        }
+        let mut stream = Stream::new(Phase::Queued);
+        if let Some(bytes) = ahead {
+            let len = bytes.bytes().len();
+            if !(1..=AHEAD).contains(&len) || stream.reserve(len) < len {
+                return None;
+            }
+            stream.push(bytes);
         }
         self.last = self.last.checked_add(1)?;
         let mut frame = Vec::new();
@@ -219,13 +227,10 @@ impl<B: Payload> Mux<B> {
             &codec::open_payload(open),
         );
         self.openings.push_back((self.last, frame));
-        self.begin(self.last, Phase::Queued);
-        if let (Some(bytes), Some(stream)) = (ahead, self.streams.get_mut(&self.last))
-            && stream.reserve(len) == len
-        {
-            stream.push(bytes);
-            list(&mut self.turns, stream, self.last);
+        if stream.has_more() {
+            list(&mut self.turns, &mut stream, self.last);
         }
+        self.begin(self.last, stream);
         Some(self.last)
     }
 
@@ -236,8 +241,8 @@ impl<B: Payload> Mux<B> {
         stream.is_none_or(|stream| stream.phase != Phase::Queued)
     }
 
-    pub(super) fn begin(&mut self, id: u32, phase: Phase) {
-        self.streams.insert(id, Stream::new(phase));
+    pub(super) fn begin(&mut self, id: u32, stream: Stream<B>) {
+        self.streams.insert(id, stream);
         self.live = self.live.saturating_add(1);
     }
 
@@ -250,8 +255,8 @@ impl<B: Payload> Mux<B> {
             return Poll::Ready(Err(Break::Over));
         };
         match (&stream.broken, stream.phase) {
-            // what its backend said before the reset is to be read
-            (None | Some(Break::Reset), Phase::Admitted) => Poll::Ready(Ok(())),
+            // what its backend said before the break is to be read
+            (None | Some(Break::Reset | Break::Link), Phase::Admitted) => Poll::Ready(Ok(())),
             (Some(why), _) => Poll::Ready(Err(why.clone())),
             (None, Phase::Queued | Phase::Opening | Phase::Unwanted) => {
                 keep(&mut stream.reader, waker);
@@ -308,6 +313,18 @@ impl<B: Payload> Mux<B> {
         Poll::Pending
     }
 
+    /// Resolves when nothing of the stream may go on, also where it is broken already.
+    pub fn poll_cut(&mut self, id: u32, waker: &Waker) -> Poll<()> {
+        let stream = self.streams.get_mut(&id);
+        match stream.filter(|stream| stream.broken != Some(Break::Cut)) {
+            Some(stream) => {
+                keep(&mut stream.guard, waker);
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
     /// Takes octets that came; `None`: the other end is done.
     ///
     /// # Errors
@@ -326,8 +343,10 @@ impl<B: Payload> Mux<B> {
             return Poll::Ready(Ok(Some(bytes)));
         }
         match &stream.broken {
-            // nothing of what came is lost by the other end's reset, and an end before it is one
-            None | Some(Break::Reset) if stream.fin_came => return Poll::Ready(Ok(None)),
+            // nothing of what came is lost by a break, and an end before it is one
+            None | Some(Break::Reset | Break::Link) if stream.fin_came => {
+                return Poll::Ready(Ok(None));
+            }
             Some(why) => return Poll::Ready(Err(why.clone())),
             None => {}
         }

@@ -60,6 +60,8 @@ pub(super) struct Stream<B> {
     pub(super) writer: Option<Waker>,
     /// Who waits for its break alone.
     pub(super) watcher: Option<Waker>,
+    /// Who waits for its link to be cut, whatever has become of the stream.
+    pub(super) guard: Option<Waker>,
 }
 
 impl<B: Payload> Stream<B> {
@@ -84,6 +86,7 @@ impl<B: Payload> Stream<B> {
             reader: None,
             writer: None,
             watcher: None,
+            guard: None,
         }
     }
 

@@ -367,7 +367,11 @@ fn what_went_ahead_of_a_refusal_is_no_fault() {
         assert_eq!(again, Err(Violation::Credit(2)));
     }
     let mut gateway = End::new(Side::Gateway);
-    assert_eq!(gateway.mux.open(&open(), Some(vec![0; AHEAD + 1])), None);
+    // and nothing is left out of it: what does not fit has no stream, nor leaves a trace of one
+    for len in [0, AHEAD + 1] {
+        assert_eq!(gateway.mux.open(&open(), Some(vec![0; len])), None);
+        assert_eq!((gateway.mux.latest(), gateway.mux.live()), (0, 0));
+    }
     // a client that goes before OPEN was written has said nothing
     let id = gateway.mux.open(&open(), Some(vec![0; AHEAD])).unwrap();
     gateway.mux.release(id);
@@ -561,49 +565,92 @@ fn a_reader_that_keeps_pace_gets_a_wider_window_and_the_link_has_a_bound() {
     assert!(waiting <= WINDOW * MAX_STREAMS + GROWTH, "{waiting}");
 }
 
+/// Reads a stream to its end, or to what is in place of one.
+fn rest(end: &mut End, id: u32) -> (usize, Result<(), Break>) {
+    let mut got = 0;
+    loop {
+        match end.mux.poll_take(id, IDLE) {
+            Poll::Ready(Ok(Some(bytes))) => got += bytes.len(),
+            Poll::Ready(end) => return (got, end.map(drop)),
+            Poll::Pending => panic!("nothing more will come"),
+        }
+    }
+}
+
+/// Streams that have 50,000 octets each: 1 has both its ends, 2 one, 3 was reset behind its words, 4
+/// is under way.
+fn four(side: Side) -> End {
+    let mut end = End::new(side);
+    for id in 1..=4 {
+        match side {
+            Side::Gateway => {
+                end.mux.open(&open(), None).unwrap();
+                end.say(1);
+                end.hear(&said(Kind::Admitted, id)).unwrap();
+            }
+            Side::Acceptor => {
+                end.hear(&opening(id)).unwrap();
+                end.mux.admit(id);
+            }
+        }
+        end.hear(&frame(Kind::Data, id, &[7; 50_000])).unwrap();
+    }
+    for id in [1, 2] {
+        end.hear(&said(Kind::Fin, id)).unwrap();
+    }
+    let finished = end.mux.poll_finish(1, IDLE);
+    assert_eq!(finished.is_ready(), side == Side::Gateway);
+    end.say(usize::MAX);
+    end.hear(&said(Kind::Reset, 3)).unwrap();
+    assert_eq!(end.mux.live(), 2);
+    end
+}
+
 #[test]
-fn what_came_whole_outlives_its_link_and_what_did_not_is_no_end() {
-    let whole = |end: &mut End, id: u32| {
-        let mut got = Vec::new();
-        loop {
-            match end.mux.poll_take(id, IDLE) {
-                Poll::Ready(Ok(Some(bytes))) => got.extend(bytes),
-                Poll::Ready(end) => return (got.len(), end.map(drop)),
-                Poll::Pending => panic!("nothing more will come"),
-            }
-        }
-    };
+fn what_came_outlives_its_link_and_is_whole_where_its_end_came() {
     for side in [Side::Gateway, Side::Acceptor] {
-        let mut end = End::new(side);
-        for id in 1..=4 {
-            match side {
-                Side::Gateway => {
-                    end.mux.open(&open(), None).unwrap();
-                    end.say(1);
-                    end.hear(&said(Kind::Admitted, id)).unwrap();
-                }
-                Side::Acceptor => {
-                    end.hear(&opening(id)).unwrap();
-                    end.mux.admit(id);
-                }
-            }
-            end.hear(&frame(Kind::Data, id, &[7; 50_000])).unwrap();
-        }
-        // 1 has both its ends, 2 one, 3 was reset behind its words, 4 is under way
-        for id in [1, 2] {
-            end.hear(&said(Kind::Fin, id)).unwrap();
-        }
-        let finished = end.mux.poll_finish(1, IDLE);
-        assert_eq!(finished.is_ready(), side == Side::Gateway);
-        end.say(usize::MAX);
-        end.hear(&said(Kind::Reset, 3)).unwrap();
-        assert_eq!(end.mux.live(), 2);
+        let mut end = four(side);
+        assert!(end.write(4, b"never said").is_ready());
         end.mux.break_all();
-        assert_eq!(end.mux.live(), 0);
-        assert_eq!(whole(&mut end, 1), (50_000, Ok(())));
-        assert_eq!(whole(&mut end, 2), (0, Err(Break::Link)));
-        assert_eq!(whole(&mut end, 3), (50_000, Err(Break::Reset)));
-        assert_eq!(whole(&mut end, 4), (0, Err(Break::Link)));
+        assert_eq!((end.mux.live(), end.mux.queued()), (0, 0));
+        assert!(end.say(usize::MAX).is_empty());
+        assert_eq!(rest(&mut end, 1), (50_000, Ok(())));
+        // its own direction is broken all the same
+        assert_eq!(rest(&mut end, 2), (50_000, Ok(())));
+        assert_eq!(end.write(2, b"more"), Poll::Ready(Err(Break::Link)));
+        assert_eq!(end.mux.poll_broken(2, IDLE), Poll::Ready(Break::Link));
+        assert_eq!(rest(&mut end, 3), (50_000, Err(Break::Reset)));
+        assert_eq!(rest(&mut end, 4), (50_000, Err(Break::Link)));
+        (1..=4).for_each(|id| end.mux.release(id));
+        assert_eq!(end.mux.waiting(), 0);
+    }
+}
+
+/// The first two of these links are there, of the others nothing is left to cut but what came.
+#[test]
+fn what_came_ends_with_its_link_where_that_is_cut() {
+    for (side, broken) in [
+        (Side::Gateway, false),
+        (Side::Acceptor, false),
+        (Side::Gateway, true),
+        (Side::Acceptor, true),
+    ] {
+        let mut end = four(side);
+        if broken {
+            end.mux.break_all();
+        }
+        assert!((1..=4).all(|id| end.mux.poll_cut(id, IDLE).is_pending()));
+        end.mux.cut_all();
+        let cut: Vec<u32> = (1..=5)
+            .filter(|id| end.mux.poll_cut(*id, IDLE).is_ready())
+            .collect();
+        // the last was never there
+        assert_eq!((end.mux.live(), cut), (0, vec![2, 3, 4, 5]));
+        // it was over before
+        assert_eq!(rest(&mut end, 1), (50_000, Ok(())));
+        for id in 2..=4 {
+            assert_eq!(rest(&mut end, id), (0, Err(Break::Cut)));
+        }
         (1..=4).for_each(|id| end.mux.release(id));
         assert_eq!(end.mux.waiting(), 0);
     }
@@ -692,7 +739,7 @@ impl Pair {
             Poll::Ready(Err(why)) => {
                 let client = &self.clients[n];
                 let refused = !client.admitted && self.ends[1].mux.is_leaving();
-                let cut = self.over && why == Break::Link;
+                let cut = self.over && matches!(why, Break::Link | Break::Cut);
                 assert!(client.broken || refused || cut, "stream {n}: {why}");
                 false
             }
@@ -803,24 +850,37 @@ impl Pair {
         }
     }
 
-    /// Ends the link where it stands. What had both its ends is read to the end; whatever else is
-    /// read is no end that nobody said.
-    fn end(&mut self) {
+    /// Ends the link where it stands. All that had come is read, and what had its end is read to the
+    /// end; whatever else is read is no end that nobody said. Of a link that is cut nothing is read
+    /// but what had both its ends.
+    fn end(&mut self, cut: bool) {
         self.over = true;
         for side in [0, 1] {
-            let ended = |stream: &stream::Stream<Vec<u8>>| {
-                !stream.on_wire && stream.fin_came && stream.broken.is_none()
-            };
             let streams = self.ends[side].mux.streams.iter();
-            let ended: Vec<u32> = streams
-                .filter_map(|(id, stream)| ended(stream).then_some(*id))
+            let before: Vec<(u32, usize, bool)> = streams
+                .filter(|(_, one)| !cut || (!one.on_wire && one.broken.is_none()))
+                .map(|(id, one)| {
+                    let lost = !matches!(one.broken, None | Some(Break::Reset));
+                    (*id, one.waiting(), one.fin_came && !lost)
+                })
                 .collect();
-            self.ends[side].mux.break_all();
+            match cut {
+                false => self.ends[side].mux.break_all(),
+                true => self.ends[side].mux.cut_all(),
+            }
             for n in 0..self.clients.len() {
+                let had = self.clients[n].ways[1 - side].got.len();
                 while self.read(n, side) {}
-                if !self.clients[n].released[side] && ended.contains(&numbered(n)) {
-                    assert!(self.clients[n].ways[1 - side].ended, "stream {n} is cut");
+                let way = &self.clients[n].ways[1 - side];
+                let kept = before.iter().find(|(id, ..)| *id == numbered(n));
+                let (waited, whole) = kept.map_or((0, false), |(_, len, fin)| (*len, *fin));
+                if !self.clients[n].released[side] {
+                    assert_eq!(way.got.len() - had, waited, "stream {n}");
+                    assert!(way.ended || !whole, "stream {n} is cut");
                 }
+            }
+            for n in 0..self.clients.len() {
+                self.drop(n, side, false);
             }
             assert_eq!(
                 (self.ends[side].mux.live(), self.ends[side].mux.waiting()),
@@ -868,7 +928,7 @@ proptest! {
     #[test]
     fn every_stream_delivers_what_it_was_given(
         acts in prop::collection::vec(act(), 1..250),
-        breaks in prop::bool::weighted(0.3),
+        breaks in prop::option::weighted(0.4, any::<bool>()),
     ) {
         let mut pair = Pair {
             ends: [End::new(Side::Gateway), End::new(Side::Acceptor)],
@@ -887,8 +947,8 @@ proptest! {
                 prop_assert!(end.mux.waiting() <= 6 * WINDOW + GROWTH);
             }
         }
-        if breaks {
-            pair.end();
+        if let Some(cut) = breaks {
+            pair.end(cut);
             for way in pair.clients.iter().flat_map(|client| &client.ways) {
                 prop_assert!(way.sent.starts_with(&way.got));
             }
