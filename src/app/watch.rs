@@ -24,6 +24,9 @@ const POLL: Duration = Duration::from_secs(15);
 pub struct Watch {
     /// What was seen of each; a file that can't be read is seen as that.
     seen: BTreeMap<PathBuf, Option<Sha256>>,
+    /// A file was read that had not been looked at before.
+    missed: bool,
+    /// Those that send events.
     folders: BTreeSet<PathBuf>,
     tell: mpsc::Sender<()>,
     events: mpsc::Receiver<()>,
@@ -43,6 +46,7 @@ impl Watch {
         let (tell, events) = mpsc::channel(1);
         let mut watch = Self {
             seen: BTreeMap::new(),
+            missed: false,
             folders: BTreeSet::new(),
             tell,
             events,
@@ -59,16 +63,26 @@ impl Watch {
     pub fn look_at(&mut self, files: Vec<PathBuf>) {
         let folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| folder(file)).collect();
         if folders != self.folders {
-            self.watcher = watcher(&folders, self.tell.clone());
-            self.folders = folders;
+            // one that is not there yet is tried again the next time
+            (self.watcher, self.folders) = match watcher(folders, self.tell.clone()) {
+                Some((watcher, watched)) => (Some(watcher), watched),
+                None => (None, BTreeSet::new()),
+            };
         }
         // what changes from here on sends an event
         self.seen = contents(files);
     }
 
-    /// Leaves all others alone.
+    /// Leaves all others alone. One of these that was not looked at may have changed since it was
+    /// read: that is told.
     pub fn keep(&mut self, files: &[PathBuf]) {
-        self.seen.retain(|file, _| files.contains(file));
+        if files.iter().all(|file| self.seen.contains_key(file)) {
+            self.seen.retain(|file, _| files.contains(file));
+            return;
+        }
+        self.look_at(files.to_vec());
+        self.missed = true;
+        let _full = self.tell.try_send(());
     }
 
     /// Returns when the content of a file is another than before. Nothing is lost when the future
@@ -92,7 +106,7 @@ impl Watch {
             self.settled = None;
             self.poll = Instant::now() + POLL;
             let now = contents(self.seen.keys().cloned());
-            if now != self.seen {
+            if std::mem::take(&mut self.missed) || now != self.seen {
                 self.seen = now;
                 return;
             }
@@ -109,9 +123,9 @@ fn folder(file: &Path) -> Option<PathBuf> {
 }
 
 fn watcher(
-    folders: &BTreeSet<PathBuf>,
+    mut folders: BTreeSet<PathBuf>,
     tell: mpsc::Sender<()>,
-) -> Option<notify::RecommendedWatcher> {
+) -> Option<(notify::RecommendedWatcher, BTreeSet<PathBuf>)> {
     let told = move |_event: notify::Result<notify::Event>| {
         // full: somebody is about to look anyway
         let _full = tell.try_send(());
@@ -119,12 +133,14 @@ fn watcher(
     let mut watcher = notify::recommended_watcher(told)
         .map_err(|error| tracing::warn!(%error, "no file events: content is looked at every 15 s"))
         .ok()?;
-    for folder in folders {
-        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+    folders.retain(|folder| {
+        let watched = watcher.watch(folder, RecursiveMode::NonRecursive);
+        if let Err(error) = &watched {
             tracing::warn!(folder = %folder.display(), %error, "no file events: content is looked at every 15 s");
         }
-    }
-    Some(watcher)
+        watched.is_ok()
+    });
+    Some((watcher, folders))
 }
 
 fn contents(files: impl IntoIterator<Item = PathBuf>) -> BTreeMap<PathBuf, Option<Sha256>> {
@@ -176,6 +192,45 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(5), watch.changed())
             .await
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_comes_later_sends_events() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("later");
+        let file = folder.join("ranges.txt");
+        let write = |text: &str| {
+            #[expect(clippy::disallowed_methods, reason = "a test's own file")]
+            std::fs::write(&file, text).unwrap();
+        };
+        let mut watch = Watch::new(vec![file.clone()]);
+        std::fs::create_dir(&folder).unwrap();
+        write("one");
+        watch.look_at(vec![file.clone()]);
+        write("two");
+        tokio::time::timeout(Duration::from_secs(5), watch.changed())
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_read_and_not_looked_at_before_is_told() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [old, new] = [0, 1].map(|n: usize| dirs[n].path().join("ranges.txt"));
+        let write = |text: &str| {
+            #[expect(clippy::disallowed_methods, reason = "a test's own file")]
+            std::fs::write(&new, text).unwrap();
+        };
+        write("one");
+        let mut watch = Watch::new(vec![old.clone()]);
+        // the configuration was replaced between the look at what it names and its loading
+        watch.keep(&[old, new.clone()]);
+        for text in ["one", "two"] {
+            write(text);
+            tokio::time::timeout(Duration::from_secs(5), watch.changed())
+                .await
+                .unwrap();
+        }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 
 use super::{
     error::MaterialError,
-    generation::{Trust, hash, load_verification},
+    generation::{Trust, check_lists, hash, load_verification},
     material::load_own,
     provider::provider,
     verify::{Usage, Verification},
@@ -165,6 +165,10 @@ impl EdgeMaterial {
                 )
             })
             .transpose()
+            .and_then(|verification| {
+                let checked = verification.iter().try_for_each(|v| check_lists(None, v));
+                checked.map(|()| verification)
+            })
             .unwrap_or_else(|more| {
                 errors.extend(more);
                 None

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
+use rustls::{crypto::CryptoProvider, pki_types::CertificateDer, sign::CertifiedKey};
 
 use super::{
     error::MaterialError,
@@ -104,7 +104,7 @@ impl Generation {
             previous.and_then(|p| p.verification.crls()),
         );
         let (own, verification) = both(own, verification)?;
-        check_lists(&own, &verification, &provider)?;
+        check_lists(own.certified.cert.get(1..), &verification)?;
         Ok(Self::of(own, verification, role, provider))
     }
 
@@ -153,7 +153,7 @@ impl Generation {
             previous.and_then(|p| p.verification.crls()),
         );
         let (own, verification) = both(own, verification)?;
-        check_lists(&own, &verification, &provider)?;
+        check_lists(own.certified.cert.get(1..), &verification)?;
         Ok(Self::of(own, verification, role, provider))
     }
 
@@ -255,7 +255,7 @@ pub(super) fn load_verification(
             }
         }
     }
-    let crls = load_crls(trust, provider, previous).unwrap_or_else(|more| {
+    let crls = load_crls(trust, previous).unwrap_or_else(|more| {
         errors.extend(more);
         None
     });
@@ -303,13 +303,12 @@ pub(super) fn load_verification(
 /// where the configuration says how.
 fn load_crls(
     trust: &Trust<'_>,
-    provider: &CryptoProvider,
     previous: Option<&CrlSet>,
 ) -> Result<Option<CrlSet>, Vec<MaterialError>> {
     let Some(svid) = trust.svid else {
         return trust
             .revocation
-            .map(|revocation| CrlSet::load(revocation, provider, previous))
+            .map(|revocation| CrlSet::load(revocation, previous))
             .transpose();
     };
     let usual = Revocation {
@@ -321,29 +320,20 @@ fn load_crls(
         None if svid.crls.is_empty() => return Ok(None),
         configured => configured.unwrap_or(&usual),
     };
-    CrlSet::of(&svid.crls, &svid.socket, revocation, provider, previous).map(Some)
+    CrlSet::of(&svid.crls, &svid.socket, revocation, previous).map(Some)
 }
 
 /// The CAs above us, and the roots, are known before any peer comes: their lists must be their own.
-fn check_lists(
-    own: &Own,
+pub(super) fn check_lists(
+    above: Option<&[CertificateDer<'static>]>,
     verification: &Verification,
-    provider: &CryptoProvider,
 ) -> Result<(), Vec<MaterialError>> {
     let Some(lists) = verification.crls() else {
         return Ok(());
     };
-    let issuers = own.certified.cert.iter().skip(1);
+    let above = above.unwrap_or_default().iter();
     let roots = verification.roots().iter().map(|root| &root.der);
-    let errors: Vec<_> = (issuers.chain(roots))
-        .filter_map(|issuer| lists.check_issuer(issuer, provider).err())
-        .flatten()
-        .collect();
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors)
-    }
+    lists.check_signers(above.chain(roots), verification.provider())
 }
 
 /// Our own chain of the generation in force.

@@ -78,16 +78,14 @@ impl CrlSet {
     /// Reads the files of `revocation` and keeps the newest list of each line.
     ///
     /// # Errors
-    /// Every file that can't be used, every list that is not supported or is not yet valid, every
-    /// line whose number is lower than that of `previous`, and every list that is not signed by the
-    /// key which it names, where that key is known from `previous`.
+    /// Every file that can't be used, every list that is not supported or is not yet valid, and
+    /// every line whose number is lower than that of `previous`.
     pub fn load(
         revocation: &Revocation,
-        provider: &CryptoProvider,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
         let found = revocation.files.iter().map(|file| read(file));
-        Self::newest(found, revocation, provider, previous)
+        Self::newest(found, revocation, previous)
     }
 
     /// The same with lists in DER that are in no file.
@@ -98,19 +96,17 @@ impl CrlSet {
         lists: &[Vec<u8>],
         from: &std::path::Path,
         revocation: &Revocation,
-        provider: &CryptoProvider,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
         let found = lists
             .iter()
             .map(|der| parse(from, der).map(|crl| vec![crl]));
-        Self::newest(found, revocation, provider, previous)
+        Self::newest(found, revocation, previous)
     }
 
     fn newest(
         found: impl Iterator<Item = Result<Vec<Crl>, MaterialError>>,
         revocation: &Revocation,
-        provider: &CryptoProvider,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<MaterialError>> {
         let now = clock::now();
@@ -142,12 +138,6 @@ impl CrlSet {
                         "set the clock, or publish a list that is in force",
                     )
                 });
-            }
-            if let Some(key) = signers.get(&crl.line)
-                && !crl.signature_is_good(key, provider)
-            {
-                errors.push(forged(crl));
-                continue;
             }
             let before = previous.and_then(|p| p.crls.iter().find(|old| old.line == crl.line));
             if let Some(before) = before.filter(|old| crl.older_than(old)) {
@@ -183,26 +173,39 @@ impl CrlSet {
         &self.crls
     }
 
-    /// Looks at the lists that name the key of this CA, which we know without a peer's chain.
+    /// Looks at the lists that name the key of a CA which we know without a peer's chain: of one of
+    /// these, or of one that signed their line before. CAs of one name and key identifier are told
+    /// apart by nothing but the signature.
     ///
     /// # Errors
-    /// Lists that it did not sign.
-    pub(super) fn check_issuer(
+    /// Lists that none of those signed.
+    pub(super) fn check_signers<'a>(
         &self,
-        issuer: &CertificateDer<'_>,
+        issuers: impl Iterator<Item = &'a CertificateDer<'a>>,
         provider: &CryptoProvider,
     ) -> Result<(), Vec<MaterialError>> {
-        let Some((name, id, key)) = named_key(issuer) else {
-            return Ok(());
-        };
-        let theirs = |crl: &&Crl| crl.list.issuer() == name && crl.line.key() == Some(&id);
-        let (good, bad): (Vec<_>, Vec<_>) = (self.crls.iter().filter(theirs))
-            .partition(|crl| crl.signature_is_good(&key, provider));
-        good.into_iter().for_each(|crl| self.remember(crl, &key));
-        if bad.is_empty() {
+        let issuers: Vec<_> = issuers.filter_map(named_key).collect();
+        let mut errors = Vec::new();
+        for crl in &self.crls {
+            let before = self.signers.read().ok();
+            let before = before.and_then(|known| known.get(&crl.line).cloned());
+            let named = issuers
+                .iter()
+                .filter(|(name, id, _)| crl.list.issuer() == name && crl.line.key() == Some(id))
+                .map(|(.., key)| key);
+            let mut known = before.iter().chain(named).peekable();
+            if known.peek().is_none() {
+                continue;
+            }
+            match known.find(|key| crl.signature_is_good(key, provider)) {
+                Some(key) => self.remember(crl, key),
+                None => errors.push(forged(crl)),
+            }
+        }
+        if errors.is_empty() {
             Ok(())
         } else {
-            Err(bad.into_iter().map(forged).collect())
+            Err(errors)
         }
     }
 
@@ -210,10 +213,9 @@ impl CrlSet {
     fn remember(&self, crl: &Crl, key: &SubjectPublicKeyInfoDer<'static>) {
         if crl.line.key().is_some()
             && let Ok(mut signers) = self.signers.write()
-            && !signers.contains_key(&crl.line)
-            && signers.len() < REMEMBERED
+            && (signers.len() < REMEMBERED || signers.contains_key(&crl.line))
         {
-            let _none = signers.insert(crl.line.clone(), key.clone());
+            let _before = signers.insert(crl.line.clone(), key.clone());
         }
     }
 

@@ -361,6 +361,30 @@ fn forged(folder: &Folder, ca: &Ca, name: &str) -> String {
 }
 
 #[test]
+fn of_two_roots_with_one_name_and_key_identifier_either_may_sign() {
+    let folder = Folder::new();
+    let above = Ca::root("above");
+    let same_id = |p: &mut rcgen::CertificateParams| {
+        p.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![7; 20]);
+    };
+    let [old, new, stranger] = [(); 3].map(|()| above.below_with("root", same_id));
+    let own = old.leaf(client("edge.internal"));
+    let mut identity = folder.identity("own", &own, &[&old], &[&old, &new]);
+    let mut load_after = |ca: &Ca, number: u64, previous: Option<&Generation>| {
+        let mut params = ca.crl_params(number, &[], 7);
+        params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![7; 20]);
+        let list = params.signed_by(&ca.issuer).unwrap().pem().unwrap();
+        identity.revocation = Some(folder.revocation(&[list]));
+        Generation::load(&identity, &options(), LinkRole::Gateway, previous, now())
+    };
+    let first = load_after(&old, 1, None).unwrap();
+    // the key was changed, and its identifier was not
+    let second = load_after(&new, 2, Some(&first)).unwrap();
+    assert!(load_after(&stranger, 3, Some(&second)).is_err());
+    load_after(&old, 3, Some(&second)).unwrap();
+}
+
+#[test]
 fn a_list_that_anybody_wrote_takes_nothing_out_of_force() {
     let folder = Folder::new();
     let root = Ca::root("root");
