@@ -86,6 +86,13 @@ impl Pair {
     fn may_come(&mut self) -> bool {
         self.0.get_or_insert_with(Instant::now).elapsed() < PATIENCE
     }
+
+    /// Says that it is waited for, where it was not before.
+    fn told(seen: Option<Instant>) {
+        if seen.is_none() {
+            tracing::info!("a key does not fit its certificate: both are read again");
+        }
+    }
 }
 
 /// Runs a role until it is told to stop and has drained.
@@ -138,8 +145,17 @@ async fn live(config: Config, inherited: Inherited, drain: Drain) -> Result<(), 
     let given = (svid.as_deref(), &process.challenges);
     let mut pair = Pair::default();
     let loaded = loop {
+        let seen = pair.0;
         match load(config.clone(), given, &metrics, &drain, None) {
-            Err(problems) if problems.half && pair.may_come() => tokio::time::sleep(AGAIN).await,
+            Err(problems) if problems.half && pair.may_come() => {
+                Pair::told(seen);
+                tokio::select! {
+                    biased;
+                    // nothing is open yet: there is nothing to drain
+                    () = second(&mut signals) => return Ok(()),
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
+            }
             loaded => break loaded.map_err(StartError::Load)?,
         }
     };
@@ -203,7 +219,10 @@ async fn follow(
             () = tokio::time::sleep(AGAIN), if pair.0.is_some() => {}
             () = alive => {
                 notifier.alive();
-                continue;
+                // beats that come sooner must not put the next look off for ever
+                if pair.0.is_none() {
+                    continue;
+                }
             }
         }
         notifier.reloading();
@@ -218,9 +237,7 @@ fn reload(process: &Process, watch: &mut Watch, pair: &mut Pair) {
     let seen = pair.0;
     match process.reload(pair.may_come()) {
         Reloaded::Half => {
-            if seen.is_none() {
-                tracing::info!("a key does not fit its certificate: both are read again");
-            }
+            Pair::told(seen);
             return;
         }
         Reloaded::InForce => {

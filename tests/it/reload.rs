@@ -4,14 +4,18 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
+    process::Command,
     sync::{Mutex, mpsc},
 };
 
 use portcullis::pki::{Reason, Role, store::write_file};
 use rstest::rstest;
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::world::{Backend, Running, World, answers, broken, get, named_backend, says, until};
+use crate::world::{
+    BINARY, Backend, Running, World, answers, broken, get, named_backend, says, until,
+};
 
 #[test]
 fn a_kept_connection_stays_and_its_next_request_meets_the_new_routes() {
@@ -258,6 +262,37 @@ fn a_pair_that_is_replaced_by_half_is_waited_for_and_not_for_ever() {
     now_has("edge-2");
     replace(&own.certificate, &third.certificate);
     now_has("edge-3");
+}
+
+#[test]
+fn who_waits_for_half_a_pair_hears_signals_and_says_in_the_end_that_none_came() {
+    let world = World::new();
+    let (acceptor, _) = world.plain_acceptor(&world.address().to_string(), "");
+    let config = acceptor.config.clone();
+    acceptor.stop();
+    let own = world.leaf(Role::Acceptor, "legacy");
+    let good = std::fs::read(&own.key).unwrap();
+    let other = std::fs::read(world.issue(Role::Gateway, "other", &[]).key).unwrap();
+
+    // a service manager that wants to be told often that it lives
+    let mut command = Command::new(BINARY);
+    let manager = world.path("nobody");
+    let beats = command
+        .env("NOTIFY_SOCKET", manager)
+        .env("WATCHDOG_USEC", "200000");
+    let running = Running::launch_by(beats, "acceptor", &config).ready();
+    write_file(&own.key, &other, 0o600).unwrap();
+    let line = running.line("the refusal", |line| line["level"] == "ERROR");
+    assert!(says(&line, "problem", "it is not the key of"), "{line}");
+    write_file(&own.key, &good, 0o600).unwrap();
+    running.stop();
+
+    write_file(&own.key, &other, 0o600).unwrap();
+    let mut starting = Running::launch("acceptor", &config);
+    let waits = |line: &Value| says(line, "message", "a key does not fit its certificate");
+    starting.line("a look at the pair", waits);
+    starting.signal(Signal::TERM);
+    assert_eq!(starting.ended().code(), Some(0), "{}", starting.text());
 }
 
 #[test]
