@@ -120,7 +120,11 @@ pub fn trust_warnings(verification: &Verification, now: UnixSeconds) -> Vec<Stri
     let renewed = |old: &CertFacts| {
         roots.iter().any(|root| {
             let new = &root.facts;
-            new.spki == old.spki && new.subject == old.subject && new.not_after > old.not_after
+            new.spki == old.spki
+                && new.subject == old.subject
+                && new.not_after > old.not_after
+                // with no time in between
+                && new.not_before <= old.not_after.max(now)
         })
     };
     let known = roots

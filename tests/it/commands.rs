@@ -137,6 +137,25 @@ fn check_names_what_lets_nobody_in() {
     let what = "backend legacy: acceptor_ids: spiffe://example.internal/gateway/x lets nobody in";
     assert!(said.contains(what), "{said}");
 
+    // callers, and those of one route
+    let config = std::fs::read_to_string(&gateway.config).unwrap();
+    let asking = format!(
+        "mode = \"tcp\"\nclient_ca = {:?}\nclients = [\"spiffe://example.internal/*\", \
+         \"spiffe://example.internal/gateway/*\"]",
+        world.authority.trust()
+    );
+    let narrow = "[[route]]\nclients = [\"spiffe://example.internal/gateway/edge-1\"]";
+    let config = config.replacen("mode = \"tcp\"", &asking, 1);
+    let wrong = world.write("callers.toml", &config.replacen("[[route]]", narrow, 1));
+    let (code, said) = portcullis(&["check", text(&wrong)]);
+    assert_eq!(code, 0, "{said}");
+    for what in [
+        "listener public: spiffe://example.internal/gateway/* lets nobody in",
+        "clients: spiffe://example.internal/gateway/edge-1 lets nobody in",
+    ] {
+        assert!(said.contains(what), "{said}");
+    }
+
     let config = std::fs::read_to_string(&acceptor.config).unwrap();
     assert_eq!(idle(&portcullis(&["check", text(&acceptor.config)]).1), 0);
     let wrong = world.write("wrong.toml", &config.replace("/gateway/", "/acceptor/"));

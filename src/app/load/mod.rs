@@ -16,12 +16,12 @@ use crate::{
     admit::{OwnRole, of_another_role},
     clock,
     config::{
-        self, CertificateFiles, Common, Config, ListenAddress, Renewal, RenewalSource, ServerName,
-        TlsOptions,
+        self, CertificateFiles, Common, Config, ListenAddress, Renewal, RenewalSource, Route,
+        ServerName, TlsOptions,
     },
     drain::Drain,
     gateway::BackendRuntime,
-    identity::{PeerName, SpiffeId},
+    identity::{PeerName, SpiffeId, TrustDomain},
     serve::Snapshot,
     telemetry::metrics::Metrics,
     tls::{
@@ -289,6 +289,7 @@ fn whole(
     warnings.extend(config.common().warnings.iter().cloned());
     warnings.extend(custody(&config, &listeners));
     warnings.extend(idle_names(&listeners, &backends));
+    warnings.extend(idle_clients(&config, identity.own_domain.as_ref()));
     let short = config.common().identity.workload().is_some();
     warnings.extend(match short {
         true => workload_warnings(&config, &identity),
@@ -310,19 +311,15 @@ fn idle_names(
     listeners: &[LoadedListener],
     backends: &HashMap<String, Arc<BackendRuntime>>,
 ) -> Vec<String> {
-    let said = |place: String, name: &PeerName, role: OwnRole| {
-        let role = role.as_str();
-        format!(
-            "{place}: {name} lets nobody in: of our own trust domain, an ID has to begin with /{role}/ (certificate_wrong_role)"
-        )
-    };
     let mut all = Vec::new();
     for listener in listeners {
         let peers = &listener.snapshot.rules.peers;
         let names = peers.rules.iter().filter_map(|rule| rule.peers.as_ref());
-        let idle =
+        let names =
             names.flat_map(|list| of_another_role(list, peers.own_domain.as_ref(), peers.role));
-        all.extend(idle.map(|name| said(format!("listener {}", listener.name), name, peers.role)));
+        all.extend(
+            names.map(|name| idle(&format!("listener {}", listener.name), name, peers.role)),
+        );
     }
     let mut backends: Vec<_> = backends.iter().collect();
     backends.sort_by_key(|(name, _)| *name);
@@ -330,10 +327,32 @@ fn idle_names(
         let generation = runtime.generation();
         let (role, domain) = (OwnRole::Acceptor, generation.own_domain.as_ref());
         let names = runtime.config.acceptor_ids.iter();
-        let idle = names.flat_map(|list| of_another_role(list, domain, role));
-        all.extend(idle.map(|name| said(format!("backend {backend}: acceptor_ids"), name, role)));
+        let names = names.flat_map(|list| of_another_role(list, domain, role));
+        all.extend(names.map(|name| idle(&format!("backend {backend}: acceptor_ids"), name, role)));
     }
     all
+}
+
+/// The same of a gateway's routes, each of which may narrow the callers of its listener.
+fn idle_clients(config: &Config, own_domain: Option<&TrustDomain>) -> Vec<String> {
+    let Config::Gateway(gateway) = config else {
+        return Vec::new();
+    };
+    let of = |route: &Route| {
+        let names = route.clients.iter();
+        let names = names.flat_map(|list| of_another_role(list, own_domain, OwnRole::Client));
+        let place = format!("{}: clients", route.label);
+        let said = names.map(|name| idle(&place, name, OwnRole::Client));
+        said.collect::<Vec<_>>()
+    };
+    gateway.routes.iter().flat_map(|route| of(route)).collect()
+}
+
+fn idle(place: &str, name: &PeerName, role: OwnRole) -> String {
+    let role = role.as_str();
+    format!(
+        "{place}: {name} lets nobody in: of our own trust domain, an ID has to begin with /{role}/ (certificate_wrong_role)"
+    )
 }
 
 /// The same for what a Workload API handed out: that it ends soon is as it should be.

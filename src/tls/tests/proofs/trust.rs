@@ -1,6 +1,7 @@
 //! Pins, bundles with names of their own, and cross-signed roots.
 
 use super::*;
+use crate::tls::check::trust_warnings;
 
 #[test]
 fn a_pin_is_believed_whatever_it_is_and_never_an_anchor() {
@@ -179,6 +180,26 @@ fn a_root_that_was_renewed_ahead_of_time_takes_nobody_out() {
         assert_eq!(
             (ends(2), ends(4)),
             (peer.leaf.not_after, peer.leaf.not_after)
+        );
+    }
+}
+
+#[test]
+fn a_root_that_ends_before_its_renewal_begins_is_told() {
+    let mut world = World::new();
+    let old = Ca::root_living("renewed", -1, 3);
+    for (begins, told) in [(2, false), (5, true)] {
+        let new = old.certified_again("renewed", |p| {
+            p.not_before = on(begins);
+            p.not_after = on(300);
+        });
+        let both = [&*old.pem, &*new.pem].concat();
+        world.identity.trust = Some(world.folder.write("both.pem", both));
+        let said = trust_warnings(&world.generation().verification, now());
+        assert_eq!(
+            said.iter().any(|line| line.contains("CN=renewed")),
+            told,
+            "{said:?}"
         );
     }
 }
