@@ -176,6 +176,23 @@ pub(super) fn blank_ended(headers: &HeaderMap) -> bool {
     values.any(|value| blank(value.first()) || blank(value.last()))
 }
 
+/// Takes white space off the ends of an answer's values, as HTTP/1.1 does when it is read: h2 lets it
+/// pass, and a client of HTTP/2 must refuse it.
+pub(super) fn trim(headers: &mut HeaderMap) {
+    if !blank_ended(headers) {
+        return;
+    }
+    for value in headers.values_mut() {
+        let bare = value.as_bytes().trim_ascii();
+        if bare.len() < value.len()
+            && let Ok(mut bare) = HeaderValue::from_bytes(bare)
+        {
+            bare.set_sensitive(value.is_sensitive());
+            *value = bare;
+        }
+    }
+}
+
 /// Why an answer's end is in doubt that hyper has read: it takes lengths that repeat each other, and
 /// lets chunks win over a length. The others have been judged by their bytes
 /// ([`crate::wire::http1::answer`]).
@@ -233,6 +250,7 @@ impl<K: Upstream> Answered<K> {
         let (mut parts, mut inner) = response.into_parts();
         forwarded::strip_hop_by_hop(&mut parts.headers);
         if matches!(inner, AnswerBody::Http2(_)) {
+            trim(&mut parts.headers);
             without_body(status, &mut parts.headers, &mut inner);
         }
         parts.headers.append(header::VIA, via(parts.version));

@@ -358,6 +358,38 @@ fn interim_answers_are_no_answers() {
     assert_eq!(chain.gateway.metric(counted), 4.0);
 }
 
+/// HTTP/2's parser lets white space around values pass, which is malformed (RFC 9113 section 8.2.1).
+#[test]
+fn values_of_an_answer_lose_the_white_space_around_them() {
+    let world = World::new();
+    let backend = h2::speaking(world.address(), |_request, mut respond| async move {
+        let padded = http::HeaderValue::from_static(" \tone two\t ");
+        let head = http::Response::builder()
+            .header("x-head", &padded)
+            .header("x-empty", " ");
+        let mut out = respond.send_response(head.body(()).unwrap(), false)?;
+        out.send_data(bytes::Bytes::from_static(b"body"), false)?;
+        let name = http::HeaderName::from_static("x-trailer");
+        out.send_trailers([(name, padded)].into_iter().collect())
+    });
+    let address = backend.address.to_string();
+    let h2 = "protocol = \"h2\"";
+    for chain in [
+        Chain::new(World::new(), backend.address, "", h2),
+        Chain::both(World::new(), &address, h2, "", h2),
+    ] {
+        block(async {
+            let sender = chain.h2().await;
+            let request = h2::request("GET", "/").header("te", "trailers");
+            let answer = h2::ask(&sender, request.body(()).unwrap()).await.unwrap();
+            assert_eq!(answer.head.headers()["x-head"], "one two");
+            assert_eq!(answer.head.headers()["x-empty"], "");
+            assert_eq!(answer.text(), "body");
+            assert_eq!(answer.trailers.unwrap()["x-trailer"], "one two");
+        });
+    }
+}
+
 /// HTTP/2's parser lets a body pass, and a length, where none can be.
 #[rstest::rstest]
 fn an_answer_that_can_have_no_body_gets_none_from_http_2(#[values(204, 304)] status: u16) {

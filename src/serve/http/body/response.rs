@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::AnswerError;
 use crate::{
     admit::{Denial, Denied},
-    serve::http::{Upstream, activity::UnderWay, hop::AnswerBody, received::Received},
+    serve::http::{Upstream, activity::UnderWay, exchange, hop::AnswerBody, received::Received},
     telemetry::access::Access,
     wire::forwarded,
 };
@@ -155,6 +155,9 @@ impl<K: Upstream> Body for ResponseBody<K> {
                         account.bytes_out = account.bytes_out.saturating_add(n);
                     }
                     if let Some(trailers) = frame.trailers_mut() {
+                        if matches!(inner, AnswerBody::Http2(_)) {
+                            exchange::trim(trailers);
+                        }
                         forwarded::strip_answer_trailers(trailers);
                     }
                     ended |= inner.is_end_stream();
