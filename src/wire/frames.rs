@@ -115,22 +115,46 @@ impl Heads {
 #[derive(Debug, Default)]
 pub struct Answered {
     heads: Heads,
-    counts: bool,
+    /// Whose payload comes; `None`: not that of an answer.
+    part: Option<Part>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Head,
+    Body,
+}
+
+/// Octets of answers: windows hold back their bodies alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Octets {
+    /// Of heads and trailers.
+    pub heads: usize,
+    /// Of bodies.
+    pub bodies: usize,
 }
 
 impl Answered {
-    /// How much of these bytes, which were written, is payload of answers.
-    pub fn wrote(&mut self, mut bytes: &[u8]) -> usize {
-        let mut sum = 0_usize;
+    /// Adds how much of these bytes, which were written, is payload of answers.
+    pub fn wrote(&mut self, mut bytes: &[u8], sum: &mut Octets) {
         loop {
             let (payload, head) = self.heads.next(&mut bytes);
-            if self.counts {
-                sum = sum.saturating_add(payload.len());
+            let of = match self.part {
+                Some(Part::Head) => Some(&mut sum.heads),
+                Some(Part::Body) => Some(&mut sum.bodies),
+                None => None,
+            };
+            if let Some(of) = of {
+                *of = of.saturating_add(payload.len());
             }
             let Some([_, _, _, kind, ..]) = head else {
-                return sum;
+                return;
             };
-            self.counts = matches!(kind, DATA | HEADERS | CONTINUATION);
+            self.part = match kind {
+                DATA => Some(Part::Body),
+                HEADERS | CONTINUATION => Some(Part::Head),
+                _ => None,
+            };
         }
     }
 }
@@ -380,9 +404,12 @@ mod tests {
         ];
         let bytes = frames.concat();
         for cut in 1..=bytes.len() {
-            let mut answered = Answered::default();
-            let counted = bytes.chunks(cut).map(|part| answered.wrote(part));
-            assert_eq!(counted.sum::<usize>(), 30 + 1 + 5 + 55, "{cut}");
+            let (mut answered, mut sum) = (Answered::default(), Octets::default());
+            for part in bytes.chunks(cut) {
+                answered.wrote(part, &mut sum);
+            }
+            let (heads, bodies) = (30 + 5, 1 + 55);
+            assert_eq!(sum, Octets { heads, bodies }, "{cut}");
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{activity::Activity, io::ClientIo, outbox::Outbox};
-use crate::wire::frames::{Answered, Meter, goaway};
+use crate::wire::frames::{Answered, Meter, Octets, goaway};
 
 /// Hyper's end.
 pub(super) struct FramedIo(Arc<Mutex<Framed>>);
@@ -138,11 +138,11 @@ impl Framed {
             .fold(0usize, |sum, buf| sum.saturating_add(buf.len()));
         (self.whole, self.written) = (n == of, true);
         self.meter.wrote(n);
-        let (mut left, mut answered) = (n, 0usize);
+        let (mut left, mut answered) = (n, Octets::default());
         for buf in bufs {
             let taken = buf.get(..left).unwrap_or(buf);
             left = left.saturating_sub(taken.len());
-            answered = answered.saturating_add(self.answered.wrote(taken));
+            self.answered.wrote(taken, &mut answered);
         }
         self.activity.handed_on(answered);
         Poll::Ready(Ok(n))

@@ -46,9 +46,11 @@ struct Pace {
     /// For how long it was owed something, so far, and what it had taken before.
     waited: Duration,
     before: u64,
-    /// At the last look: what it had taken, and since when nothing was under way.
-    taken: u64,
+    /// At the last look: what it had taken of bodies, and since when nothing was under way.
+    bodies: u64,
     idle: u64,
+    /// How much flowed before.
+    flows: usize,
 }
 
 impl Activity {
@@ -75,8 +77,9 @@ impl Activity {
                     looked: Instant::now(),
                     waited: Duration::ZERO,
                     before: 0,
-                    taken: 0,
+                    bodies: 0,
                     idle: 0,
+                    flows: 0,
                 })
             }),
             timer: Box::pin(tokio::time::sleep(step)),
@@ -215,35 +218,37 @@ impl Pace {
     fn is_too_slow(&mut self, activity: &Activity, span: Duration) -> bool {
         let now = Instant::now();
         let passed = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
-        let waited = match activity.is_owed() {
-            true => Some(passed),
-            false => self.trails(activity),
-        };
-        self.taken = activity.taken.load(Ordering::Relaxed);
+        let waits = activity.is_owed() || self.trails(activity);
+        self.bodies = activity.bodies_taken.load(Ordering::Relaxed);
         self.idle = activity.idle_since.load(Ordering::Relaxed);
-        let Some(waited) = waited else { return false };
-        self.waited = self.waited.saturating_add(waited);
+        if !waits {
+            return false;
+        }
+        self.waited = self.waited.saturating_add(passed);
         if self.waited < span {
             return false;
         }
         let millis = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
         let least = self.least.saturating_mul(millis) / 1_000;
-        let slow = self.taken.saturating_sub(self.before) < least;
-        (self.waited, self.before) = (Duration::ZERO, self.taken);
+        let taken = activity.taken.load(Ordering::Relaxed);
+        let flows = activity.flows.load(Ordering::Relaxed);
+        // who lets one answer rest and takes others uses the connection
+        let slow = taken.saturating_sub(self.before) < least && flows == self.flows;
+        (self.waited, self.before, self.flows) = (Duration::ZERO, taken, flows);
         slow
     }
 
     /// The rest of answers is kept for a client whose window is shut, and their requests are over.
-    /// While something of that is taken the connection is not idle; for how long it seemed so.
-    fn trails(&self, activity: &Activity) -> Option<Duration> {
+    /// While something of that is taken the connection is not idle. A head alone is an answer of h2's
+    /// own.
+    fn trails(&self, activity: &Activity) -> bool {
         let idle = activity.idle_since.load(Ordering::Relaxed);
         // neither was a request under way since the last look
         let quiet = idle == self.idle && !activity.is_busy();
-        if !quiet || activity.taken.load(Ordering::Relaxed) == self.taken {
-            return None;
+        if !quiet || activity.bodies_taken.load(Ordering::Relaxed) == self.bodies {
+            return false;
         }
-        let waited = activity.elapsed(&activity.idle_since)?;
         activity.idle_since.store(activity.now(), Ordering::Relaxed);
-        Some(waited)
+        true
     }
 }

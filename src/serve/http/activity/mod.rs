@@ -16,7 +16,10 @@ use tokio::sync::{Notify, futures::Notified};
 
 pub(crate) use self::{deadlines::Watch, under_way::UnderWay};
 
-use crate::admit::{Denial, Denied};
+use crate::{
+    admit::{Denial, Denied},
+    wire::frames::Octets,
+};
 
 /// Of fewer requests under way at once, mostly one alone is answered at a time.
 const MANY: usize = 4;
@@ -50,8 +53,11 @@ pub(crate) struct Activity {
     owed: AtomicUsize,
     /// When the client last took something of those.
     took_at: AtomicU64,
-    /// How much of answers it took in HTTP/2.
+    /// How much of answers it took in HTTP/2, and of their bodies.
     taken: AtomicU64,
+    bodies_taken: AtomicU64,
+    /// How often it took promptly what came of an answer of which it took all so.
+    flows: AtomicUsize,
     /// The bytes are no longer HTTP/1.
     upgraded: AtomicBool,
     /// An HTTP/1 client has said that it asks for nothing more.
@@ -95,6 +101,8 @@ impl Activity {
             owed: AtomicUsize::new(0),
             took_at: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            bodies_taken: AtomicU64::new(0),
+            flows: AtomicUsize::new(0),
             upgraded: AtomicBool::new(false),
             looks: Notify::new(),
             unread: AtomicBool::new(false),
@@ -262,12 +270,14 @@ impl Activity {
     }
 
     /// So much of answers in HTTP/2 is on its way to the client, which has opened a window for it.
-    pub(crate) fn handed_on(&self, n: usize) {
-        if n == 0 {
+    pub(crate) fn handed_on(&self, n: Octets) {
+        let [heads, bodies] = [n.heads, n.bodies].map(|n| u64::try_from(n).unwrap_or(0));
+        if heads == 0 && bodies == 0 {
             return;
         }
-        self.taken
-            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+        let all = heads.saturating_add(bodies);
+        self.taken.fetch_add(all, Ordering::Relaxed);
+        self.bodies_taken.fetch_add(bodies, Ordering::Relaxed);
         if self.is_owed() {
             self.took(Instant::now());
         }

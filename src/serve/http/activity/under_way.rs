@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::Activity;
@@ -12,11 +12,16 @@ use crate::admit::{Denial, Denied};
 /// connection, and a client next to nothing (CVE-2023-44487).
 const MANY_REQUESTS: usize = 500;
 
+/// A frame that waits longer waits for the client.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// A request under way; over when dropped.
 pub(crate) struct UnderWay {
     activity: Arc<Activity>,
-    /// A frame of its answer was handed over and is not taken yet.
-    owed: bool,
+    /// Since when a frame of its answer that was handed over is not taken.
+    owed: Option<Instant>,
+    /// One was not taken promptly.
+    held: bool,
     /// When it ended, where that is known.
     ended: Option<Instant>,
 }
@@ -25,7 +30,8 @@ impl UnderWay {
     pub(super) fn new(activity: Arc<Activity>) -> Self {
         Self {
             activity,
-            owed: false,
+            owed: None,
+            held: false,
             ended: None,
         }
     }
@@ -44,17 +50,30 @@ impl UnderWay {
     /// A frame of the answer is handed over. In HTTP/2 it waits there for the client to open its
     /// window, which no write to the socket shows.
     pub(crate) fn handed(&mut self) {
-        if self.activity.http2 && !std::mem::replace(&mut self.owed, true) {
+        if self.activity.http2 && self.owed.is_none() {
+            let now = Instant::now();
+            self.owed = Some(now);
             self.activity.owed.fetch_add(1, Ordering::Relaxed);
-            self.activity.took(Instant::now());
+            self.activity.took(now);
         }
     }
 
     /// The next one is asked for: the last has been taken.
     pub(crate) fn taken(&mut self) {
-        if std::mem::take(&mut self.owed) {
+        if self.owed.is_some() {
+            self.took(Instant::now());
+        }
+    }
+
+    /// Nothing of it is owed any more.
+    fn took(&mut self, now: Instant) {
+        if let Some(since) = self.owed.take() {
             self.activity.owed.fetch_sub(1, Ordering::Relaxed);
-            self.activity.took(Instant::now());
+            self.activity.took(now);
+            self.held |= now.saturating_duration_since(since) > PROMPT;
+        }
+        if self.activity.http2 && !self.held {
+            self.activity.flows.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -85,14 +104,11 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let now = || self.ended.unwrap_or_else(Instant::now);
+        let now = self.ended.unwrap_or_else(Instant::now);
+        self.took(now);
         let activity = &self.activity;
-        if self.owed {
-            activity.owed.fetch_sub(1, Ordering::Relaxed);
-            activity.took(now());
-        }
         if activity.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
-            let at = activity.millis_at(now()).saturating_add(1);
+            let at = activity.millis_at(now).saturating_add(1);
             activity.idle_since.store(at, Ordering::Relaxed);
         }
     }
