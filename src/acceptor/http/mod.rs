@@ -109,6 +109,10 @@ impl Client for Gateway {
             .map(|(source, _)| source.ip())
     }
 
+    fn is_shared(&self) -> bool {
+        self.word != Word::Clients
+    }
+
     fn has_pool(&self) -> bool {
         self.word == Word::Ours
     }

@@ -143,6 +143,10 @@ pub(crate) trait Client: Send + Sync + 'static {
     fn behind(&self) -> Option<IpAddr> {
         None
     }
+    /// Others stand behind it, for whom it reads.
+    fn is_shared(&self) -> bool {
+        false
+    }
     /// It sends requests of many over kept connections, and goes on doing so until it is told.
     fn has_pool(&self) -> bool {
         false
@@ -281,7 +285,7 @@ impl<C: Client> Connection<C> {
         S::Future: Send + 'static,
         K: Upstream,
     {
-        let watch = self.activity.watch(&self.limits);
+        let watch = self.activity.watch(&self.limits, self.client.is_shared());
         Box::pin(self.carried(io, service, watch, supervision))
     }
 

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use portcullis::pki::Role;
+
 use super::{
     Chain,
     bad_h2::{
@@ -30,7 +32,10 @@ fn chain(body: usize, limits: &str) -> (Chain, Backend) {
 /// A client whose windows are shut, and which has asked for /h2.
 fn asks(chain: &Chain) -> TlsStream {
     let client = chain.world.client().alpn("h2");
-    let mut stream = client.connect(chain.edge, "site.test").unwrap();
+    asks_over(client.connect(chain.edge, "site.test").unwrap())
+}
+
+fn asks_over(mut stream: TlsStream) -> TlsStream {
     stream.sock.set_read_timeout(Some(PATIENCE)).unwrap();
     let no_window = [0, 4, 0, 0, 0, 0];
     let bytes = [
@@ -166,6 +171,20 @@ fn who_lets_one_answer_rest_and_takes_others_is_served() {
         std::thread::sleep(Duration::from_millis(500));
         asks_again(&mut stream, 2 * number + 1);
     }
+}
+
+/// A gateway reads as its clients do: one that is slow is no reason to cut them all.
+#[test]
+fn a_gateway_that_reads_next_to_nothing_is_waited_for() {
+    let world = World::new();
+    let (backend, _) = answering(world.address(), |_| ok(&"x".repeat(LONG)));
+    let limits = "[listener.limits]\nwrite_timeout = \"3s\"";
+    let (_acceptor, address) = world.http_acceptor(&backend.address.to_string(), limits);
+    let leaf = world.leaf(Role::Gateway, "edge-1");
+    let client = world.client().certificate(&leaf).alpn("h2");
+    let client = client.source(world.other_ip(4));
+    let mut stream = asks_over(client.connect(address, "legacy.internal").unwrap());
+    assert_eq!(trickles(&mut stream, (100, 500), 1_600), 1_600);
 }
 
 /// What was kept for a client that did not read is its own, whenever it does.

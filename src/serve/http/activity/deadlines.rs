@@ -54,8 +54,9 @@ struct Pace {
 }
 
 impl Activity {
-    /// The deadlines of this connection.
-    pub(crate) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
+    /// The deadlines of this connection. `shared`: it is as slow as the slowest of many, who are judged
+    /// where they come in.
+    pub(crate) fn watch(self: &Arc<Self>, limits: &Limits, shared: bool) -> Watch {
         let (head, idle, write) = (
             limits.header_timeout,
             limits.keepalive_timeout,
@@ -73,7 +74,7 @@ impl Activity {
             resting: false,
             pace: self.is_http2().then(|| {
                 Box::new(Pace {
-                    least: limits.body_min_rate,
+                    least: if shared { 0 } else { limits.body_min_rate },
                     looked: Instant::now(),
                     waited: Duration::ZERO,
                     before: 0,
