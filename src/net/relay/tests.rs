@@ -297,3 +297,53 @@ async fn what_was_said_before_a_reset_arrives_and_is_no_end() {
         assert_eq!(client.heard.len(), len, "slow: {slow}");
     }
 }
+
+/// Takes nothing, and the kernel still has something for it.
+struct Deaf;
+
+impl Hold for Deaf {
+    fn may_lose(&self) -> bool {
+        true
+    }
+    fn has_sent(&self) -> bool {
+        false
+    }
+}
+
+impl AsyncRead for Deaf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        buf.put_slice(b"more");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_of_what_was_said_before_a_reset_is_waited_for_once() {
+    let options = options();
+    let began = Instant::now();
+    let end = relay(&mut Deaf, &mut Reset(300_000), &options).await;
+    let failed = matches!(end.cause, RelayCause::Failed { side: Side::B, .. });
+    assert!(failed, "{end:?}");
+    let (took, limit) = (began.elapsed(), options.write_timeout);
+    assert!(took >= limit && took <= limit * 5 / 4, "{took:?}");
+}
