@@ -172,10 +172,15 @@ impl Half {
         R: AsyncRead + Hold + Unpin,
         W: AsyncWrite + Hold + Unpin,
     {
-        let ended = self.ended || from.says_its_end();
+        let known = self.ended || from.says_its_end();
         let mut moved = false;
         if self.state == State::Moving {
             moved |= self.read(cx, from);
+            if self.ended && !known {
+                // nor is it one at the next look, when what came before it has gone on
+                self.ended = false;
+                self.broken = Some(io::ErrorKind::ConnectionReset.into());
+            }
             match self.write(cx, to, count) {
                 Ok(wrote) => moved |= wrote,
                 Err(_gone_too) => return Last::Over,
@@ -186,7 +191,7 @@ impl Half {
             if !self.ended && moved && self.broken.is_none() {
                 return Last::Moved;
             }
-            if self.ended && ended {
+            if self.ended {
                 self.state = State::Closing;
             }
         }

@@ -244,8 +244,8 @@ impl Both {
 
 /// How much of what came was handed on.
 enum Said {
-    /// Not all, or nobody knows whether it was all.
-    Some,
+    /// Not all, or nobody knows whether it was all; since when the reader has taken none.
+    Some(Option<Instant>),
     /// All, but the end of it.
     All,
     /// The end too, then.
@@ -257,7 +257,7 @@ impl Said {
         match half.done() {
             Some(when) => Self::Ended(when),
             None if half.is_whole() => Self::All,
-            None => Self::Some,
+            None => Self::Some(half.stalled()),
         }
     }
 }
@@ -268,9 +268,11 @@ async fn farewell<S>(stream: &mut S, said: Said, options: &RelayOptions)
 where
     S: AsyncWrite + Hold + Unpin,
 {
-    let limit = match options.write_timeout {
-        Duration::ZERO => LAST,
-        limit => limit,
+    let limit = match (options.write_timeout, &said) {
+        (Duration::ZERO, _) => LAST,
+        // what it did not take in time it does not get twice the time for
+        (limit, Said::Some(Some(since))) => limit.saturating_sub(since.elapsed()),
+        (limit, _) => limit,
     };
     let leaving = async {
         let mut pause = MOMENT;
@@ -279,7 +281,7 @@ where
             pause = (pause * 2).min(LOOK);
         }
         let ended = match said {
-            Said::Some => return,
+            Said::Some(_) => return,
             Said::All if stream.shutdown().await.is_err() => return,
             Said::All => Instant::now(),
             Said::Ended(when) => when,

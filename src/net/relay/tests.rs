@@ -1,4 +1,4 @@
-use std::pin::Pin;
+use std::{pin::Pin, task::ready};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -217,11 +217,26 @@ async fn all_that_was_said_before_a_reset_arrives() {
     }
 }
 
-/// Uploads, and keeps what it is told.
+/// Uploads, and keeps what it is told; a slow one takes a part of it at every other try, and only
+/// has it once it is flushed.
 #[derive(Default)]
 struct Uploads {
+    slow: bool,
+    waits: bool,
+    unsent: Vec<u8>,
     heard: Vec<u8>,
     ended: bool,
+}
+
+impl Uploads {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waits = self.slow && !self.waits;
+        if self.waits {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Hold for Uploads {}
@@ -240,16 +255,22 @@ impl AsyncRead for Uploads {
 impl AsyncWrite for Uploads {
     fn poll_write(
         mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.heard.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+        ready!(self.poll_ready(cx));
+        let taken = buf.get(..1000).unwrap_or(buf);
+        self.unsent.extend_from_slice(taken);
+        Poll::Ready(Ok(taken.len()))
     }
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx));
+        let unsent = std::mem::take(&mut self.unsent);
+        self.heard.extend_from_slice(&unsent);
         Poll::Ready(Ok(()))
     }
-    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
         self.ended = true;
         Poll::Ready(Ok(()))
     }
@@ -257,17 +278,72 @@ impl AsyncWrite for Uploads {
 
 #[tokio::test]
 async fn what_was_said_before_a_reset_arrives_and_is_no_end() {
-    let mut client = Uploads::default();
-    let end = relay(&mut client, &mut Reset(10), &options()).await;
-    let failed = matches!(
-        end.cause,
-        RelayCause::Failed {
-            side: Side::B,
-            truncated: false,
-            ..
-        }
-    );
+    for (slow, len) in [(false, 10), (true, 10), (true, 100_000)] {
+        let mut client = Uploads {
+            slow,
+            ..Uploads::default()
+        };
+        let end = relay(&mut client, &mut Reset(len), &options()).await;
+        let failed = matches!(
+            end.cause,
+            RelayCause::Failed {
+                side: Side::B,
+                truncated: false,
+                ..
+            }
+        );
+        assert!(failed, "{end:?}");
+        assert!(!client.ended, "an end, slow: {slow}, {len}");
+        assert_eq!(client.heard.len(), len, "slow: {slow}");
+    }
+}
+
+/// Takes nothing, and the kernel still has something for it.
+struct Deaf;
+
+impl Hold for Deaf {
+    fn may_lose(&self) -> bool {
+        true
+    }
+    fn has_sent(&self) -> bool {
+        false
+    }
+}
+
+impl AsyncRead for Deaf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        buf.put_slice(b"more");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_of_what_was_said_before_a_reset_is_waited_for_once() {
+    let options = options();
+    let began = Instant::now();
+    let end = relay(&mut Deaf, &mut Reset(300_000), &options).await;
+    let failed = matches!(end.cause, RelayCause::Failed { side: Side::B, .. });
     assert!(failed, "{end:?}");
-    assert_eq!(client.heard, [7; 10]);
-    assert!(!client.ended);
+    let (took, limit) = (began.elapsed(), options.write_timeout);
+    assert!(took >= limit && took <= limit * 5 / 4, "{took:?}");
 }
