@@ -46,7 +46,7 @@ pub(super) struct Half {
 pub(super) enum Last {
     /// Some went on.
     Moved,
-    /// Who gets them takes none now.
+    /// Who gets them takes none now, or there is no word of them yet.
     Waits,
     /// There are no more, or nobody takes them.
     Over,
@@ -188,8 +188,13 @@ impl Half {
             if self.start < self.end || self.unflushed {
                 return if moved { Last::Moved } else { Last::Waits };
             }
-            if !self.ended && moved && self.broken.is_none() {
-                return Last::Moved;
+            if !self.ended && self.broken.is_none() {
+                if moved {
+                    return Last::Moved;
+                }
+                // who writes may be told before who reads: the rest is then yet to be heard of
+                self.stall();
+                return Last::Waits;
             }
             if self.ended {
                 self.state = State::Closing;

@@ -155,20 +155,34 @@ async fn a_reader_that_does_not_read_is_cut() {
     );
 }
 
-/// Says so much and was reset, of which only who writes to it is told.
-struct Reset(usize);
+/// Says so much and was reset, of which only who writes to it is told; a late one says nothing at the
+/// first try.
+struct Reset {
+    rest: usize,
+    late: bool,
+}
+
+impl Reset {
+    fn of(rest: usize) -> Self {
+        Self { rest, late: false }
+    }
+}
 
 impl Hold for Reset {}
 
 impl AsyncRead for Reset {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let some = self.0.min(buf.remaining());
+        if std::mem::take(&mut self.late) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let some = self.rest.min(buf.remaining());
         buf.put_slice(&vec![7; some]);
-        self.0 -= some;
+        self.rest -= some;
         Poll::Ready(Ok(()))
     }
 }
@@ -194,7 +208,7 @@ impl AsyncWrite for Reset {
 async fn all_that_was_said_before_a_reset_arrives() {
     for side in [Side::A, Side::B] {
         let (mut other, mut near) = duplex(1000);
-        let mut reset = Reset(300_000);
+        let mut reset = Reset::of(300_000);
         let mut got = Vec::new();
         let options = options();
         let relaying = async {
@@ -278,12 +292,19 @@ impl AsyncWrite for Uploads {
 
 #[tokio::test]
 async fn what_was_said_before_a_reset_arrives_and_is_no_end() {
-    for (slow, len) in [(false, 10), (true, 10), (true, 100_000)] {
+    let cases = [
+        (false, 10, false),
+        (false, 10, true),
+        (true, 10, false),
+        (true, 100_000, true),
+    ];
+    for (slow, len, late) in cases {
         let mut client = Uploads {
             slow,
             ..Uploads::default()
         };
-        let end = relay(&mut client, &mut Reset(len), &options()).await;
+        let mut reset = Reset { rest: len, late };
+        let end = relay(&mut client, &mut reset, &options()).await;
         let failed = matches!(
             end.cause,
             RelayCause::Failed {
@@ -294,7 +315,7 @@ async fn what_was_said_before_a_reset_arrives_and_is_no_end() {
         );
         assert!(failed, "{end:?}");
         assert!(!client.ended, "an end, slow: {slow}, {len}");
-        assert_eq!(client.heard.len(), len, "slow: {slow}");
+        assert_eq!(client.heard.len(), len, "slow: {slow}, late: {late}");
     }
 }
 
@@ -341,7 +362,7 @@ impl AsyncWrite for Deaf {
 async fn who_takes_nothing_of_what_was_said_before_a_reset_is_waited_for_once() {
     let options = options();
     let began = Instant::now();
-    let end = relay(&mut Deaf, &mut Reset(300_000), &options).await;
+    let end = relay(&mut Deaf, &mut Reset::of(300_000), &options).await;
     let failed = matches!(end.cause, RelayCause::Failed { side: Side::B, .. });
     assert!(failed, "{end:?}");
     let (took, limit) = (began.elapsed(), options.write_timeout);
