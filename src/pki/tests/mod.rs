@@ -1,6 +1,7 @@
 //! The authority against a real folder, read back by our own reader; `tests/it/pki.rs` asks
 //! OpenSSL the same questions.
 
+mod audit;
 mod compromise;
 mod crash;
 mod lifecycle;

@@ -2,6 +2,7 @@
 
 mod handshakes;
 mod large_crl;
+mod lists;
 mod loading;
 mod mint;
 mod openssl;
