@@ -1,7 +1,7 @@
 //! What a process takes at its start and no reload can change: said at every reload that asks for
 //! something else, so that nobody takes a new value for one that is in force.
 
-use crate::config::{Common, ListenAddress, LogFormat};
+use crate::config::{Common, ListenAddress, LogFormat, Scheduling};
 
 /// Those values.
 #[derive(Debug)]
@@ -10,6 +10,7 @@ pub(super) struct Fixed {
     level: String,
     format: LogFormat,
     workers: usize,
+    scheduling: Scheduling,
 }
 
 impl Fixed {
@@ -19,6 +20,7 @@ impl Fixed {
             level: common.log.level.clone(),
             format: common.log.format,
             workers: common.workers,
+            scheduling: common.scheduling,
         }
     }
 
@@ -29,6 +31,7 @@ impl Fixed {
             ("log.level", self.level != other.level),
             ("log.format", self.format != other.format),
             ("runtime.workers", self.workers != other.workers),
+            ("runtime.scheduling", self.scheduling != other.scheduling),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

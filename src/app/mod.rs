@@ -14,6 +14,7 @@ pub mod notify;
 pub mod reload;
 pub mod renew;
 pub mod run;
+mod scheduling;
 pub mod signals;
 mod staplers;
 pub mod watch;

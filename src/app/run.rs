@@ -108,6 +108,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
         0 => workers::cores(),
         count => count,
     };
+    // before any thread: each has what the one that starts it has
+    super::scheduling::set(config.common().scheduling);
     let (workers, threads) = Workers::start(count).map_err(system)?;
     // beside what carries connections there is little to do
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Admin, Cipher, Common, Identity, KeyExchange, Limits, ListenAddress, Log, LogFormat, Records,
-    Source, TlsOptions, TlsVersion, defaults,
+    Scheduling, Source, TlsOptions, TlsVersion, defaults,
     identity::read_identity,
     reader::{Notes, Table, Value},
     values::{certificate_files, duration, listen_address, secret, size},
@@ -34,6 +34,7 @@ pub(super) struct Head {
 #[derive(Default)]
 pub(super) struct Runtime {
     workers: usize,
+    scheduling: Scheduling,
     state_dir: Option<PathBuf>,
 }
 
@@ -76,6 +77,7 @@ impl Head {
             admin: self.admin,
             log: self.log,
             workers: self.runtime.workers,
+            scheduling: self.runtime.scheduling,
             state_dir: self.runtime.state_dir,
             warnings: notes.take_warnings(),
         })
@@ -329,10 +331,18 @@ fn read_runtime(value: Option<&Value<'_>>) -> Runtime {
     let workers = table
         .get("workers")
         .and_then(|value| value.number(0..=MOST_WORKERS));
+    let scheduling = table.get("scheduling").and_then(|value| {
+        let words = [
+            ("batch", Scheduling::Batch),
+            ("inherit", Scheduling::Inherit),
+        ];
+        value.word(&words, &[])
+    });
     let state_dir = table.get("state_dir").and_then(|value| value.folder());
     table.finish();
     Runtime {
         workers: workers.and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+        scheduling: scheduling.unwrap_or_default(),
         state_dir,
     }
 }

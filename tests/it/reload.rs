@@ -205,11 +205,12 @@ fn keys_that_take_a_restart_say_so() {
     let log = "[log]\nformat = \"json\"\n";
     assert!(text.contains(log), "{text}");
     let changed = text.replace(log, "[log]\nformat = \"text\"\nlevel = \"warn\"\n")
-        + "\n[runtime]\nworkers = 3\n[limits]\nhandshakes = 7\n";
+        + "\n[runtime]\nworkers = 3\nscheduling = \"inherit\"\n[limits]\nhandshakes = 7\n";
     world.write("gateway.toml", &changed);
     gateway.reload();
     for key in [
         "runtime.workers",
+        "runtime.scheduling",
         "log.level",
         "log.format",
         "limits.handshakes",

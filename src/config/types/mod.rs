@@ -98,6 +98,8 @@ pub struct Common {
     pub log: Log,
     /// `[runtime] workers`; 0: one per available core.
     pub workers: usize,
+    /// `[runtime] scheduling`.
+    pub scheduling: Scheduling,
     /// `[runtime] state_dir`: what has to outlive the process.
     pub state_dir: Option<PathBuf>,
     /// Every `danger_` key that is set and every safety that is absent (no CRL): said at start.
@@ -124,6 +126,16 @@ pub struct Log {
     pub format: LogFormat,
     /// Access lines.
     pub access: bool,
+}
+
+/// How the kernel lets our threads run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheduling {
+    /// A thread that wakes interrupts nobody at work (`SCHED_BATCH`).
+    #[default]
+    Batch,
+    /// As whoever starts the process has it.
+    Inherit,
 }
 
 /// `log.format`.
