@@ -46,6 +46,7 @@ pub enum BackendStream {
 
 impl BackendDial {
     /// Opens a connection for a client. Takes the permit: no path to the backend without one.
+    /// One that comes to last is to be told of it ([`Hold::lasts`]).
     ///
     /// # Errors
     /// `BackendUnreachable`, with what was tried.
@@ -69,7 +70,7 @@ impl BackendDial {
         &self,
         client: Option<(SocketAddr, SocketAddr)>,
     ) -> Result<BackendStream, Denied> {
-        let mut socket = net::dial(&self.address, self.source_address)
+        let mut socket = net::dial_brief(&self.address, self.source_address)
             .await
             .map_err(|error| unreachable(&self.address, error.to_string()))?;
         if let Some(version) = self.send_proxy {
@@ -122,6 +123,13 @@ impl Abort for BackendStream {
 }
 
 impl Hold for BackendStream {
+    fn lasts(&mut self) {
+        match self {
+            Self::Plain(socket) => socket.keep_alive(),
+            Self::Tls(stream) => stream.io().keep_alive(),
+        }
+    }
+
     fn hold(&mut self) {
         if let Self::Tls(stream) = self {
             stream.hold();
@@ -212,3 +220,39 @@ impl std::fmt::Debug for BackendDial {
 
 /// Shared by every connection of a listener.
 pub(super) type SharedDial = Arc<BackendDial>;
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::{io::duplex, net::TcpListener};
+
+    use super::*;
+    use crate::net::{RelayOptions, relay};
+
+    #[tokio::test]
+    async fn a_dead_backend_is_asked_for_where_its_connection_lasts() {
+        let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dial = BackendDial {
+            address: DialAddress::Ip(backend.local_addr().unwrap()),
+            tls: None,
+            source_address: None,
+            send_proxy: None,
+        };
+        let mut stream = dial.open(None).await.unwrap();
+        let options = |stream: &BackendStream| {
+            let BackendStream::Plain(Socket::Tcp(tcp)) = stream else {
+                unreachable!("it is TCP");
+            };
+            let socket = SockRef::from(tcp);
+            (socket.tcp_nodelay().unwrap(), socket.keepalive().unwrap())
+        };
+        assert_eq!(options(&stream), (true, false));
+        let (mut peer, _other) = duplex(64);
+        let quickly = RelayOptions {
+            idle_timeout: Duration::from_millis(40),
+            ..RelayOptions::default()
+        };
+        relay(&mut peer, &mut stream, &quickly).await;
+        assert_eq!(options(&stream), (true, true));
+    }
+}

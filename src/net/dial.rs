@@ -15,6 +15,17 @@ use crate::config::DialAddress;
 /// # Errors
 /// The last address's error, with the address.
 pub async fn dial(address: &DialAddress, bind: Option<IpAddr>) -> io::Result<Socket> {
+    let socket = dial_brief(address, bind).await?;
+    socket.keep_alive();
+    Ok(socket)
+}
+
+/// The same for one who says [`Socket::keep_alive`] if it comes to last: many connections are over
+/// at once.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn dial_brief(address: &DialAddress, bind: Option<IpAddr>) -> io::Result<Socket> {
     let socket = match address {
         DialAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix)?,
         DialAddress::Ip(address) => connect(*address, bind).await?,

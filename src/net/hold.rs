@@ -40,6 +40,9 @@ pub trait Hold {
         true
     }
 
+    /// It lasts longer than a moment, and may come to rest.
+    fn lasts(&mut self) {}
+
     /// Much that has come, as it is; nothing at the end. `None`: it is to be read.
     fn poll_lend(&mut self, _cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
         None
@@ -98,6 +101,10 @@ impl<S: Hold + ?Sized> Hold for &mut S {
 
     fn has_sent(&self) -> bool {
         (**self).has_sent()
+    }
+
+    fn lasts(&mut self) {
+        (**self).lasts();
     }
 
     fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::{
     Inherited, Socket,
-    socket::{canonical, tune},
+    socket::{canonical, tune_listener},
 };
 use crate::config::ListenAddress;
 
@@ -109,7 +109,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     // what is accepted has it from here, which takes six calls less for each
-    tune(&socket);
+    tune_listener(&socket);
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into()).map(Listener::Tcp)
 }
@@ -147,7 +147,7 @@ fn take(address: &ListenAddress, name: &str, inherited: &Inherited) -> Result<Li
     let listener = if local.is_unix() {
         UnixListener::from_std(socket.into()).map(Listener::Unix)
     } else {
-        tune(&socket);
+        tune_listener(&socket);
         TcpListener::from_std(socket.into()).map(Listener::Tcp)
     };
     listener.map_err(|error| bad(error.to_string()))

@@ -14,7 +14,7 @@ mod socket;
 mod stalls;
 
 pub use buffered::Buffered;
-pub use dial::dial;
+pub use dial::{dial, dial_brief};
 pub use hold::{Abort, Hold, WriteLast};
 pub use inherited::Inherited;
 pub use listener::{AcceptBackoff, BindError, Listener};

@@ -57,11 +57,18 @@ impl Socket {
         }
     }
 
-    /// Sets what a TCP connection of ours has. Those that a listener of ours accepts have it
+    /// Sets what every TCP connection of ours has. Those that a listener of ours accepts have it
     /// from there.
-    pub fn tune(&self) {
+    pub(super) fn tune(&self) {
         if let Self::Tcp(tcp) = self {
-            tune(&SockRef::from(tcp));
+            told(tune(&SockRef::from(tcp)));
+        }
+    }
+
+    /// Has the kernel ask a silent peer whether it lives. Four calls: for a connection that lasts.
+    pub fn keep_alive(&self) {
+        if let Self::Tcp(tcp) = self {
+            told(keep_alive(&SockRef::from(tcp)));
         }
     }
 
@@ -91,17 +98,27 @@ impl Socket {
     }
 }
 
-/// No delay for small writes, little room for unsent ones, and keepalive. A socket that refuses an
-/// option works without.
-pub(super) fn tune(socket: &socket2::Socket) {
+/// What is accepted has it from here.
+pub(super) fn tune_listener(socket: &socket2::Socket) {
+    told(tune(socket).and_then(|()| keep_alive(socket)));
+}
+
+/// No delay for small writes, and little room for unsent ones.
+fn tune(socket: &socket2::Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)
+}
+
+fn keep_alive(socket: &socket2::Socket) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)
         .with_interval(INTERVAL)
         .with_retries(6);
-    let tuned = socket
-        .set_tcp_nodelay(true)
-        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT))
-        .and_then(|()| socket.set_tcp_keepalive(&keepalive));
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// A socket that refuses an option works without.
+fn told(tuned: io::Result<()>) {
     if let Err(error) = tuned {
         tracing::debug!(%error, "socket option refused");
     }

@@ -23,7 +23,7 @@ use crate::{
     admit::{Denial, Denied, Permit},
     config::BackendProtocol,
     drain::Drain,
-    net::Stalls,
+    net::{Hold as _, Stalls},
     serve::{
         Aside, Snapshot,
         http::{
@@ -232,7 +232,9 @@ impl Shared {
     ) -> Result<Way, Denied> {
         let dialled = self.dial.connect(permit, client).await;
         self.reached.store(dialled.is_ok(), Ordering::Relaxed);
-        let stream = Stalls::new(dialled?, self.write_timeout);
+        let mut dialled = dialled?;
+        dialled.lasts();
+        let stream = Stalls::new(dialled, self.write_timeout);
         let kind = match self.protocol {
             // nobody's rules name a backend
             BackendProtocol::Http1 => Kind::Http1(Some(Hop::new(stream, None, self.drain.clone()))),

@@ -234,7 +234,11 @@ impl Both {
                 if let Poll::Ready(cause) = gone(cx, (a, b), (ab, ba)) {
                     return Poll::Ready(cause);
                 }
-                return watch.poll(cx, options, &[ab, ba]);
+                let over = watch.poll(cx, options, &[ab, ba]);
+                if watch.begins_to_last() {
+                    b.lasts();
+                }
+                return over;
             }
         }
         cx.waker().wake_by_ref();

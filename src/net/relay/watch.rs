@@ -18,7 +18,16 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) struct Watch {
     seen: (u64, u64),
     since: Instant,
+    lasts: Lasts,
     timer: Pin<Box<Sleep>>,
+}
+
+/// Whether the relay has lived long enough to be looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    NotYet,
+    Found,
+    Told,
 }
 
 impl Watch {
@@ -28,6 +37,7 @@ impl Watch {
         Self {
             seen: (0, 0),
             since: now,
+            lasts: Lasts::NotYet,
             timer: Box::pin(sleep_until(now + first)),
         }
     }
@@ -39,6 +49,9 @@ impl Watch {
         halves: &[&Half],
     ) -> Poll<RelayCause> {
         while self.timer.as_mut().poll(cx).is_ready() {
+            if self.lasts == Lasts::NotYet {
+                self.lasts = Lasts::Found;
+            }
             let now = Instant::now();
             let (idle, write) = (options.idle_timeout, options.write_timeout);
             let bytes = options.progress.bytes();
@@ -65,6 +78,15 @@ impl Watch {
             self.timer.as_mut().reset(now + next);
         }
         Poll::Pending
+    }
+
+    /// Once, when the relay is looked at for the first time.
+    pub(super) fn begins_to_last(&mut self) -> bool {
+        let found = self.lasts == Lasts::Found;
+        if found {
+            self.lasts = Lasts::Told;
+        }
+        found
     }
 }
 
