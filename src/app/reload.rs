@@ -119,7 +119,7 @@ impl Process {
     /// The listeners that can't be bound.
     pub fn start(&self, loaded: Loaded) -> Result<(), Vec<BindError>> {
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
-        self.take(loaded, svid.as_deref())
+        self.take(loaded, svid.as_deref(), Vec::new())
     }
 
     /// Loads the configuration again. One that can't be leaves the last good one in force, with the
@@ -134,20 +134,20 @@ impl Process {
         let problems: Vec<String> = match loaded {
             Err(problems) if waits && problems.half => return Reloaded::Half,
             Err(problems) => vec![problems.to_string()],
-            Ok(loaded) => match self.take(loaded, svid.as_deref()) {
+            Ok(loaded) => match self.take(loaded, svid.as_deref(), Vec::new()) {
                 Ok(()) => return Reloaded::InForce,
                 Err(errors) => errors.iter().map(ToString::to_string).collect(),
             },
         };
-        self.load_files_again(svid.as_deref());
+        self.load_files_again(svid.as_deref(), &problems);
         for problem in &problems {
             tracing::error!(%problem, "reload refused: the last good configuration stays in force");
         }
-        self.metrics.reloaded(None);
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(in_force) = in_force.as_mut() {
             in_force.refused = problems;
         }
+        self.metrics.reloaded(None);
         Reloaded::Refused
     }
 
@@ -193,13 +193,14 @@ impl Process {
     }
 
     /// The configuration in force with the files that it names; without them nothing changes.
-    fn load_files_again(&self, svid: Option<&HeldSvid>) {
+    /// `refused`: why it is still this one.
+    fn load_files_again(&self, svid: Option<&HeldSvid>, refused: &[String]) {
         let config = self.with(|in_force| in_force.map(|f| f.loaded.config.clone()));
         let Some(config) = config else { return };
         let taken = match self.load(config, svid) {
             Err(problems) => Err(problems.to_string()),
             Ok(loaded) => self
-                .take(loaded, svid)
+                .take(loaded, svid, refused.to_vec())
                 .map_err(|errors| errors.iter().map(ToString::to_string).collect()),
         };
         if let Err(problem) = taken {
@@ -223,7 +224,7 @@ impl Process {
         let loaded = self
             .load(config, Some(svid))
             .map_err(|problems| problems.to_string())?;
-        self.take(loaded, Some(svid))
+        self.take(loaded, Some(svid), Vec::new())
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())?;
         *held = Some(Arc::clone(svid));
         Ok(true)
@@ -304,8 +305,14 @@ impl Process {
         list
     }
 
-    /// Binds what is new first: when that fails nothing has changed.
-    fn take(&self, loaded: Loaded, svid: Option<&HeldSvid>) -> Result<(), Vec<BindError>> {
+    /// Binds what is new first: when that fails nothing has changed. `refused`: why a reload was,
+    /// where this is what stays in force all the same.
+    fn take(
+        &self,
+        loaded: Loaded,
+        svid: Option<&HeldSvid>,
+        refused: Vec<String>,
+    ) -> Result<(), Vec<BindError>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bound = Vec::new();
         let mut failed = Vec::new();
@@ -345,7 +352,7 @@ impl Process {
         self.take_out(&mut live, &loaded);
         drop(live);
         self.judge_leaving(&loaded, svid);
-        self.publish(loaded);
+        self.publish(loaded, refused);
         Ok(())
     }
 
@@ -410,9 +417,11 @@ impl Process {
         }
     }
 
-    fn publish(&self, loaded: Loaded) {
+    fn publish(&self, loaded: Loaded, refused: Vec<String>) {
         let now = clock::now();
-        self.metrics.reloaded(Some(now.0));
+        if refused.is_empty() {
+            self.metrics.reloaded(Some(now.0));
+        }
         let secrets = loaded.config.required_secrets();
         self.metrics.keep_secrets(|listener, rule, secret| {
             let same = |(name, of, place): &(&str, &str, String)| {
@@ -449,7 +458,7 @@ impl Process {
         *in_force = Some(InForce {
             loaded,
             since: now.0,
-            refused: Vec::new(),
+            refused,
         });
     }
 }

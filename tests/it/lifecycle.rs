@@ -148,11 +148,15 @@ fn a_broken_file_leaves_the_last_good_state_and_is_said_everywhere() {
     let breaks = |file: &Path, broken: &str, said: &str| {
         let whole = std::fs::read_to_string(file).unwrap();
         let before = gateway.metric("portcullis_reloads_total{result=\"failure\"}");
+        let taken = gateway.metric("portcullis_reloads_total{result=\"success\"}");
         let name = file.file_name().unwrap().to_str().unwrap();
         replace(file, broken);
         until(name, || {
             (gateway.metric("portcullis_reloads_total{result=\"failure\"}") > before).then_some(())
         });
+        // also where the last good configuration is loaded anew with the files of today
+        let counted = gateway.metric("portcullis_reloads_total{result=\"success\"}");
+        assert_eq!(counted, taken, "{name}");
         let (status, ready) = gateway.admin("/readyz?verbose").unwrap();
         assert_eq!(status, 200, "it still works: {ready}");
         assert!(
