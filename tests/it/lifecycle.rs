@@ -4,7 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::net::UnixDatagram,
+    os::unix::net::{UnixDatagram, UnixStream},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -92,6 +92,27 @@ fn certificates_keys_and_lists_change_under_a_live_connection() {
         assert!(side.metric("portcullis_reloads_total{result=\"failure\"}") < 3.0);
     }
     assert!(answers(&mut live));
+}
+
+/// A close with unread bytes in the socket is a reset, which may take the answer along.
+#[test]
+fn who_still_sends_when_the_admin_listener_closes_hears_its_answer() {
+    let world = World::new();
+    let (acceptor, _) = world.plain_acceptor(&world.address().to_string(), "");
+    let socket = acceptor.config.with_extension("sock");
+    let mut stream = UnixStream::connect(socket).unwrap();
+    // more than all buffers hold
+    let body = vec![b'x'; 8 << 20];
+    write!(
+        stream,
+        "POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    stream.write_all(&body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
 }
 
 #[test]
