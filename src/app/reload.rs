@@ -12,7 +12,7 @@ use super::{
     crl_numbers::CrlNumbers,
     fixed::{self, Fixed},
     leaving::Leaving,
-    load::{Loaded, LoadedListener, load},
+    load::{Given, Loaded, LoadedListener, load, load_by},
     renew::{Report, SharedReport},
     staplers::Staplers,
 };
@@ -57,6 +57,16 @@ pub enum Reloaded {
     /// Nothing was changed and nobody told: a key does not fit its certificate, and both may be on
     /// their way.
     Half,
+}
+
+/// What is told of a load that comes into force.
+enum Told {
+    /// That it was taken.
+    Taken,
+    /// Why another was refused, and this is still the one.
+    Refused(Vec<String>),
+    /// Nothing yet.
+    Nothing,
 }
 
 /// The process's listeners and what they follow.
@@ -119,35 +129,45 @@ impl Process {
     /// The listeners that can't be bound.
     pub fn start(&self, loaded: Loaded) -> Result<(), Vec<BindError>> {
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
-        self.take(loaded, svid.as_deref())
+        self.take(loaded, svid.as_deref(), Told::Taken)
     }
 
     /// Loads the configuration again. One that can't be leaves the last good one in force, with the
     /// files that it names as they are now: a slip of the pen must not keep a revocation or a
-    /// renewal out. `waits`: a pair that is replaced by half is not judged yet.
-    pub fn reload(&self, waits: bool) -> Reloaded {
+    /// renewal out. `waits`: a pair that is replaced by half is not judged yet; all other files come
+    /// into force, if they are `new`.
+    pub fn reload(&self, waits: bool, new: bool) -> Reloaded {
         let Some(file) = self.file() else {
             return Reloaded::Refused;
         };
         let svid = self.svid.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = config::load(&file).and_then(|config| self.load(config, svid.as_deref()));
         let problems: Vec<String> = match loaded {
-            Err(problems) if waits && problems.half => return Reloaded::Half,
+            Err(problems) if waits && problems.half => {
+                if new {
+                    // what is wrong with them is told with the rest
+                    let _judged_later = self.load_files_again(svid.as_deref(), Told::Nothing);
+                }
+                return Reloaded::Half;
+            }
             Err(problems) => vec![problems.to_string()],
-            Ok(loaded) => match self.take(loaded, svid.as_deref()) {
+            Ok(loaded) => match self.take(loaded, svid.as_deref(), Told::Taken) {
                 Ok(()) => return Reloaded::InForce,
                 Err(errors) => errors.iter().map(ToString::to_string).collect(),
             },
         };
-        self.load_files_again(svid.as_deref());
+        let told = Told::Refused(problems.clone());
+        if let Err(problem) = self.load_files_again(svid.as_deref(), told) {
+            tracing::error!(%problem, "the files of the last good configuration do not load either");
+        }
         for problem in &problems {
             tracing::error!(%problem, "reload refused: the last good configuration stays in force");
         }
-        self.metrics.reloaded(None);
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(in_force) = in_force.as_mut() {
             in_force.refused = problems;
         }
+        self.metrics.reloaded(None);
         Reloaded::Refused
     }
 
@@ -168,7 +188,7 @@ impl Process {
                 "what changed does not load: whoever is left is judged by the last good configuration"
             );
             match self.with(|in_force| in_force.map(|f| f.loaded.config.clone())) {
-                Some(config) => load(config),
+                Some(config) => self.load_files(config, svid.as_deref()),
                 None => Err(problems),
             }
         });
@@ -193,18 +213,13 @@ impl Process {
     }
 
     /// The configuration in force with the files that it names; without them nothing changes.
-    fn load_files_again(&self, svid: Option<&HeldSvid>) {
+    fn load_files_again(&self, svid: Option<&HeldSvid>, told: Told) -> Result<(), String> {
         let config = self.with(|in_force| in_force.map(|f| f.loaded.config.clone()));
-        let Some(config) = config else { return };
-        let taken = match self.load(config, svid) {
-            Err(problems) => Err(problems.to_string()),
-            Ok(loaded) => self
-                .take(loaded, svid)
-                .map_err(|errors| errors.iter().map(ToString::to_string).collect()),
-        };
-        if let Err(problem) = taken {
-            tracing::error!(%problem, "the files of the last good configuration do not load either");
-        }
+        let Some(config) = config else { return Ok(()) };
+        let loaded = self.load_files(config, svid);
+        let loaded = loaded.map_err(|problems| problems.to_string())?;
+        self.take(loaded, svid, told)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 
     /// Brings what a Workload API handed out into force, with the configuration that is; whether
@@ -223,7 +238,7 @@ impl Process {
         let loaded = self
             .load(config, Some(svid))
             .map_err(|problems| problems.to_string())?;
-        self.take(loaded, Some(svid))
+        self.take(loaded, Some(svid), Told::Taken)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())?;
         *held = Some(Arc::clone(svid));
         Ok(true)
@@ -242,6 +257,23 @@ impl Process {
                 &self.drain,
                 in_force.map(|f| &f.loaded),
             )
+        })
+    }
+
+    /// The same of the configuration in force, where a pair whose files do not fit each other stays.
+    fn load_files(
+        &self,
+        config: config::Config,
+        svid: Option<&HeldSvid>,
+    ) -> Result<Loaded, config::Problems> {
+        let given = Given {
+            svid: Some(svid),
+            challenges: &self.challenges,
+            pairs_in_force: true,
+        };
+        self.with(|in_force| {
+            let in_force = in_force.map(|f| &f.loaded);
+            load_by(config, given, &self.metrics, &self.drain, in_force)
         })
     }
 
@@ -305,7 +337,12 @@ impl Process {
     }
 
     /// Binds what is new first: when that fails nothing has changed.
-    fn take(&self, loaded: Loaded, svid: Option<&HeldSvid>) -> Result<(), Vec<BindError>> {
+    fn take(
+        &self,
+        loaded: Loaded,
+        svid: Option<&HeldSvid>,
+        told: Told,
+    ) -> Result<(), Vec<BindError>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bound = Vec::new();
         let mut failed = Vec::new();
@@ -345,7 +382,7 @@ impl Process {
         self.take_out(&mut live, &loaded);
         drop(live);
         self.judge_leaving(&loaded, svid);
-        self.publish(loaded);
+        self.publish(loaded, told);
         Ok(())
     }
 
@@ -410,9 +447,16 @@ impl Process {
         }
     }
 
-    fn publish(&self, loaded: Loaded) {
+    fn publish(&self, loaded: Loaded, told: Told) {
         let now = clock::now();
-        self.metrics.reloaded(Some(now.0));
+        let refused = match told {
+            Told::Taken => {
+                self.metrics.reloaded(Some(now.0));
+                Vec::new()
+            }
+            Told::Refused(why) => why,
+            Told::Nothing => self.with(|f| f.map(|f| f.refused.clone()).unwrap_or_default()),
+        };
         let secrets = loaded.config.required_secrets();
         self.metrics.keep_secrets(|listener, rule, secret| {
             let same = |(name, of, place): &(&str, &str, String)| {
@@ -449,7 +493,7 @@ impl Process {
         *in_force = Some(InForce {
             loaded,
             since: now.0,
-            refused: Vec::new(),
+            refused,
         });
     }
 }

@@ -214,30 +214,38 @@ async fn follow(
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let new = tokio::select! {
             biased;
-            wish = signals.next() => if wish == Wish::Stop { return },
-            () = watch.changed() => tracing::info!("a file changed"),
-            () = tokio::time::sleep(AGAIN), if pair.0.is_some() => {}
+            wish = signals.next() => match wish {
+                Wish::Stop => return,
+                Wish::Reload => true,
+            },
+            () = watch.changed() => {
+                tracing::info!("a file changed");
+                true
+            }
+            () = tokio::time::sleep(AGAIN), if pair.0.is_some() => false,
             () = alive => {
                 notifier.alive();
                 // beats that come sooner must not put the next look off for ever
                 if pair.0.is_none() {
                     continue;
                 }
+                false
             }
-        }
+        };
         notifier.reloading();
-        reload(process, watch, &mut pair);
+        reload(process, watch, &mut pair, new);
         notifier.ready(&status(process));
     }
 }
 
-/// What is read is watched before it is: a change from then on is told.
-fn reload(process: &Process, watch: &mut Watch, pair: &mut Pair) {
-    watch.look_at(process.files_to_load());
+/// What is read is watched before it is: a change from then on is told. `new`: not only a pair is
+/// looked at again.
+fn reload(process: &Process, watch: &mut Watch, pair: &mut Pair, new: bool) {
+    let new = watch.look_at(process.files_to_load()) || new;
     let seen = pair.0;
-    match process.reload(pair.may_come()) {
+    match process.reload(pair.may_come(), new) {
         Reloaded::Half => {
             Pair::told(seen);
             return;

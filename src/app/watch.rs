@@ -59,8 +59,8 @@ impl Watch {
     }
 
     /// Watches these files from now on, as they are now: whoever reads them after this misses no
-    /// change.
-    pub fn look_at(&mut self, files: Vec<PathBuf>) {
+    /// change. Whether one that was watched has changed since it was looked at.
+    pub fn look_at(&mut self, files: Vec<PathBuf>) -> bool {
         let folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| folder(file)).collect();
         if folders != self.folders {
             // one that is not there yet is tried again the next time
@@ -70,7 +70,9 @@ impl Watch {
             };
         }
         // what changes from here on sends an event
-        self.seen = contents(files);
+        let before = std::mem::replace(&mut self.seen, contents(files));
+        let other = |(file, now)| before.get(file).is_some_and(|before| before != now);
+        self.seen.iter().any(other)
     }
 
     /// Leaves all others alone. One of these that was not looked at may have changed since it was

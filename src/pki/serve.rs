@@ -19,7 +19,7 @@ use crate::{
     admit::PeerFacts,
     config::Limits,
     identity::Sha256,
-    serve::{Admitted, BoxFuture, Closed, Role},
+    serve::{Admitted, BoxFuture, Closed, Role, http::io::ClientIo},
     telemetry::metrics::{ListenerMetrics, Metrics},
 };
 
@@ -102,7 +102,7 @@ impl AuthorityRole {
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(16 << 10)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(ClientIo::lingering(stream.into())), service);
         let mut served = std::pin::pin!(served);
         let end = Instant::now() + LIFE;
         let mut closing = false;

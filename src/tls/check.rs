@@ -32,16 +32,9 @@ pub fn identity(
     Ok((generation, warnings))
 }
 
-/// Loads a client-facing listener's material exactly as a start does.
-///
-/// # Errors
-/// All problems at once.
-pub fn edge(
-    listener: &GatewayListener,
-    previous: Option<&EdgeMaterial>,
-    now: UnixSeconds,
-) -> Result<(Arc<EdgeMaterial>, Vec<String>), Vec<MaterialError>> {
-    let material = EdgeMaterial::load(listener, previous, now)?;
+/// What an operator should know of a client-facing listener's material.
+#[must_use]
+pub fn edge(listener: &GatewayListener, material: &EdgeMaterial, now: UnixSeconds) -> Vec<String> {
     let mut warnings: Vec<_> = material
         .certificates
         .iter()
@@ -66,7 +59,7 @@ pub fn edge(
     if let Some(verification) = &material.verification {
         warnings.extend(trust_warnings(verification, now));
     }
-    Ok((material, warnings))
+    warnings
 }
 
 impl Verification {

@@ -57,7 +57,7 @@ impl NameCheck {
             ) => Err(Denied::new(
                 Denial::IssuerNotForName,
                 format!(
-                    "{root} may speak for the names of its trust_bundle, and for no address: {}; set server_name, or acceptor_ids",
+                    "{root} may speak for the names of its trust_bundle, and for no address: {}; set server_name to a DNS name of its certificate, or acceptor_ids",
                     peer.leaf.describe()
                 ),
             )),

@@ -24,7 +24,7 @@ pub fn is_awaited(files: &CertificateFiles) -> bool {
 }
 
 /// A certificate that a client-facing listener shows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EdgeCertificate {
     /// Where it was loaded from.
     pub file: PathBuf,
@@ -105,6 +105,30 @@ impl EdgeMaterial {
         Self::assemble((files, none), client_auth, options, previous, now)
     }
 
+    /// The certificates in force with the `client_ca` and its companions of today, where the files of
+    /// a pair do not fit each other.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn with_trust_of_today(
+        &self,
+        client_auth: Option<&ClientAuth>,
+        options: &TlsOptions,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let provider = provider(options);
+        let verification = callers(client_auth, &provider, Some(self))?;
+        let own = self.certificates.iter().map(|own| &*own.certified);
+        Ok(Arc::new(Self {
+            id: hash(own, verification.as_ref()),
+            certificates: self.certificates.clone(),
+            awaited: Arc::clone(&self.awaited),
+            verification: verification.map(Arc::new),
+            client_required: is_required(client_auth),
+            not_after: self.not_after,
+            provider,
+        }))
+    }
+
     fn assemble<'a>(
         (files, awaited): (
             impl IntoIterator<
@@ -147,32 +171,10 @@ impl EdgeMaterial {
                 Err(more) => errors.extend(more),
             }
         }
-        let before = previous
-            .and_then(|p| p.verification.as_ref())
-            .and_then(|v| v.crls());
-        let verification = client_auth
-            .map(|auth| {
-                load_verification(
-                    &Trust {
-                        roots: auth.ca.as_deref(),
-                        bundles: &[],
-                        pinned: &auth.pinned,
-                        revocation: auth.revocation.as_ref(),
-                        svid: None,
-                    },
-                    &provider,
-                    before,
-                )
-            })
-            .transpose()
-            .and_then(|verification| {
-                let checked = verification.iter().try_for_each(|v| check_lists(None, v));
-                checked.map(|()| verification)
-            })
-            .unwrap_or_else(|more| {
-                errors.extend(more);
-                None
-            });
+        let verification = callers(client_auth, &provider, previous).unwrap_or_else(|more| {
+            errors.extend(more);
+            None
+        });
         // what is not there has no end
         let ends = own.iter().map(|o| o.not_after);
         let ends = ends.chain((!awaited.is_empty()).then_some(UnixSeconds(i64::MAX)));
@@ -180,7 +182,7 @@ impl EdgeMaterial {
             return Err(errors);
         };
         Ok(Arc::new(Self {
-            id: hash(&own, verification.as_ref()),
+            id: hash(own.iter().map(|own| &*own.certified), verification.as_ref()),
             awaited,
             certificates: own
                 .into_iter()
@@ -193,9 +195,38 @@ impl EdgeMaterial {
                 })
                 .collect(),
             verification: verification.map(Arc::new),
-            client_required: client_auth.is_some_and(|auth| auth.mode == ClientCert::Require),
+            client_required: is_required(client_auth),
             not_after,
             provider,
         }))
     }
+}
+
+fn is_required(client_auth: Option<&ClientAuth>) -> bool {
+    client_auth.is_some_and(|auth| auth.mode == ClientCert::Require)
+}
+
+/// Whom of its callers a listener believes, where it asks them for certificates.
+fn callers(
+    client_auth: Option<&ClientAuth>,
+    provider: &Arc<CryptoProvider>,
+    previous: Option<&EdgeMaterial>,
+) -> Result<Option<Verification>, Vec<MaterialError>> {
+    let Some(auth) = client_auth else {
+        return Ok(None);
+    };
+    let before = previous.and_then(|previous| previous.verification.as_ref());
+    let verification = load_verification(
+        &Trust {
+            roots: auth.ca.as_deref(),
+            bundles: &[],
+            pinned: &auth.pinned,
+            revocation: auth.revocation.as_ref(),
+            svid: None,
+        },
+        provider,
+        before.and_then(|before| before.crls()),
+    )?;
+    check_lists(None, &verification)?;
+    Ok(Some(verification))
 }

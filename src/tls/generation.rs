@@ -93,19 +93,35 @@ impl Generation {
             in_force(previous),
         );
         let verification = load_verification(
-            &Trust {
-                roots: identity.trust.as_deref(),
-                bundles: &identity.bundles,
-                pinned: &identity.pinned,
-                revocation: identity.revocation.as_ref(),
-                svid: None,
-            },
+            &Trust::of(identity),
             &provider,
             previous.and_then(|p| p.verification.crls()),
         );
         let (own, verification) = both(own, verification)?;
         check_lists(own.certified.cert.get(1..), &verification)?;
         Ok(Self::of(own, verification, role, provider))
+    }
+
+    /// The pair in force with the trust and the lists of today, where the files of the pair do not
+    /// fit each other.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn with_trust_of_today(
+        &self,
+        identity: &Identity,
+        options: &TlsOptions,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        let provider = provider(options);
+        let before = self.verification.crls();
+        let verification = load_verification(&Trust::of(identity), &provider, before)?;
+        check_lists(self.certified.cert.get(1..), &verification)?;
+        let own = Own {
+            certified: Arc::clone(&self.certified),
+            leaf: self.leaf.clone(),
+            not_after: self.not_after,
+        };
+        Ok(Self::of(own, verification, self.role, provider))
     }
 
     /// The same with what a SPIFFE Workload API handed out in place of certificate, key, trust and
@@ -167,12 +183,11 @@ impl Generation {
         options: &TlsOptions,
     ) -> Result<(), Vec<MaterialError>> {
         let in_files = identity.workload().is_none();
+        let all = Trust::of(identity);
         let trust = Trust {
-            roots: identity.trust.as_deref().filter(|_| in_files),
-            bundles: &identity.bundles,
-            pinned: &identity.pinned,
-            revocation: identity.revocation.as_ref().filter(|_| in_files),
-            svid: None,
+            roots: all.roots.filter(|_| in_files),
+            revocation: all.revocation.filter(|_| in_files),
+            ..all
         };
         load_verification(&trust, &provider(options), None).map(drop)
     }
@@ -188,7 +203,7 @@ impl Generation {
             LinkRole::Authority => verification.with_either_usage(),
         };
         Arc::new(Self {
-            id: hash([&own], Some(&verification)),
+            id: hash([&*own.certified], Some(&verification)),
             own_domain: own.leaf.spiffe.first().map(|id| id.domain().clone()),
             certified: own.certified,
             not_after: own.not_after,
@@ -214,6 +229,19 @@ pub(super) struct Trust<'a> {
     pub(super) revocation: Option<&'a Revocation>,
     /// What is in no file.
     pub(super) svid: Option<&'a HeldSvid>,
+}
+
+impl<'a> Trust<'a> {
+    /// Those that an identity in files names.
+    fn of(identity: &'a Identity) -> Self {
+        Self {
+            roots: identity.trust.as_deref(),
+            bundles: &identity.bundles,
+            pinned: &identity.pinned,
+            revocation: identity.revocation.as_ref(),
+            svid: None,
+        }
+    }
 }
 
 pub(super) fn load_verification(
@@ -353,7 +381,7 @@ fn both<A, B>(
 }
 
 pub(super) fn hash<'a>(
-    own: impl IntoIterator<Item = &'a Own>,
+    own: impl IntoIterator<Item = &'a CertifiedKey>,
     verification: Option<&Verification>,
 ) -> Sha256 {
     let mut all = Vec::new();
@@ -363,7 +391,7 @@ pub(super) fn hash<'a>(
         all.extend_from_slice(&Sha256::of(part).0);
     };
     for own in own {
-        own.certified.cert.iter().for_each(|der| add(der));
+        own.cert.iter().for_each(|der| add(der));
     }
     add(b"trust");
     for part in verification.map(Verification::content).unwrap_or_default() {

@@ -4,7 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::net::UnixDatagram,
+    os::unix::net::{UnixDatagram, UnixStream},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -94,6 +94,27 @@ fn certificates_keys_and_lists_change_under_a_live_connection() {
     assert!(answers(&mut live));
 }
 
+/// A close with unread bytes in the socket is a reset, which may take the answer along.
+#[test]
+fn who_still_sends_when_the_admin_listener_closes_hears_its_answer() {
+    let world = World::new();
+    let (acceptor, _) = world.plain_acceptor(&world.address().to_string(), "");
+    let socket = acceptor.config.with_extension("sock");
+    let mut stream = UnixStream::connect(socket).unwrap();
+    // more than all buffers hold
+    let body = vec![b'x'; 8 << 20];
+    write!(
+        stream,
+        "POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    stream.write_all(&body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+}
+
 #[test]
 fn a_changed_configuration_moves_routes_and_listeners_and_leaves_bytes_alone() {
     let world = World::new();
@@ -148,11 +169,15 @@ fn a_broken_file_leaves_the_last_good_state_and_is_said_everywhere() {
     let breaks = |file: &Path, broken: &str, said: &str| {
         let whole = std::fs::read_to_string(file).unwrap();
         let before = gateway.metric("portcullis_reloads_total{result=\"failure\"}");
+        let taken = gateway.metric("portcullis_reloads_total{result=\"success\"}");
         let name = file.file_name().unwrap().to_str().unwrap();
         replace(file, broken);
         until(name, || {
             (gateway.metric("portcullis_reloads_total{result=\"failure\"}") > before).then_some(())
         });
+        // also where the last good configuration is loaded anew with the files of today
+        let counted = gateway.metric("portcullis_reloads_total{result=\"success\"}");
+        assert_eq!(counted, taken, "{name}");
         let (status, ready) = gateway.admin("/readyz?verbose").unwrap();
         assert_eq!(status, 200, "it still works: {ready}");
         assert!(

@@ -35,6 +35,13 @@ fn v1(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The same for UDP.
+fn udp(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let mut header = v2(source, destination);
+    header[13] = 0x12;
+    header
+}
+
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
 
@@ -161,6 +168,7 @@ fn a_foreign_gateway_names_its_client_in_exactly_one_header() {
             "proxy_header_invalid",
         ),
         (&unix[..], "proxy_header_invalid"),
+        (&udp(client_of_balancer(), public()), "proxy_header_invalid"),
     ] {
         let mut stream = client.connect(link, "legacy.internal").unwrap();
         stream.write_all(bytes).unwrap();
@@ -243,6 +251,9 @@ fn behind_a_balancer(
     let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8", &[b'a'; 216][..]].concat();
     assert_eq!(silence(balancer, to, &unix), b"");
     side.denied_times(listener, "proxy_header_invalid", 2);
+    // no client of TCP has addresses of UDP
+    assert!(!enters(balancer, to, name, &udp(trusted, public())));
+    side.denied_times(listener, "proxy_header_invalid", 3);
     // nor is one that says half a header
     for half in [&b"PROXY TCP4 198."[..], &v2(trusted, public())[..20], b"P"] {
         let mut stream = balancer.tcp(to).unwrap();
@@ -250,7 +261,7 @@ fn behind_a_balancer(
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         drop(stream.read_to_end(&mut Vec::new()));
     }
-    side.denied_times(listener, "proxy_header_invalid", 5);
+    side.denied_times(listener, "proxy_header_invalid", 6);
     assert_eq!(side.count(|line| line["reason"] == "balancer_probe"), 0);
 }
 

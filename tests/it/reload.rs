@@ -296,6 +296,79 @@ fn who_waits_for_half_a_pair_hears_signals_and_says_in_the_end_that_none_came() 
     assert_eq!(starting.ended().code(), Some(0), "{}", starting.text());
 }
 
+/// Whoever replaces a pair by half, or by mistake, must not keep a revocation out.
+#[test]
+fn a_crl_comes_into_force_beside_a_key_that_does_not_fit() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let live = |name: &str| {
+        let leaf = world.issue(Role::Gateway, name, &[]);
+        let client = world.client().certificate(&leaf).source(world.ip());
+        let mut stream = client.connect(link, "legacy.internal").unwrap();
+        assert!(answers(&mut stream));
+        stream
+    };
+    let [mut first, mut second] = ["edge-2", "edge-3"].map(live);
+    let own = world.leaf(Role::Acceptor, "legacy");
+    let other = std::fs::read(
+        world
+            .issue(Role::Acceptor, "other", &["other.internal"])
+            .key,
+    );
+    let revoke = |name: &str| {
+        let why = Reason::KeyCompromise;
+        world.authority.revoke(name, why).unwrap();
+    };
+
+    revoke("gateway/edge-2");
+    write_file(&own.key, &other.unwrap(), 0o600).unwrap();
+    assert!(broken(&mut first));
+    acceptor.refusal("rules_changed");
+    acceptor.line("the refusal", |line| line["level"] == "ERROR");
+    let lines = acceptor.lines();
+    let at = |key: &str, value: &str| lines.iter().position(|line| line[key] == value);
+    assert!(
+        at("reason", "rules_changed") < at("level", "ERROR"),
+        "{}",
+        acceptor.text()
+    );
+
+    // nor is it kept out once the other half is waited for no more
+    assert!(answers(&mut second));
+    revoke("gateway/edge-3");
+    until("the end of the other", || {
+        (acceptor.ended_for("legacy", "rules_changed") > 1.5).then_some(())
+    });
+    assert!(broken(&mut second));
+    let (_, ready) = acceptor.admin("/readyz?verbose").unwrap();
+    assert!(ready.contains("warn reload:"), "{ready}");
+}
+
+/// The same where the pair is what a client-facing listener shows.
+#[test]
+fn a_crl_comes_into_force_beside_a_site_s_key_that_does_not_fit() {
+    let world = World::new();
+    let backend = Backend::echo(world.address());
+    let (_acceptor, link) = world.plain_acceptor(&backend.address.to_string(), "");
+    let (gateway, edge) = world.plain_gateway("tcp", link, "", "");
+    let mut stream = world.client().connect(edge, "site.test").unwrap();
+    assert!(answers(&mut stream));
+    let other = std::fs::read(world.issue(Role::Gateway, "other", &[]).key).unwrap();
+    write_file(&world.leaf(Role::Server, "site").key, &other, 0o600).unwrap();
+    gateway.line("the refusal", |line| line["level"] == "ERROR");
+    world
+        .authority
+        .revoke("acceptor/legacy", Reason::KeyCompromise)
+        .unwrap();
+    assert!(broken(&mut stream));
+    gateway.refusal("rules_changed");
+    // the pair in force is shown
+    let errors =
+        |line: &Value| line["level"] == "ERROR" && !says(line, "problem", "it is not the key of");
+    assert_eq!(gateway.count(errors), 0, "{}", gateway.text());
+}
+
 #[test]
 fn a_file_that_a_refused_configuration_names_is_waited_for() {
     let world = World::new();

@@ -14,15 +14,13 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
-};
+use tokio::sync::Semaphore;
 
 use super::reload::Process;
 use crate::{
     config::{Admin, ListenAddress},
     net::{AcceptBackoff, BindError, Buffered, Listener, Socket},
+    serve::http::{io::ClientIo, stream::ClientStream},
 };
 pub use access::AdminAccess;
 
@@ -102,8 +100,9 @@ async fn accept(listener: Listener, process: Arc<Process>, tcp: bool) {
 }
 
 async fn serve(socket: Socket, context: Arc<Context>) {
+    let socket = Buffered::new(socket);
     match &context.access.tls {
-        None => answer_all(socket, Arc::clone(&context)).await,
+        None => answer_all(ClientStream::Plain(Box::new(socket)), Arc::clone(&context)).await,
         Some(tls) => {
             let anybody: crate::tls::Judge = Arc::new(|_peer| {
                 // the token is what admits here
@@ -113,14 +112,14 @@ async fn serve(socket: Socket, context: Arc<Context>) {
                     until: None,
                 })
             });
-            if let Ok(accepted) = crate::tls::accept(Buffered::new(socket), tls, anybody).await {
-                answer_all(accepted.stream, Arc::clone(&context)).await;
+            if let Ok(accepted) = crate::tls::accept(socket, tls, anybody).await {
+                answer_all(accepted.stream.into(), Arc::clone(&context)).await;
             }
         }
     }
 }
 
-async fn answer_all(io: impl AsyncRead + AsyncWrite + Unpin + Send, context: Arc<Context>) {
+async fn answer_all(stream: ClientStream, context: Arc<Context>) {
     let service = service_fn(|request: Request<Incoming>| {
         let context = Arc::clone(&context);
         async move {
@@ -133,7 +132,7 @@ async fn answer_all(io: impl AsyncRead + AsyncWrite + Unpin + Send, context: Arc
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(5))
         .max_buf_size(16 << 10)
-        .serve_connection(TokioIo::new(io), service)
+        .serve_connection(TokioIo::new(ClientIo::lingering(stream)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "admin connection");

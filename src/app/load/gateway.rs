@@ -58,21 +58,19 @@ pub(super) fn parts(
         let name = Arc::clone(&listener.name);
         let held = previous.and_then(|loaded| loaded.listeners.iter().find(|l| l.name == name));
         let before = held.and_then(|listener| listener.edge.as_deref());
-        let checked = crate::tls::check::edge(listener, before, clock::now());
-        let checked = problems.keep_all(checked);
-        if let Some((edge, _)) = &checked {
+        let material = edge_material(listener, before, problems);
+        if let Some(edge) = &material {
             let before = previous.map(|loaded| &loaded.staples);
             warnings.extend(follow(&mut staples, listener, edge, before));
         }
-        let material = checked.as_ref().map(|(edge, _)| edge);
         let tickets = held.and_then(|listener| listener.snapshot.rules.tls.as_ref()?.tickets());
-        let shown = (material, &staples, tickets);
+        let shown = (material.as_ref(), &staples, tickets);
         let own = identity.as_ref().and_then(|own| own.own_domain.clone());
         let rules = edge_rules((&config.common, own), listener, shown, given, problems);
-        let (Some(rules), Some((edge, said))) = (rules, checked) else {
+        let (Some(rules), Some(edge)) = (rules, material) else {
             continue;
         };
-        warnings.extend(said);
+        warnings.extend(crate::tls::check::edge(listener, &edge, clock::now()));
         let role = match listener.mode {
             Mode::Tcp => Arc::new(TcpGateway {
                 listener: Arc::clone(&name),
@@ -114,6 +112,16 @@ pub(super) fn parts(
         problems,
     )?;
     Some(Loaded { staples, ..whole })
+}
+
+fn edge_material(
+    listener: &GatewayListener,
+    before: Option<&EdgeMaterial>,
+    problems: &mut Problems,
+) -> Option<Arc<EdgeMaterial>> {
+    let (auth, options) = (listener.client_auth.as_ref(), &listener.tls);
+    let loaded = EdgeMaterial::load(listener, before, clock::now());
+    problems.keep_pair(loaded, || Some(before?.with_trust_of_today(auth, options)))
 }
 
 /// Takes in whose status is to be asked for; what the operator has to know of it.
@@ -266,15 +274,14 @@ fn backend_runtime(
     let credentials = credentials(backend, previous, problems);
     let generation = match &backend.identity {
         None => Arc::clone(identity?),
-        Some(own) => problems.keep_all(Generation::load(
-            own,
-            &backend.tls,
-            LinkRole::Gateway,
-            previous
-                .and_then(|loaded| loaded.backends.get(&backend.name))
-                .map(|before| before.generation().as_ref()),
-            clock::now(),
-        ))?,
+        Some(own) => {
+            let (role, options) = (LinkRole::Gateway, &backend.tls);
+            let before = previous.and_then(|loaded| loaded.backends.get(&backend.name));
+            let before = before.map(|before| before.generation().as_ref());
+            let loaded = Generation::load(own, options, role, before, clock::now());
+            let stays = || Some(before?.with_trust_of_today(own, options));
+            problems.keep_pair(loaded, stays)?
+        }
     };
     let denied = &backend
         .identity

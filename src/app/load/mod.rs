@@ -93,6 +93,9 @@ pub struct Given<'a> {
     pub svid: Option<Option<&'a HeldSvid>>,
     /// What CAs are answered.
     pub challenges: &'a Arc<Challenges>,
+    /// A pair in force stays where its files do not fit each other: one of them may be on its way.
+    /// Everything else comes into force.
+    pub pairs_in_force: bool,
 }
 
 impl Given<'_> {
@@ -112,11 +115,26 @@ pub fn load(
     drain: &Drain,
     previous: Option<&Loaded>,
 ) -> Result<Loaded, config::Problems> {
-    let source = Arc::clone(&config.common().source);
     let given = Given {
         svid: Some(svid),
         challenges,
+        pairs_in_force: false,
     };
+    load_by(config, given, metrics, drain, previous)
+}
+
+/// The same.
+///
+/// # Errors
+/// Every problem of every file.
+pub fn load_by(
+    config: Config,
+    given: Given<'_>,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+    previous: Option<&Loaded>,
+) -> Result<Loaded, config::Problems> {
+    let source = Arc::clone(&config.common().source);
     match parts(config, given, metrics, drain, previous) {
         (Some(loaded), problems) if problems.is_empty() => Ok(loaded),
         (_, problems) => Err(problems.placed(source)),
@@ -153,6 +171,7 @@ pub fn check(config: Config) -> Result<Vec<String>, config::Problems> {
     let given = Given {
         svid: None,
         challenges: &Arc::default(),
+        pairs_in_force: false,
     };
     let (loaded, problems) = parts(config, given, &Metrics::new(), &Drain::new(), None);
     match (loaded, unjudged) {
@@ -169,7 +188,7 @@ fn parts(
     drain: &Drain,
     previous: Option<&Loaded>,
 ) -> (Option<Loaded>, Problems) {
-    let mut problems = Problems::default();
+    let mut problems = Problems::new(given.pairs_in_force);
     let loaded = match config {
         Config::Gateway(gateway) => {
             gateway::parts(gateway, given, metrics, drain, previous, &mut problems)
@@ -225,7 +244,8 @@ fn admin_tls(
         files.key_passphrase.as_ref(),
     )];
     let loaded = EdgeMaterial::load_parts(parts, None, options, before, clock::now());
-    let material = problems.keep_all(loaded)?;
+    let stays = || Some(before?.with_trust_of_today(None, options));
+    let material = problems.keep_pair(loaded, stays)?;
     let alpn = vec![b"http/1.1".to_vec()];
     let tls = problems.keep(ServerTls::server(&material, options, alpn, false))?;
     Some((tls, material))
@@ -265,13 +285,9 @@ fn identity(
         problems.keep_all(Generation::check_files(&common.identity, &common.tls));
         return None;
     }
-    problems.keep_all(Generation::load(
-        &common.identity,
-        &common.tls,
-        role,
-        before,
-        clock::now(),
-    ))
+    let (own, options) = (&common.identity, &common.tls);
+    let loaded = Generation::load(own, options, role, before, clock::now());
+    problems.keep_pair(loaded, || Some(before?.with_trust_of_today(own, options)))
 }
 
 /// Puts the parts together, with what both roles have.

@@ -97,33 +97,58 @@ impl From<InvalidDnsNameError> for Fault {
 }
 
 /// Collects every problem of a load.
-#[derive(Default)]
-pub(super) struct Problems(Vec<Fault>);
+pub(super) struct Problems {
+    list: Vec<Fault>,
+    pairs_in_force: bool,
+}
 
 impl Problems {
+    /// None yet. `pairs_in_force`: where the files of a pair do not fit each other the pair in force
+    /// stays, and that is none.
+    pub(super) fn new(pairs_in_force: bool) -> Self {
+        Self {
+            list: Vec::new(),
+            pairs_in_force,
+        }
+    }
+
+    /// The same of what has a certificate and its key; `stays` has the pair in force, if there is one.
+    pub(super) fn keep_pair<T>(
+        &mut self,
+        result: Result<T, Vec<MaterialError>>,
+        stays: impl FnOnce() -> Option<Result<T, Vec<MaterialError>>>,
+    ) -> Option<T> {
+        let half = |errors: &Vec<MaterialError>| errors.iter().all(|error| error.half);
+        let held = match &result {
+            Err(errors) if self.pairs_in_force && half(errors) => stays(),
+            Ok(_) | Err(_) => None,
+        };
+        self.keep_all(held.unwrap_or(result))
+    }
+
     pub(super) fn keep<T, E: Into<Fault>>(&mut self, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.0.push(error.into())).ok()
+        result.map_err(|error| self.list.push(error.into())).ok()
     }
 
     pub(super) fn keep_all<T, E: Into<Fault>>(&mut self, result: Result<T, Vec<E>>) -> Option<T> {
         result
-            .map_err(|errors| self.0.extend(errors.into_iter().map(Into::into)))
+            .map_err(|errors| self.list.extend(errors.into_iter().map(Into::into)))
             .ok()
     }
 
     pub(super) fn add(&mut self, message: String) {
-        self.0.push(Fault::whole(message));
+        self.list.push(Fault::whole(message));
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     /// Each at the place in the configuration that names its file.
     pub(super) fn placed(self, source: Arc<Source>) -> config::Problems {
-        let half = !self.0.is_empty() && self.0.iter().all(|fault| fault.half);
+        let half = !self.list.is_empty() && self.list.iter().all(|fault| fault.half);
         let mut list: Vec<_> = self
-            .0
+            .list
             .into_iter()
             .map(|fault| match fault.file {
                 Some(file) => source.problem_with(&file, fault.message, fault.help),

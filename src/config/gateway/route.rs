@@ -73,13 +73,23 @@ pub(super) fn read_all(
             && let Some(earlier) = takes_all(&routes, &placed)
         {
             let labels: Vec<&str> = earlier.iter().map(|route| route.label.as_str()).collect();
+            let exact = earlier
+                .iter()
+                .all(|earlier| names_all(earlier, &placed.route, str::eq));
+            let help = match exact {
+                true => {
+                    "the first that matches wins, and its `clients` refuse without passing on: put the narrower \
+                     route first"
+                }
+                false => {
+                    "a method in another case than its route's is refused without passing on: name both in one \
+                     route"
+                }
+            };
+            let labels = labels.join(" and ");
             value.bad(
-                format!(
-                    "this route can never match: what it takes goes to {}",
-                    labels.join(" and ")
-                ),
-                "the first that matches wins, and its `clients` refuse without passing on: put the narrower \
-                 route first",
+                format!("this route can never match: what it takes goes to {labels}"),
+                help,
             );
         }
         routes.push(placed);
@@ -366,15 +376,24 @@ fn takes(earlier: &Route, later: &Route, host: Option<&DnsPattern>) -> bool {
         (Some(_), None) => false,
         (Some(hosts), Some(host)) => hosts.iter().any(|own| own.covers(host)),
     };
-    let method = match (&earlier.methods, &later.methods) {
+    // `clients` is no part of the match: it refuses, and does not pass on to the next route; nor does
+    // a method in another case
+    host && names_all(earlier, later, str::eq_ignore_ascii_case)
+        && path_takes(&earlier.path, &later.path)
+}
+
+/// Whether `earlier` names every method that `later` takes.
+fn names_all(earlier: &Route, later: &Route, same: fn(&str, &str) -> bool) -> bool {
+    match (&earlier.methods, &later.methods) {
         (None, None) => true,
         // a tunnel is taken by name alone
         (None, Some(theirs)) => !theirs.iter().any(|method| method == "CONNECT"),
         (Some(_), None) => false,
-        (Some(own), Some(theirs)) => theirs.iter().all(|method| own.contains(method)),
-    };
-    // `clients` is no part of the match: it refuses, and does not pass on to the next route
-    host && method && path_takes(&earlier.path, &later.path)
+        (Some(own), Some(theirs)) => {
+            let named = |method: &String| own.iter().any(|own| same(own, method));
+            theirs.iter().all(named)
+        }
+    }
 }
 
 /// Whether every path below `later` is below `earlier`: prefixes at segment boundaries, where a

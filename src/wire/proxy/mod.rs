@@ -31,17 +31,6 @@ pub enum Command {
     Proxy,
 }
 
-/// The client's transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// Not said.
-    Unspec,
-    /// TCP or a stream socket.
-    Stream,
-    /// UDP or a datagram socket.
-    Datagram,
-}
-
 /// The addresses of the original connection. IPv4-mapped IPv6 addresses come out as IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addresses {
@@ -92,8 +81,6 @@ pub struct Header {
     pub version: Version,
     /// For a client or for the balancer itself.
     pub command: Command,
-    /// The client's transport.
-    pub transport: Transport,
     /// The client's addresses.
     pub addresses: Addresses,
     /// Further fields, in order; none in v1, LOCAL and UNSPEC.
@@ -143,10 +130,13 @@ pub enum ProxyError {
     #[error("PROXY v2 header has command {0}, expected 0 (LOCAL) or 1 (PROXY)")]
     Command(u8),
     /// The family and transport byte is unknown.
-    #[error(
-        "PROXY v2 header has family and transport {0:#04x}, expected 0x00, 0x11, 0x12, 0x21, 0x22, 0x31 or 0x32"
-    )]
+    #[error("PROXY v2 header has family and transport {0:#04x}, expected 0x00, 0x11, 0x21 or 0x31")]
     Family(u8),
+    /// The addresses are of no stream, and this is one.
+    #[error(
+        "PROXY v2 header has family and transport {0:#04x}, of datagrams (UDP): expected 0x11 or 0x21, of TCP"
+    )]
+    Datagram(u8),
     /// Longer than we read.
     #[error("PROXY v2 header takes {0} bytes, expected at most {V2_MAX_LEN}")]
     TooLong(usize),

@@ -133,6 +133,9 @@ fn what_may_still_be_something_else_is_told_apart() {
 #[case::command(v2(0x22, 0x11, &v4_body(&[])), ProxyError::Command(2))]
 #[case::family(v2(0x21, 0x41, &v4_body(&[])), ProxyError::Family(0x41))]
 #[case::transport(v2(0x21, 0x10, &v4_body(&[])), ProxyError::Family(0x10))]
+#[case::udp4(v2(0x21, 0x12, &v4_body(&[])), ProxyError::Datagram(0x12))]
+#[case::udp6(v2(0x21, 0x22, &[0; 36]), ProxyError::Datagram(0x22))]
+#[case::unix_datagram(v2(0x21, 0x32, &[0; 216]), ProxyError::Datagram(0x32))]
 #[case::short(v2(0x21, 0x21, &v4_body(&[])), ProxyError::AddressesShort { expected: 36, actual: 12 })]
 #[case::overrun(v2(0x21, 0x11, &v4_body(&[4, 0, 0, 5, 0, 1])), ProxyError::TlvOverrun(31))]
 #[case::half_tlv(v2(0x21, 0x11, &v4_body(&[4])), ProxyError::TlvOverrun(28))]
@@ -170,6 +173,7 @@ fn local_and_unspec_are_probes_whatever_they_carry() {
         v2(0x20, 0x11, &v4_body(&[])),
         v2(0x20, 0x11, &[]),
         v2(0x20, 0xff, &[1, 2, 3]),
+        v2(0x20, 0x12, &v4_body(&[])),
         v2(0x21, 0x00, &[1, 2, 3]),
     ] {
         let (header, len) = complete(&bytes);

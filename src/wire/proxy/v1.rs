@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Addresses, Command, Header, Pair, Parsed, ProxyError, Transport, Version, pair};
+use super::{Addresses, Command, Header, Pair, Parsed, ProxyError, Version, pair};
 
 /// The longest line that the specification allows, CR LF included.
 pub const MAX_LEN: usize = 107;
@@ -42,7 +42,7 @@ fn line_of(line: &[u8]) -> Result<Header, ProxyError> {
     // After UNKNOWN the receiver must ignore everything up to the end of the line.
     let unknown = line.strip_prefix(b"UNKNOWN");
     if unknown.is_some_and(|rest| rest.is_empty() || rest.starts_with(b" ")) {
-        return Ok(header(Transport::Unspec, Addresses::Unspec));
+        return Ok(header(Addresses::Unspec));
     }
     let text = str::from_utf8(line).map_err(|_not_text| bad("characters"))?;
     let mut words = text.split(' ');
@@ -65,20 +65,16 @@ fn line_of(line: &[u8]) -> Result<Header, ProxyError> {
     if words.next().is_some() {
         return Err(bad("end"));
     }
-    Ok(header(
-        Transport::Stream,
-        Addresses::Inet {
-            source,
-            destination,
-        },
-    ))
+    Ok(header(Addresses::Inet {
+        source,
+        destination,
+    }))
 }
 
-const fn header(transport: Transport, addresses: Addresses) -> Header {
+const fn header(addresses: Addresses) -> Header {
     Header {
         version: Version::V1,
         command: Command::Proxy,
-        transport,
         addresses,
         tlvs: Vec::new(),
     }

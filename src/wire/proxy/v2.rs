@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Addresses, Command, Header, Pair, Parsed, ProxyError, Tlv, Transport, Version, pair};
+use super::{Addresses, Command, Header, Pair, Parsed, ProxyError, Tlv, Version, pair};
 use crate::wire::cursor::Cursor;
 
 /// The longest header that we read: addresses, a client certificate's facts and some room.
@@ -37,16 +37,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     let Some(family) = cursor.u8() else {
         return Ok(start);
     };
-    let (transport, address_len) = match family {
-        0x00 => (Transport::Unspec, 0),
-        0x11 => (Transport::Stream, 12),
-        0x12 => (Transport::Datagram, 12),
-        0x21 => (Transport::Stream, 36),
-        0x22 => (Transport::Datagram, 36),
-        0x31 => (Transport::Stream, 2 * UNIX_LEN),
-        0x32 => (Transport::Datagram, 2 * UNIX_LEN),
+    let address_len = match family {
         // The family of a LOCAL header must be ignored.
-        _ if command == Command::Local => (Transport::Unspec, 0),
+        _ if command == Command::Local => 0,
+        0x00 => 0,
+        0x11 => 12,
+        0x21 => 36,
+        0x31 => 2 * UNIX_LEN,
+        other @ (0x12 | 0x22 | 0x32) => return Err(ProxyError::Datagram(other)),
         other => return Err(ProxyError::Family(other)),
     };
     let Some(length) = cursor.u16() else {
@@ -56,7 +54,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     if len > MAX_LEN {
         return Err(ProxyError::TooLong(len));
     }
-    if command == Command::Proxy && usize::from(length) < address_len {
+    if usize::from(length) < address_len {
         return Err(ProxyError::AddressesShort {
             expected: address_len,
             actual: length.into(),
@@ -68,12 +66,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     let mut header = Header {
         version: Version::V2,
         command,
-        transport,
         addresses: Addresses::Unspec,
         tlvs: Vec::new(),
     };
     // LOCAL and UNSPEC say nothing that could be believed: their content is skipped unread.
-    if command == Command::Proxy && address_len != 0 {
+    if address_len != 0 {
         let mut body = Cursor::new(whole.get(MIN_LEN..).unwrap_or_default());
         let short = ProxyError::AddressesShort {
             expected: address_len,

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use super::{
     Chain, backend,
-    h2::block,
+    h2::{self, block},
     raw::{Peer, Raw, Seen, ok},
     site,
 };
@@ -107,11 +107,21 @@ fn a_stream_of_http_2_becomes_a_tunnel(#[case] mode: &str) {
     let (chain, _backend, seen) = tunnelling(mode);
     block(async {
         let mut sender = chain.h2().await;
-        let request = http::Request::builder()
-            .method("CONNECT")
-            .uri("inner.test:5432")
-            .body(())
-            .unwrap();
+        let to = |uri: &str| {
+            let request = http::Request::builder().method("CONNECT").uri(uri);
+            request.body(()).unwrap()
+        };
+        // refused by the backend, by a route, by the gateway: each is an answer, and no reset
+        for (uri, status) in [
+            ("inner.test:1", 403),
+            ("site.test:443", 405),
+            ("elsewhere.test:443", 421),
+        ] {
+            let (response, _open) = sender.send_request(to(uri), false).unwrap();
+            let answer = h2::whole(response).await.unwrap();
+            assert_eq!(answer.status(), status, "{uri}");
+        }
+        let request = to("inner.test:5432");
         let (response, mut send) = sender.send_request(request, false).unwrap();
         let (head, mut receive) = response.await.unwrap().into_parts();
         assert_eq!(head.status, 200);

@@ -189,6 +189,20 @@ fn who_may_not_renew_is_refused_by_name() {
 }
 
 #[test]
+fn who_still_sends_when_it_is_refused_hears_why() {
+    let world = World::new();
+    let served = Served::start(&world, "");
+    let leaf = world.leaf(Role::Gateway, "edge-1");
+    // more than all buffers hold
+    let body = "x".repeat(16 << 20);
+    let (status, said) = ask(&world, &served, &leaf, "POST /v1/renew", &body).unwrap();
+    assert!(
+        status == 400 && said.starts_with("malformed_request"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_holder_that_asks_again_and_again_fills_no_disk() {
     let world = World::new();
     let served = Served::start(&world, "");

@@ -273,7 +273,12 @@ async fn a_bundle_speaks_for_no_address() {
     assert!(meet("legacy.partner.example").await.1.is_ok());
     let denied = meet("192.0.2.7").await.1.unwrap_err();
     assert_eq!(denied.reason, Denial::IssuerNotForName, "{denied}");
-    for word in ["partner root", "trust_bundle", "server_name"] {
+    // whether the address was dialled or is the server_name
+    for word in [
+        "partner root",
+        "trust_bundle",
+        "set server_name to a DNS name of its certificate, or acceptor_ids",
+    ] {
         assert!(denied.detail.contains(word), "{denied}");
     }
 }
