@@ -265,10 +265,10 @@ fn an_answer_that_its_backend_resets_under_an_upload_never_looks_whole() {
 }
 
 /// Fits into a stream's window: it passes the link whoever reads it.
-const PASSES: usize = 250_000;
+pub(crate) const PASSES: usize = 250_000;
 
 /// Waits until everything that was written has gone out.
-fn sent(stream: &std::net::TcpStream) {
+pub(crate) fn sent(stream: &std::net::TcpStream) {
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_notsent_lowat(1).unwrap();
     until("the last octet", || {

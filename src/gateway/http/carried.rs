@@ -98,6 +98,14 @@ impl Hold for RequestStream {
         }
     }
 
+    fn may_lose(&self) -> bool {
+        self.upstream.as_ref().is_some_and(Hold::may_lose)
+    }
+
+    fn has_sent(&self) -> bool {
+        self.upstream.as_ref().is_none_or(Hold::has_sent)
+    }
+
     fn poll_lend(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Option<Octets>>>> {
         self.upstream.as_mut()?.poll_lend(cx)
     }

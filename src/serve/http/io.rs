@@ -12,7 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::{activity::Activity, errors, stream::ClientStream};
-use crate::admit::{Denial, Denied};
+use crate::{
+    admit::{Denial, Denied},
+    net::Hold as _,
+};
 
 /// How long a closed connection's last bytes are read away, and how long a pause of them may be.
 const LINGER: Duration = Duration::from_secs(3);
@@ -65,6 +68,16 @@ impl ClientIo {
     /// What is written from now on is the last: the end goes out with it.
     pub(super) fn hold(&mut self) {
         self.stream.hold();
+    }
+
+    /// Whether a reset throws away what has not left yet.
+    pub(super) fn may_lose(&mut self) -> bool {
+        self.stream.socket().may_lose()
+    }
+
+    /// Whether everything that was flushed has left.
+    pub(super) fn has_sent(&mut self) -> bool {
+        self.stream.socket().has_sent()
     }
 
     /// Its end will be a reset.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     admit::{Denial, Denied},
-    net::{Hold, RelayCause, RelayOptions, relay},
+    net::{RelayCause, RelayOptions, relay},
     serve::link::denied_by,
     wire::{base64, forwarded, http1::members},
 };
@@ -47,10 +47,6 @@ enum ClientBytes {
     Http1(Switched),
     Http2(StreamTunnel),
 }
-
-// what carries on after HTTP/1.1 writes as it sees fit
-impl Hold for Switched {}
-impl Hold for Tunnel {}
 
 impl ClientSide {
     /// That of a request.

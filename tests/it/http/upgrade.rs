@@ -7,7 +7,10 @@ use super::{
     h2::{self, block},
     raw::{Message, Peer, Seen, ok},
 };
-use crate::world::{Backend, World};
+use crate::{
+    mux::{PASSES, sent},
+    world::{Backend, World},
+};
 
 /// A frame of RFC 6455 as a client sends it.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -205,6 +208,53 @@ fn a_websocket_talks_both_ways_until_it_closes() {
     assert_eq!(line["decision"], "admitted");
     assert_eq!(line["bytes_in"], 6 + 5 + 8 + 40_000 + 6 + 2);
     assert_eq!(line["bytes_out"], 2 + 7 + 2 + 5 + 4 + 40_000 + 2 + 2);
+}
+
+/// What stands in the sockets is the client's own, however slowly it reads.
+#[rstest::rstest]
+fn what_a_backend_said_before_its_reset_comes_through_an_upgrade_that_is_read_late(
+    #[values("tcp", "http")] mode: &str,
+) {
+    let world = World::new();
+    let (told, was_reset) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let backend = Backend::serve(world.address(), move |stream| {
+        let mut peer = Peer::new(stream);
+        while let Some(request) = peer.head() {
+            if request.target() != "/more" {
+                peer.send(ok("yes"));
+                continue;
+            }
+            let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: custom/2\r\n\r\n";
+            peer.send(switch);
+            peer.send([7; PASSES]);
+            sent(peer.stream.get_ref());
+            peer.reset();
+            return told.lock().unwrap().send(()).unwrap();
+        }
+    });
+    let chain = match mode {
+        "tcp" => Chain::new(world, backend.address, "", ""),
+        _ => Chain::both(world, &backend.address.to_string(), "", "", ""),
+    };
+    let (mut other, mut late) = (chain.raw(), chain.raw());
+    let socket = socket2::SockRef::from(&late.tls().sock);
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    let asks = ["GET /more", "Connection: upgrade", "Upgrade: custom/2"];
+    late.request(&asks);
+    was_reset
+        .recv_timeout(std::time::Duration::from_secs(20))
+        .unwrap();
+    // each of these is a turn of everything else
+    for _ in 0..50 {
+        assert_eq!(other.ask(&["GET /"]).status(), 200);
+    }
+    assert_eq!(late.answer().status(), 101);
+    let mut got = Vec::new();
+    assert!(late.reader().read_to_end(&mut got).is_err(), "an end");
+    assert_eq!(got.len(), PASSES);
+    let line = chain.line("/more");
+    assert_eq!(line["reason"], "upstream_broken", "{line}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Hop, Io};
+use crate::net::Hold;
 
 /// The stream from there on. It ends with a reset, unless it was said to be done.
 pub(crate) struct Tunnel {
@@ -38,6 +39,17 @@ impl Drop for Tunnel {
         if !self.finished {
             self.io.abort();
         }
+    }
+}
+
+/// What carries on after HTTP/1.1 writes as it sees fit.
+impl Hold for Tunnel {
+    fn may_lose(&self) -> bool {
+        self.io.may_lose()
+    }
+
+    fn has_sent(&self) -> bool {
+        self.io.has_sent()
     }
 }
 

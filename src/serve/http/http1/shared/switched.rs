@@ -10,6 +10,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
+use crate::net::Hold;
 
 /// A connection that has become another: its bytes as they are. It ends with a reset, unless it was
 /// said to be done.
@@ -37,6 +38,17 @@ impl Drop for Switched {
         if !self.finished {
             self.shared.abort();
         }
+    }
+}
+
+/// What carries on after HTTP/1.1 writes as it sees fit.
+impl Hold for Switched {
+    fn may_lose(&self) -> bool {
+        self.shared.lock().io().is_ok_and(|io| io.may_lose())
+    }
+
+    fn has_sent(&self) -> bool {
+        self.shared.lock().io().map_or(true, |io| io.has_sent())
     }
 }
 
