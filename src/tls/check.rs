@@ -58,7 +58,7 @@ pub fn edge(
         .collect();
     if !material.awaited.is_empty() {
         warnings.push(format!(
-            "listener {:?} refuses {}: the certificate has not come from its CA yet",
+            "listener {:?} refuses {}: no certificate that holds has come from its CA yet",
             listener.name,
             material.awaited.join(", ")
         ));

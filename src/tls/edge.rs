@@ -8,7 +8,7 @@ use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use super::{
     error::MaterialError,
     generation::{Trust, check_lists, hash, load_verification},
-    material::load_own,
+    material::{has_ended, load_own},
     provider::provider,
     verify::{Usage, Verification},
 };
@@ -17,10 +17,16 @@ use crate::{
     identity::{CertFacts, Sha256, UnixSeconds},
 };
 
-/// Whether a certificate has not come from its CA yet.
-#[must_use]
-pub fn is_awaited(files: &CertificateFiles) -> bool {
-    files.acme.is_some() && !(files.certificate.exists() && files.key.exists())
+/// Whether a certificate has not come from its CA yet, or has ended while nobody was there to order
+/// the next: one name must not keep the other sites shut.
+fn is_awaited(files: &CertificateFiles, previous: Option<&EdgeMaterial>, now: UnixSeconds) -> bool {
+    if files.acme.is_none() {
+        return false;
+    }
+    let mut in_force = previous.iter().flat_map(|material| &material.certificates);
+    !(files.certificate.exists() && files.key.exists())
+        || has_ended(&files.certificate, now)
+            && !in_force.any(|shown| shown.file == files.certificate)
 }
 
 /// A certificate that a client-facing listener shows.
@@ -64,8 +70,8 @@ impl EdgeMaterial {
         previous: Option<&Self>,
         now: UnixSeconds,
     ) -> Result<Arc<Self>, Vec<MaterialError>> {
-        let (awaited, there): (Vec<_>, Vec<_>) =
-            listener.certificates.iter().partition(|c| is_awaited(c));
+        let all = listener.certificates.iter();
+        let (awaited, there): (Vec<_>, Vec<_>) = all.partition(|c| is_awaited(c, previous, now));
         let files = there.into_iter().map(|c| {
             (
                 c.certificate.as_path(),

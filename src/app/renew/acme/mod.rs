@@ -37,7 +37,7 @@ use crate::{
     config::{Acme, CertificateFiles, Common, Config, ListenAddress, TlsOptions},
     identity::{CertFacts, UnixSeconds},
     net::Inherited,
-    tls::{ClientTls, challenge::Challenges},
+    tls::{ClientTls, challenge::Challenges, material::has_ended},
 };
 
 /// How long a start goes on to try for its first certificate.
@@ -235,13 +235,7 @@ pub async fn first(config: &Config, inherited: &Inherited) -> Result<(), String>
         return Ok(());
     };
     let common = config.common();
-    let ended = || {
-        let chain = crate::tls::material::load_chain(&common.identity.certificate).ok()?;
-        let leaf = CertFacts::read(chain.first()?).ok()?;
-        Some(clock::now() > leaf.not_after)
-    };
-    // what else may be wrong with files that are there is told by the load
-    if !is_awaited(common) && ended() != Some(true) {
+    if !is_awaited(common) && !has_ended(&common.identity.certificate, clock::now()) {
         return Ok(());
     }
     // nobody listens yet: what the listeners in redirect mode will do is done by the order

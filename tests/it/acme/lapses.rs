@@ -1,0 +1,73 @@
+//! Certificates that ended while nobody ran, that are born old, or that can't be kept.
+
+use std::path::PathBuf;
+
+use portcullis::{
+    identity::UnixSeconds,
+    pki::{IssueRequest, Role},
+};
+
+use super::{Options, Pebble, shown};
+use crate::world::{Client, Running, World, get_from, named_backend, text, until};
+
+/// The file of the one listener's certificate that comes from a CA.
+fn shown_file(world: &World) -> PathBuf {
+    let mut all = std::fs::read_dir(world.path("state/acme"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    all.find(|path| path.extension().is_some_and(|end| end == "pem"))
+        .unwrap()
+}
+
+#[test]
+fn a_listeners_certificate_that_ended_while_nobody_ran_is_ordered_and_shuts_no_other_site() {
+    let world = World::new();
+    let mut ca = Pebble::started(&world, Options::default());
+    let backend = named_backend(&world, "the backend");
+    let (_acceptor, link) = world.http_acceptor(&backend.address.to_string(), "");
+    let at = std::net::SocketAddr::new(world.ip(), ca.tls_port);
+    let listener = shown(&world, &ca, "www.test", at, "challenge = \"tls-alpn-01\"");
+    let (gateway, edge) = world.plain_gateway("http", link, &listener, "");
+    until("the certificate", || {
+        Client::new(&ca.root(&world)).connect(at, "www.test").ok()
+    });
+    let config = gateway.config.clone();
+    assert!(gateway.stop().success());
+    ca.stop();
+    // months pass
+    let now = portcullis::clock::now().0;
+    let old = world.issue_as(&IssueRequest {
+        not_before: Some(UnixSeconds(now - 7_200)),
+        not_after: Some(UnixSeconds(now - 3_600)),
+        ..IssueRequest::new(Role::Server, "old").san("www.test")
+    });
+    let file = shown_file(&world);
+    std::fs::copy(&old.certificate, &file).unwrap();
+    std::fs::copy(&old.key, file.with_extension("key")).unwrap();
+    let (ok, said) = crate::world::run(crate::world::BINARY, &["check", text(&config)]);
+    assert!(ok && said.contains("www.test"), "{said}");
+    let gateway = Running::start("gateway", &config);
+    let mut client = world.client().connect(edge, "site.test").unwrap();
+    assert_eq!(get_from(&mut client, "site.test", "/").0, 200);
+    assert!(world.client().connect(at, "www.test").is_err());
+    gateway.refused("ordered", "certificate_pending");
+    ca.start();
+    let client = Client::new(&ca.root(&world));
+    let mut stream = until("the certificate", || client.connect(at, "www.test").ok());
+    assert_eq!(get_from(&mut stream, "www.test", "/").0, 200);
+    // one that will do ends the count of what was in vain
+    until("the end of it", || tries(&world).is_none().then_some(()));
+}
+
+/// What is kept of orders in vain.
+fn tries(world: &World) -> Option<serde_json::Value> {
+    let mut all = std::fs::read_dir(world.path("state/acme")).ok()?;
+    let file = all.find_map(|entry| {
+        let path = entry.ok()?.path();
+        path.file_name()?
+            .to_str()?
+            .starts_with("tries-")
+            .then_some(path)
+    })?;
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
