@@ -7,8 +7,8 @@ use portcullis::{
     pki::{IssueRequest, Role},
 };
 
-use super::{Options, Pebble, shown};
-use crate::world::{Client, Running, World, get_from, named_backend, text, until};
+use super::{Options, Pebble, odd::OddCa, shown};
+use crate::world::{Client, Running, World, get_from, named_backend, says, text, until};
 
 /// The file of the one listener's certificate that comes from a CA.
 fn shown_file(world: &World) -> PathBuf {
@@ -70,4 +70,43 @@ fn tries(world: &World) -> Option<serde_json::Value> {
             .then_some(path)
     })?;
     serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+/// A gateway with a listener whose certificate comes from this CA.
+fn gateway(world: &World, ca: &OddCa) -> Running {
+    let at = world.address();
+    let listener = format!(
+        "[[listener]]\nname = \"ordered\"\naddress = \"{at}\"\nmode = \"http\"\n\
+         certificate = {{ acme = {:?}, domains = [\"www.test\"], trust = {:?} }}\n",
+        ca.url(),
+        world.authority.trust(),
+    );
+    world
+        .plain_gateway("http", world.address(), &listener, "")
+        .0
+}
+
+#[test]
+fn a_ca_whose_certificates_are_due_at_once_is_not_asked_in_a_loop() {
+    let world = World::new();
+    let ca = OddCa::start(&world, (-80_000, 6_400), |_, _, _| None);
+    let gateway = gateway(&world, &ca);
+    gateway.line("the certificate", |line| {
+        line["message"] == "a certificate of a listener is here"
+    });
+    let line = gateway.line("the reason", |line| {
+        line["message"] == "no certificate is ordered" && says(line, "error", "is the clock right")
+    });
+    assert!(says(&line, "key", "www.test"), "{line}");
+    let (_, ready) = gateway.admin("/readyz?verbose").unwrap();
+    assert!(ready.contains("due for renewal at once"), "{ready}");
+    // the pauses grow, as after failures
+    until("the next order", || {
+        (ca.desk.asked("/order") == 2).then_some(())
+    });
+    let kept = tries(&world).unwrap();
+    assert_eq!(kept["failures"], 2);
+    assert!(kept["again"].as_i64().unwrap() - portcullis::clock::now().0 > 11);
+    // what came is in force all the same
+    assert_eq!(gateway.denied("ordered", "certificate_pending"), 0.0);
 }

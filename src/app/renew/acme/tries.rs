@@ -82,6 +82,16 @@ impl Tries {
             .map_err(|error| format!("can't note the try, so the CA is not asked: {error}"))
     }
 
+    /// What was begun brought a certificate. That it will do is not known before it is in force: one
+    /// that is due at once must not have the CA asked in a loop.
+    pub(super) fn came(&mut self) {
+        "the certificate that came was due for renewal at once: is the clock right, here and at the CA?"
+            .clone_into(&mut self.failure);
+        if let Err(error) = self.write() {
+            tracing::warn!(%error, "what was noted when the order began stands");
+        }
+    }
+
     /// What was begun was in vain.
     pub(super) fn failed(&mut self, refusal: Refusal, end: UnixSeconds, chance: Chance) {
         let now = clock::now();
