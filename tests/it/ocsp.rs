@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::world::{Backend, Leaf, Running, World, run, says, text, until};
+use crate::world::{Backend, Clock, Leaf, Running, World, run, says, text, until};
 
 /// An authority made by openssl, with what `openssl ocsp` reads.
 struct OpenSsl {
@@ -767,4 +767,26 @@ fn who_names_no_responder_is_not_asked_about_and_who_turns_it_off_neither() {
     let (_, ready) = gateway.admin("/readyz?verbose").unwrap();
     assert!(!ready.contains("ocsp"), "{ready}");
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_clock_that_was_ahead_and_is_set_back_keeps_nobody_waiting() {
+    let world = World::new();
+    let openssl = OpenSsl::new(&world);
+    let at = world.address();
+    let site = openssl.site(at, "");
+    let answer = kept_answer(&openssl, &["-nmin", "60"]);
+    let asked = parrot(at, http(&answer));
+    let mut clock = Clock::new(&world);
+    // a day ahead, this answer is over
+    clock.advance(86_400);
+    let address = world.address();
+    let config = world.common(portcullis::pki::Role::Gateway, "edge-1")
+        + &gateway_text(&world, address, world.address(), &site, "");
+    let gateway = clock.launch("gateway", &world.write("gateway.toml", &config));
+    gateway.line("the refusal", |line| line["reason"] == "out_of_date");
+    clock.advance(-86_400);
+    gateway.line("the answer", |line| said(line, "OCSP answer: good"));
+    assert!(asked.load(Ordering::SeqCst) >= 2);
+    assert!(is_good(&status(address, &openssl.file("ca.pem"))));
 }
