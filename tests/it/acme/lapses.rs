@@ -7,7 +7,13 @@ use portcullis::{
     pki::{IssueRequest, Role},
 };
 
-use super::{Options, Pebble, odd::OddCa, shown};
+use super::{
+    Options, Pebble,
+    odd::{Desk, OddCa},
+    shown,
+};
+use serde_json::json;
+
 use crate::world::{Client, Running, World, get_from, named_backend, says, text, until};
 
 /// The file of the one listener's certificate that comes from a CA.
@@ -109,4 +115,62 @@ fn a_ca_whose_certificates_are_due_at_once_is_not_asked_in_a_loop() {
     assert!(kept["again"].as_i64().unwrap() - portcullis::clock::now().0 > 11);
     // what came is in force all the same
     assert_eq!(gateway.denied("ordered", "certificate_pending"), 0.0);
+}
+
+/// The one error of a gateway whose order comes to nothing with this CA.
+fn failure(world: &World, ca: &OddCa) -> String {
+    let line = gateway(world, ca).line("the failure", |line| {
+        says(line, "message", "a certificate of a listener can't be had")
+    });
+    line["error"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_ca_without_words_or_with_a_token_that_is_none_is_said() {
+    let authorization = |status: &str, token: &str| {
+        let (status, token) = (status.to_owned(), token.to_owned());
+        move |desk: &Desk, path: &str, _: &[u8]| {
+            let (urls, body) = match path {
+                "/order" => (
+                    desk.url("/order/1"),
+                    json!({ "status": "pending", "authorizations": [desk.url("/name")],
+                            "finalize": desk.url("/finalize") }),
+                ),
+                "/name" => (
+                    String::new(),
+                    json!({ "status": status, "identifier": { "type": "dns", "value": "www.test" },
+                            "challenges": [{ "type": "tls-alpn-01", "url": desk.url("/begin"),
+                                             "token": token }] }),
+                ),
+                _ => return None,
+            };
+            Some((200, urls, body.to_string()))
+        }
+    };
+    for (status, token, expected) in [
+        (
+            "invalid",
+            "token",
+            "the CA refuses www.test by tls-alpn-01: it is invalid: the CA says no more",
+        ),
+        (
+            "pending",
+            "../../x",
+            "the CA's token for www.test by tls-alpn-01 is none (RFC 8555 section 8.1): \"../../x\"",
+        ),
+    ] {
+        let world = World::new();
+        let ca = OddCa::start(&world, (0, 86_400), authorization(status, token));
+        assert_eq!(failure(&world, &ca), expected);
+        assert_eq!(ca.desk.asked("/begin"), 0);
+    }
+    let world = World::new();
+    let ca = OddCa::start(&world, (0, 86_400), |_, path, _| {
+        let body = "{\"status\":\"invalid\",\"finalize\":\"x\"}";
+        (path == "/order/1").then(|| (200, String::new(), body.to_owned()))
+    });
+    assert_eq!(
+        failure(&world, &ca),
+        "the CA refuses the order: it is invalid: the CA says no more"
+    );
 }

@@ -38,7 +38,7 @@ pub(super) struct OddCa {
 }
 
 impl Desk {
-    fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.at)
     }
 
@@ -70,7 +70,7 @@ impl Desk {
         }
     }
 
-    fn issue(&self, request: Vec<u8>) -> String {
+    pub(super) fn issue(&self, request: Vec<u8>) -> String {
         let mut request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
         let now = time::OffsetDateTime::now_utc();
         let at = |seconds| now + time::Duration::seconds(seconds);
