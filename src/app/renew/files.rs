@@ -162,7 +162,7 @@ fn put<T>(
     write(&new, text.as_bytes(), PRIVATE)?;
     if let Err(error) = load(&new) {
         remove(&new);
-        return Err(error);
+        return Err(format!("the certificate that came is of no use: {error}"));
     }
     fs::rename(&new, &pair).map_err(|error| failed("write", &pair, &error))?;
     // what can't be placed now, on a full disk say, stays: the key may even be in place already, and
@@ -325,7 +325,8 @@ mod tests {
         let pair = together(&key);
         write(&pair, b"placed by half", PRIVATE).unwrap();
         let refused = put(at, "KEY", CHAIN, |_| Err::<(), _>("no".to_owned()));
-        assert_eq!(refused.unwrap_err(), "no");
+        let said = "the certificate that came is of no use: no";
+        assert_eq!(refused.unwrap_err(), said);
         assert_eq!(fs::read_to_string(&pair).unwrap(), "placed by half");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         put(at, "KEY", CHAIN, |_| Ok(())).unwrap();

@@ -174,3 +174,20 @@ fn a_ca_without_words_or_with_a_token_that_is_none_is_said() {
         "the CA refuses the order: it is invalid: the CA says no more"
     );
 }
+
+#[test]
+fn what_a_ca_makes_of_a_chain_fills_no_log() {
+    let world = World::new();
+    let ca = OddCa::start(&world, (0, 86_400), |desk, path, payload| {
+        let (status, more, chain) = desk.usual(path, payload);
+        (path == "/certificate").then(|| (status, more, chain.repeat(2_000)))
+    });
+    let said = failure(&world, &ca);
+    assert!(
+        said.starts_with("the certificate that came is of no use: "),
+        "{said:.300}"
+    );
+    assert!(said.len() < 4_000, "{} bytes", said.len());
+    let kept = tries(&world).unwrap();
+    assert_eq!(kept["failure"].as_str(), Some(&*said));
+}
