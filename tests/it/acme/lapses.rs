@@ -80,10 +80,14 @@ fn tries(world: &World) -> Option<serde_json::Value> {
 
 /// A gateway with a listener whose certificate comes from this CA.
 fn gateway(world: &World, ca: &OddCa) -> Running {
+    gateway_for(world, ca, "www.test")
+}
+
+fn gateway_for(world: &World, ca: &OddCa, name: &str) -> Running {
     let at = world.address();
     let listener = format!(
         "[[listener]]\nname = \"ordered\"\naddress = \"{at}\"\nmode = \"http\"\n\
-         certificate = {{ acme = {:?}, domains = [\"www.test\"], trust = {:?} }}\n",
+         certificate = {{ acme = {:?}, domains = [{name:?}], trust = {:?} }}\n",
         ca.url(),
         world.authority.trust(),
     );
@@ -190,4 +194,18 @@ fn what_a_ca_makes_of_a_chain_fills_no_log() {
     assert!(said.len() < 4_000, "{} bytes", said.len());
     let kept = tries(&world).unwrap();
     assert_eq!(kept["failure"].as_str(), Some(&*said));
+}
+
+#[test]
+fn the_longest_name_has_its_files() {
+    let world = World::new();
+    let ca = OddCa::start(&world, (0, 86_400), |_, _, _| None);
+    let name = [["a"; 60].concat().as_str(); 4].join(".") + ".a.test";
+    let gateway = gateway_for(&world, &ca, &name);
+    gateway.line("the certificate", |line| {
+        line["message"] == "a certificate of a listener is here"
+    });
+    // of its 255 bytes a file beside it takes some more
+    let file = shown_file(&world);
+    assert!(text(&file).contains("/aaaa"), "{}", file.display());
 }
