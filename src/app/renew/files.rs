@@ -148,6 +148,17 @@ pub(super) fn recover_edge(
     })
 }
 
+/// Whether both can be written, before anybody is asked for what would be lost: CAs count what they
+/// issue.
+pub(super) fn check_places(certificate: &Path, key: &Path) -> Result<(), String> {
+    for place in [key, certificate] {
+        let trial = together(place).with_extension("new");
+        write(&trial, b"", PRIVATE)?;
+        remove(&trial);
+    }
+    Ok(())
+}
+
 /// Writes both, if they are good together.
 fn put<T>(
     at: (&Path, &Path),

@@ -209,3 +209,44 @@ fn the_longest_name_has_its_files() {
     let file = shown_file(&world);
     assert!(text(&file).contains("/aaaa"), "{}", file.display());
 }
+
+#[test]
+fn what_an_order_would_lack_is_told_beforehand_and_no_certificate_is_lost_to_it() {
+    let world = World::new();
+    let ca = OddCa::start(&world, (0, 86_400), |_, _, _| None);
+    let trust = world.authority.trust();
+    let acceptor = |more: &str| {
+        format!(
+            "[identity]\nsource = \"acme\"\nurl = {:?}\ndomains = [\"legacy.test\"]\n\
+             acme_http = \"{}\"\ncertificate = \"nowhere/cert.pem\"\nkey = \"key.pem\"\n\
+             trust = {trust:?}\n{more}\n[log]\nformat = \"json\"\n\n",
+            ca.url(),
+            world.address(),
+        ) + &world.acceptor_text(
+            world.address(),
+            "127.0.0.1:9",
+            &format!("trusted_ips = [{:?}]", world.near()),
+        )
+    };
+    let secret = "external_account = { key_id = \"x\", key = { file = \"no-secret\" } }\n";
+    let config = acceptor(&format!("acme_trust = \"no-root.pem\"\n{secret}"));
+    let config = world.write("acceptor.toml", &config);
+    let (ok, said) = crate::world::run(crate::world::BINARY, &["check", text(&config)]);
+    assert!(ok, "{said}");
+    let lacks = "warning: no certificate can be ordered for legacy.test: ";
+    assert_eq!(said.matches(lacks).count(), 3, "{said}");
+    for lack in ["no-root.pem", "no-secret", "there is no folder "] {
+        assert!(said.contains(lack), "{said}");
+    }
+    let config = world.write(
+        "acceptor.toml",
+        &acceptor(&format!("acme_trust = {trust:?}")),
+    );
+    let acceptor = Running::launch("acceptor", &config);
+    let line = acceptor.line("the refusal", |line| {
+        line["message"] == "waiting for a certificate"
+    });
+    assert!(says(&line, "error", "can't write "), "{line}");
+    assert!(says(&line, "error", "nowhere/"), "{line}");
+    assert_eq!(ca.desk.asked("/order"), 0);
+}
