@@ -1,6 +1,12 @@
 //! Certificates that ended while nobody ran, that are born old, or that can't be kept.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use portcullis::{
     identity::UnixSeconds,
@@ -249,4 +255,40 @@ fn what_an_order_would_lack_is_told_beforehand_and_no_certificate_is_lost_to_it(
     assert!(says(&line, "error", "can't write "), "{line}");
     assert!(says(&line, "error", "nowhere/"), "{line}");
     assert_eq!(ca.desk.asked("/order"), 0);
+}
+
+#[test]
+fn a_certificate_whose_files_are_gone_stays_in_force_and_the_next_is_ordered() {
+    let world = World::new();
+    let away = Arc::new(AtomicBool::new(false));
+    let is_away = Arc::clone(&away);
+    let ca = OddCa::start(&world, (0, 86_400), move |_, path, _| {
+        let refuses = is_away.load(Ordering::SeqCst) && path == "/order";
+        refuses.then(|| (503, String::new(), String::new()))
+    });
+    let gateway = gateway(&world, &ca);
+    gateway.line("the certificate", |line| {
+        line["message"] == "a certificate of a listener is here"
+    });
+    let root = world.write("odd-root.pem", ca.desk.root());
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    let at = text.split("address = ").find_map(|rest| {
+        let (address, rest) = rest.split_once('\n')?;
+        let ours = rest.starts_with("mode = \"http\"\ncertificate = { acme");
+        ours.then(|| address.trim_matches('"').parse().unwrap())
+    });
+    let at = at.unwrap();
+    let client = Client::new(&root);
+    until("the site", || client.connect(at, "www.test").ok());
+    until("the end of the order", || {
+        tries(&world).is_none().then_some(())
+    });
+    // a folder that was cleaned, or is not mounted
+    away.store(true, Ordering::SeqCst);
+    let file = shown_file(&world);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(file.with_extension("key")).unwrap();
+    gateway.reload();
+    gateway.line("the refusal", |line| says(line, "error", "it answered 503"));
+    assert!(client.connect(at, "www.test").is_ok());
 }

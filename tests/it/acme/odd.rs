@@ -79,6 +79,11 @@ impl Desk {
         request.signed_by(&self.issuer).unwrap().pem() + &self.root
     }
 
+    /// What its certificates chain to.
+    pub(super) fn root(&self) -> &str {
+        &self.root
+    }
+
     /// How often this path was asked for.
     pub(super) fn asked(&self, path: &str) -> usize {
         let asked = self.asked.lock().unwrap();

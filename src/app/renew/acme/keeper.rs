@@ -138,7 +138,10 @@ impl Keeper {
         }
         let now = clock::now();
         let due = match held {
-            Some((leaf, end)) if files::names(leaf) == ordering.expected() => {
+            // without its files a restart would have none
+            Some((leaf, end))
+                if files::names(leaf) == ordering.expected() && ordering.is_there() =>
+            {
                 schedule::due(leaf.not_before, leaf.not_after.min(*end), memory.chance)
             }
             _ => now,

@@ -122,6 +122,10 @@ impl Ordering {
         }
     }
 
+    fn is_there(&self) -> bool {
+        self.certificate().exists() && self.key().exists()
+    }
+
     fn options(&self) -> TlsOptions {
         match &self.whose {
             Whose::Ours(own) => own.tls.clone(),
