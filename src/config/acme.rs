@@ -12,6 +12,9 @@ use crate::identity::{DnsName, Sha256};
 /// An order for more names than this is refused by the CAs that there are.
 const MOST_DOMAINS: usize = 100;
 
+/// Of a domain, in the names of its files.
+const LONGEST_STEM: usize = 150;
+
 /// What `source = "acme"` has beside `url`.
 pub(super) struct Keys<'a> {
     pub(super) domains: Option<Value<'a>>,
@@ -145,7 +148,8 @@ pub(super) fn certificate(value: &Value<'_>, state: Option<PathBuf>) -> Option<C
     names.sort();
     let hash = Sha256::of(format!("{}\n{}", acme.url, names.join("\n")).as_bytes()).to_string();
     let hash: String = hash.chars().take(16).collect();
-    let name = acme.domains.first()?;
+    // a file's name has 255 bytes at most, and a domain 253; what goes into it beside is told by the hash
+    let name: String = acme.domains.first()?.chars().take(LONGEST_STEM).collect();
     let file = |end: &str| {
         let path = state.join("acme").join(format!("{name}-{hash}.{end}"));
         value.notes.name(&path, value.span.clone());

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -67,18 +68,21 @@ async fn follow(staple: &Staple, metrics: &OcspMetrics) {
                 staple::pause(failures, luck())
             }
         };
-        until(now.0.saturating_add_unsigned(wait.as_secs())).await;
+        until(now.0.saturating_add_unsigned(wait.as_secs()), wait).await;
     }
 }
 
-/// Waits by the wall clock.
-async fn until(due: i64) {
+/// Waits by the wall clock, and no longer than `wait`: a clock that was set back must not leave a
+/// certificate without.
+async fn until(due: i64, wait: Duration) {
+    let end = Instant::now() + wait;
     loop {
-        let left = due.saturating_sub(clock::now().0);
-        let Ok(left @ 1..) = u64::try_from(left) else {
+        let left = u64::try_from(due.saturating_sub(clock::now().0)).unwrap_or_default();
+        let left = Duration::from_secs(left).min(end.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
             return;
-        };
-        tokio::time::sleep(Duration::from_secs(left).min(LOOK)).await;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 

@@ -51,7 +51,7 @@ pub fn edge(listener: &GatewayListener, material: &EdgeMaterial, now: UnixSecond
         .collect();
     if !material.awaited.is_empty() {
         warnings.push(format!(
-            "listener {:?} refuses {}: the certificate has not come from its CA yet",
+            "listener {:?} refuses {}: no certificate that holds has come from its CA yet",
             listener.name,
             material.awaited.join(", ")
         ));

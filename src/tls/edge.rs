@@ -1,14 +1,17 @@
 //! What a client-facing listener loads: its certificates, and whom it asks for theirs. A certificate
 //! that an ACME CA has not issued yet is awaited, and nothing is shown in its place.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 
 use super::{
     error::MaterialError,
     generation::{Trust, check_lists, hash, load_verification},
-    material::load_own,
+    material::{Own, has_ended, load_own},
     provider::provider,
     verify::{Usage, Verification},
 };
@@ -17,11 +20,42 @@ use crate::{
     identity::{CertFacts, Sha256, UnixSeconds},
 };
 
-/// Whether a certificate has not come from its CA yet.
-#[must_use]
-pub fn is_awaited(files: &CertificateFiles) -> bool {
-    files.acme.is_some() && !(files.certificate.exists() && files.key.exists())
+/// What there is of a certificate.
+enum There<'a> {
+    /// Its files are to be loaded.
+    Files,
+    /// Its files are gone and it is in force: its site is not shut until the next one has come.
+    Kept(&'a EdgeCertificate),
+    /// It has not come from its CA yet, or has ended while nobody was there to order the next: one
+    /// name must not keep the other sites shut.
+    Awaited,
 }
+
+fn there<'a>(
+    files: &CertificateFiles,
+    previous: Option<&'a EdgeMaterial>,
+    now: UnixSeconds,
+) -> There<'a> {
+    if files.acme.is_none() {
+        return There::Files;
+    }
+    let mut in_force = previous.iter().flat_map(|material| &material.certificates);
+    let in_force = in_force.find(|shown| shown.file == files.certificate);
+    let are_there = files.certificate.exists() && files.key.exists();
+    match in_force {
+        _ if !are_there => in_force
+            .filter(|shown| now <= shown.not_after)
+            .map_or(There::Awaited, There::Kept),
+        None if has_ended(&files.certificate, now) => There::Awaited,
+        _ => There::Files,
+    }
+}
+
+/// A pair, or what is kept of it.
+type Pair<'a> = (
+    (&'a Path, &'a Path, Option<&'a SecretRef>),
+    Option<&'a EdgeCertificate>,
+);
 
 /// A certificate that a client-facing listener shows.
 #[derive(Clone, Debug)]
@@ -34,6 +68,25 @@ pub struct EdgeCertificate {
     pub leaf: CertFacts,
     /// The earliest end of its chain.
     pub not_after: UnixSeconds,
+}
+
+impl EdgeCertificate {
+    fn new(own: Own, file: PathBuf) -> Self {
+        Self {
+            file,
+            certified: own.certified,
+            leaf: own.leaf,
+            not_after: own.not_after,
+        }
+    }
+
+    fn own(&self) -> Own {
+        Own {
+            certified: Arc::clone(&self.certified),
+            leaf: self.leaf.clone(),
+            not_after: self.not_after,
+        }
+    }
 }
 
 /// A client-facing listener's certificates and whom it asks for theirs.
@@ -64,19 +117,23 @@ impl EdgeMaterial {
         previous: Option<&Self>,
         now: UnixSeconds,
     ) -> Result<Arc<Self>, Vec<MaterialError>> {
-        let (awaited, there): (Vec<_>, Vec<_>) =
-            listener.certificates.iter().partition(|c| is_awaited(c));
-        let files = there.into_iter().map(|c| {
-            (
-                c.certificate.as_path(),
-                c.key.as_path(),
-                c.key_passphrase.as_ref(),
-            )
-        });
-        let ordered = awaited.iter().filter_map(|c| c.acme.as_ref());
-        let awaited = ordered.flat_map(|acme| acme.domains.iter().cloned());
+        let mut awaited: Vec<String> = Vec::new();
+        let mut files: Vec<Pair<'_>> = Vec::new();
+        for pair in &listener.certificates {
+            let kept = match there(pair, previous, now) {
+                There::Files => None,
+                There::Kept(shown) => Some(shown),
+                There::Awaited => {
+                    let ordered = pair.acme.iter();
+                    awaited.extend(ordered.flat_map(|acme| acme.domains.iter().cloned()));
+                    continue;
+                }
+            };
+            let passphrase = pair.key_passphrase.as_ref();
+            files.push(((&pair.certificate, &pair.key, passphrase), kept));
+        }
         Self::assemble(
-            (files, awaited.collect()),
+            (files, awaited.into()),
             listener.client_auth.as_ref(),
             &listener.tls,
             previous,
@@ -89,20 +146,14 @@ impl EdgeMaterial {
     /// # Errors
     /// All problems at once.
     pub fn load_parts<'a>(
-        files: impl IntoIterator<
-            Item = (
-                &'a std::path::Path,
-                &'a std::path::Path,
-                Option<&'a SecretRef>,
-            ),
-        >,
+        files: impl IntoIterator<Item = (&'a Path, &'a Path, Option<&'a SecretRef>)>,
         client_auth: Option<&ClientAuth>,
         options: &TlsOptions,
         previous: Option<&Self>,
         now: UnixSeconds,
     ) -> Result<Arc<Self>, Vec<MaterialError>> {
-        let none = Arc::default();
-        Self::assemble((files, none), client_auth, options, previous, now)
+        let files = files.into_iter().map(|pair| (pair, None));
+        Self::assemble((files, Arc::default()), client_auth, options, previous, now)
     }
 
     /// The certificates in force with the `client_ca` and its companions of today, where the files of
@@ -130,16 +181,7 @@ impl EdgeMaterial {
     }
 
     fn assemble<'a>(
-        (files, awaited): (
-            impl IntoIterator<
-                Item = (
-                    &'a std::path::Path,
-                    &'a std::path::Path,
-                    Option<&'a SecretRef>,
-                ),
-            >,
-            Arc<[String]>,
-        ),
+        (files, awaited): (impl IntoIterator<Item = Pair<'a>>, Arc<[String]>),
         client_auth: Option<&ClientAuth>,
         options: &TlsOptions,
         previous: Option<&Self>,
@@ -154,16 +196,19 @@ impl EdgeMaterial {
         let mut errors = Vec::new();
         let mut own = Vec::new();
         let mut places = Vec::new();
-        for (certificate, key, passphrase) in files {
-            match load_own(
-                certificate,
-                key,
-                passphrase,
-                Usage::ServerAuth,
-                &provider,
-                now,
-                &in_force,
-            ) {
+        for ((certificate, key, passphrase), kept) in files {
+            let loaded = kept.map(|kept| Ok(kept.own())).unwrap_or_else(|| {
+                load_own(
+                    certificate,
+                    key,
+                    passphrase,
+                    Usage::ServerAuth,
+                    &provider,
+                    now,
+                    &in_force,
+                )
+            });
+            match loaded {
                 Ok(loaded) => {
                     own.push(loaded);
                     places.push(certificate.to_owned());
@@ -187,12 +232,7 @@ impl EdgeMaterial {
             certificates: own
                 .into_iter()
                 .zip(places)
-                .map(|(own, file)| EdgeCertificate {
-                    file,
-                    certified: own.certified,
-                    leaf: own.leaf,
-                    not_after: own.not_after,
-                })
+                .map(|(own, file)| EdgeCertificate::new(own, file))
                 .collect(),
             verification: verification.map(Arc::new),
             client_required: is_required(client_auth),

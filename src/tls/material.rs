@@ -86,6 +86,16 @@ pub fn load_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, MaterialE
     Ok(certificates)
 }
 
+/// Whether a certificate of a file can be read and is over; what else may be wrong with it is told by
+/// its load.
+#[must_use]
+pub fn has_ended(path: &Path, now: UnixSeconds) -> bool {
+    load_chain(path).is_ok_and(|chain| {
+        let mut facts = chain.iter().filter_map(|der| CertFacts::read(der).ok());
+        facts.any(|facts| facts.not_after < now)
+    })
+}
+
 /// Reads the facts of every certificate of a file.
 fn facts_of(
     path: &Path,

@@ -82,7 +82,7 @@ impl Staple {
     pub fn take(&self, der: &[u8], now: UnixSeconds) -> Result<Answer, Refused> {
         let answer = self.question.judge(der, &self.provider, now)?;
         if let Some(held) = self.held.load().as_ref()
-            && answer.this_update < held.answer.this_update
+            && is_older(&answer, &held.answer)
         {
             // whoever stands in between could bring back a "good" from before a revocation
             return Err(Refused::new(
@@ -210,6 +210,12 @@ impl Staples {
     fn find(&self, id: Sha256) -> Option<&Arc<Staple>> {
         self.0.iter().find(|staple| staple.id == id)
     }
+}
+
+/// Responders round their times: of two answers of one time the revocation is the later one.
+fn is_older(new: &Answer, held: &Answer) -> bool {
+    let rank = |answer: &Answer| (answer.this_update, answer.status != Status::Good);
+    rank(new) < rank(held)
 }
 
 /// `None`: the certificate asks for nothing.

@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::world::{Backend, Leaf, Running, World, run, says, text, until};
+use crate::world::{Backend, Clock, Leaf, Running, World, run, says, text, until};
 
 /// An authority made by openssl, with what `openssl ocsp` reads.
 struct OpenSsl {
@@ -662,7 +662,12 @@ fn who_demands_a_staple_or_lacks_its_issuer_is_told() {
 }
 
 /// The same answer, but it ends in some seconds, signed anew: openssl knows minutes only.
-fn shortened(openssl: &OpenSsl, mut der: Vec<u8>, seconds: u64) -> Vec<u8> {
+fn shortened(openssl: &OpenSsl, der: Vec<u8>, seconds: u64) -> Vec<u8> {
+    dated(openssl, der, None, seconds)
+}
+
+/// The same with another begin.
+fn dated(openssl: &OpenSsl, mut der: Vec<u8>, begins: Option<f64>, seconds: u64) -> Vec<u8> {
     // past the heads of OCSPResponse and ResponseBytes, status and type, to ResponseData
     let mut at = content(&der, 0).start + 3;
     at = content(&der, content(&der, at).start).start + 11;
@@ -676,10 +681,13 @@ fn shortened(openssl: &OpenSsl, mut der: Vec<u8>, seconds: u64) -> Vec<u8> {
     let next = times[times.len() - 1];
     let format = time::macros::format_description!("[year][month][day][hour][minute][second]Z");
     let until = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(seconds);
-    let text = (time::OffsetDateTime::UNIX_EPOCH + until)
-        .format(&format)
-        .unwrap();
-    der[next + 2..next + 17].copy_from_slice(text.as_bytes());
+    let begins = begins.map(|at| (times[times.len() - 2], Duration::from_secs_f64(at)));
+    for (place, at) in [Some((next, until)), begins].into_iter().flatten() {
+        let text = (time::OffsetDateTime::UNIX_EPOCH + at)
+            .format(&format)
+            .unwrap();
+        der[place + 2..place + 17].copy_from_slice(text.as_bytes());
+    }
     std::fs::File::create(openssl.file("data.der"))
         .unwrap()
         .write_all(&der[data..end])
@@ -767,4 +775,53 @@ fn who_names_no_responder_is_not_asked_about_and_who_turns_it_off_neither() {
     let (_, ready) = gateway.admin("/readyz?verbose").unwrap();
     assert!(!ready.contains("ocsp"), "{ready}");
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_clock_that_was_ahead_and_is_set_back_keeps_nobody_waiting() {
+    let world = World::new();
+    let openssl = OpenSsl::new(&world);
+    let at = world.address();
+    let site = openssl.site(at, "");
+    let answer = kept_answer(&openssl, &["-nmin", "60"]);
+    let asked = parrot(at, http(&answer));
+    let mut clock = Clock::new(&world);
+    // a day ahead, this answer is over
+    clock.advance(86_400);
+    let address = world.address();
+    let config = world.common(portcullis::pki::Role::Gateway, "edge-1")
+        + &gateway_text(&world, address, world.address(), &site, "");
+    let gateway = clock.launch("gateway", &world.write("gateway.toml", &config));
+    gateway.line("the refusal", |line| line["reason"] == "out_of_date");
+    clock.advance(-86_400);
+    gateway.line("the answer", |line| said(line, "OCSP answer: good"));
+    assert!(asked.load(Ordering::SeqCst) >= 2);
+    assert!(is_good(&status(address, &openssl.file("ca.pem"))));
+}
+
+#[test]
+fn what_was_revoked_does_not_become_good_by_an_answer_of_the_same_time() {
+    let world = World::new();
+    let openssl = OpenSsl::new(&world);
+    let at = world.address();
+    let site = openssl.site(at, "");
+    // responders round their times, to a minute or an hour
+    let begins = Some(now() - 60.0);
+    let good = kept_answer(&openssl, &["-ndays", "7"]);
+    let good = dated(&openssl, good, begins, 86_400);
+    openssl.run(&["ca", "-config", "openssl.cnf", "-revoke", "site.pem"]);
+    let revoked = kept_answer(&openssl, &["-nmin", "1"]);
+    let revoked = dated(&openssl, revoked, begins, 20);
+    let asked = parrot_of(at, vec![http(&revoked), http(&good)]);
+    let config = world.common(portcullis::pki::Role::Gateway, "edge-1")
+        + &gateway_text(&world, world.address(), world.address(), &site, "");
+    let gateway = Running::launch("gateway", &world.write("gateway.toml", &config));
+    gateway.line("the revocation", |line| says(line, "message", "REVOKED"));
+    until("the replay", || {
+        (asked.load(Ordering::SeqCst) >= 2).then_some(())
+    });
+    gateway.line("its refusal", |line| line["reason"] == "older");
+    let (code, ready) = gateway.admin("/readyz?verbose").unwrap();
+    assert_eq!(code, 503);
+    assert!(ready.contains("REVOKED since"), "{ready}");
 }

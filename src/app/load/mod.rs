@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use rustls_pki_types::ServerName as TlsName;
 
 use self::problems::Problems;
-use super::{admin::AdminAccess, crl_numbers::CrlNumbers, renew::acme::is_awaited};
+use super::{admin::AdminAccess, crl_numbers::CrlNumbers, renew::acme};
 use crate::{
     admit::{OwnRole, of_another_role},
     clock,
@@ -155,7 +155,7 @@ pub fn check(config: Config) -> Result<Vec<String>, config::Problems> {
             socket.display()
         )
     });
-    let awaited = common.identity.acme().filter(|_| is_awaited(common));
+    let awaited = common.identity.acme().filter(|_| acme::is_awaited(common));
     let ordered = awaited.map(|acme| {
         format!(
             "{} is not there yet: it is asked for at {} when the process starts",
@@ -166,6 +166,7 @@ pub fn check(config: Config) -> Result<Vec<String>, config::Problems> {
     let unjudged = held.or(ordered).map(|what| {
         let mut said = common.warnings.clone();
         said.push(what);
+        said.extend(acme::warnings(&config));
         said
     });
     let given = Given {
@@ -281,7 +282,7 @@ fn identity(
             clock::now(),
         ));
     }
-    if given.svid.is_none() && is_awaited(common) {
+    if given.svid.is_none() && acme::is_awaited(common) {
         problems.keep_all(Generation::check_files(&common.identity, &common.tls));
         return None;
     }
@@ -303,6 +304,7 @@ fn whole(
     let admin = admin(config.common(), previous, problems);
     let identity = identity?;
     warnings.extend(config.common().warnings.iter().cloned());
+    warnings.extend(acme::warnings(&config));
     warnings.extend(custody(&config, &listeners));
     warnings.extend(idle_names(&listeners, &backends));
     warnings.extend(idle_clients(&config, identity.own_domain.as_ref()));

@@ -148,6 +148,17 @@ pub(super) fn recover_edge(
     })
 }
 
+/// Whether both can be written, before anybody is asked for what would be lost: CAs count what they
+/// issue.
+pub(super) fn check_places(certificate: &Path, key: &Path) -> Result<(), String> {
+    for place in [key, certificate] {
+        let trial = together(place).with_extension("new");
+        write(&trial, b"", PRIVATE)?;
+        remove(&trial);
+    }
+    Ok(())
+}
+
 /// Writes both, if they are good together.
 fn put<T>(
     at: (&Path, &Path),
@@ -162,7 +173,7 @@ fn put<T>(
     write(&new, text.as_bytes(), PRIVATE)?;
     if let Err(error) = load(&new) {
         remove(&new);
-        return Err(error);
+        return Err(format!("the certificate that came is of no use: {error}"));
     }
     fs::rename(&new, &pair).map_err(|error| failed("write", &pair, &error))?;
     // what can't be placed now, on a full disk say, stays: the key may even be in place already, and
@@ -325,7 +336,8 @@ mod tests {
         let pair = together(&key);
         write(&pair, b"placed by half", PRIVATE).unwrap();
         let refused = put(at, "KEY", CHAIN, |_| Err::<(), _>("no".to_owned()));
-        assert_eq!(refused.unwrap_err(), "no");
+        let said = "the certificate that came is of no use: no";
+        assert_eq!(refused.unwrap_err(), said);
         assert_eq!(fs::read_to_string(&pair).unwrap(), "placed by half");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         put(at, "KEY", CHAIN, |_| Ok(())).unwrap();

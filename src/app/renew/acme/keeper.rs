@@ -138,7 +138,10 @@ impl Keeper {
         }
         let now = clock::now();
         let due = match held {
-            Some((leaf, end)) if files::names(leaf) == ordering.expected() => {
+            // without its files a restart would have none
+            Some((leaf, end))
+                if files::names(leaf) == ordering.expected() && ordering.is_there() =>
+            {
                 schedule::due(leaf.not_before, leaf.not_after.min(*end), memory.chance)
             }
             _ => now,
@@ -156,11 +159,13 @@ impl Keeper {
             }
         }
         let mut tries = ordering.tries();
+        // what is in force is what was wanted
+        if now < due && tries.failures > 0 {
+            tries.forget();
+        }
         if now < due || !tries.is_over(now) {
-            if now >= due && !tries.is_over(now) {
-                tell(process, ordering, |report| {
-                    report.failure.clone_from(&tries.failure);
-                });
+            if now >= due {
+                stuck(process, ordering, tries.failure);
             }
             // a short life has no ticks to lose
             let left = u64::try_from(due.0.saturating_sub(now.0)).unwrap_or_default();
@@ -176,7 +181,8 @@ impl Keeper {
         count(process, ordering, issued.is_ok().then(clock::now));
         match issued {
             Ok(new) => {
-                tries.forget();
+                // they are forgotten when it is in force, and not due again at once
+                tries.came();
                 came(process, wanted, &new);
                 memory.placed = Some((Instant::now(), new));
             }

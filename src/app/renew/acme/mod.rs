@@ -34,10 +34,10 @@ use super::{
 };
 use crate::{
     clock,
-    config::{Acme, CertificateFiles, Common, Config, ListenAddress, TlsOptions},
+    config::{Acme, CertificateFiles, Common, Config, ListenAddress, TlsOptions, secret},
     identity::{CertFacts, UnixSeconds},
     net::Inherited,
-    tls::{ClientTls, challenge::Challenges},
+    tls::{ClientTls, MaterialError, challenge::Challenges, material::has_ended},
 };
 
 /// How long a start goes on to try for its first certificate.
@@ -115,6 +115,17 @@ impl Ordering {
         }
     }
 
+    fn certificate(&self) -> &Path {
+        match &self.whose {
+            Whose::Ours(own) => &own.identity.certificate,
+            Whose::Shown(files, _) => &files.certificate,
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        self.certificate().exists() && self.key().exists()
+    }
+
     fn options(&self) -> TlsOptions {
         match &self.whose {
             Whose::Ours(own) => own.tls.clone(),
@@ -137,6 +148,8 @@ impl Ordering {
         if let Some(there) = self.recovered().await? {
             return Ok(there);
         }
+        let (certificate, key) = (self.certificate().to_owned(), self.key().to_owned());
+        blocking(move || files::check_places(&certificate, &key)).await?;
         let answering = Answering::begin(&self.at, inherited, &self.challenges)?;
         let ordered = async {
             tokio::select! {
@@ -186,11 +199,7 @@ impl Ordering {
                 Some(roots) => ClientTls::plain(roots, &options),
                 None => ClientTls::public(&options),
             };
-            let tls = tls.map_err(|all| {
-                let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
-                lines.join("; ")
-            })?;
-            Ok((account, tls))
+            Ok((account, tls.map_err(|all| in_one_line(&all))?))
         })
         .await?;
         let client = Client::open(&self.acme.url, tls).await?;
@@ -202,6 +211,47 @@ impl Ordering {
         };
         desk.order().await
     }
+}
+
+fn in_one_line(all: &[MaterialError]) -> String {
+    let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+/// What would keep the next orders from being made, found before they are due.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let challenges = Arc::default();
+    // without a folder for the account's key each of them says so
+    let ours = Ordering::of(config, &challenges).ok().flatten();
+    let shown = Ordering::shown(config, &challenges).unwrap_or_default();
+    let mut found = Vec::new();
+    for ordering in ours.iter().chain(&shown) {
+        let acme = &ordering.acme;
+        let trust = acme.trust.as_deref().and_then(|roots| {
+            let read = ClientTls::plain(roots, &ordering.options());
+            read.err().map(|all| in_one_line(&all))
+        });
+        let external = acme.external_account.as_ref().and_then(|external| {
+            let read = secret::load(&external.key, false);
+            read.err().map(|error| error.to_string())
+        });
+        // that of listeners' certificates is made by the process
+        let own = matches!(ordering.whose, Whose::Ours(_));
+        let places = [ordering.key(), ordering.certificate()];
+        let folder = places.into_iter().filter(|_| own).find_map(|file| {
+            let folder = file.parent()?;
+            let is_there = folder.as_os_str().is_empty() || folder.is_dir();
+            (!is_there).then(|| format!("there is no folder {}", folder.display()))
+        });
+        found.extend([trust, external, folder].into_iter().flatten().map(|why| {
+            format!(
+                "no certificate can be ordered for {}: {why}",
+                acme.domains.join(", ")
+            )
+        }));
+    }
+    found
 }
 
 fn state(common: &Common) -> Result<PathBuf, String> {
@@ -235,13 +285,7 @@ pub async fn first(config: &Config, inherited: &Inherited) -> Result<(), String>
         return Ok(());
     };
     let common = config.common();
-    let ended = || {
-        let chain = crate::tls::material::load_chain(&common.identity.certificate).ok()?;
-        let leaf = CertFacts::read(chain.first()?).ok()?;
-        Some(clock::now() > leaf.not_after)
-    };
-    // what else may be wrong with files that are there is told by the load
-    if !is_awaited(common) && ended() != Some(true) {
+    if !is_awaited(common) && !has_ended(&common.identity.certificate, clock::now()) {
         return Ok(());
     }
     // nobody listens yet: what the listeners in redirect mode will do is done by the order

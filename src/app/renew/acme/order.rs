@@ -65,7 +65,7 @@ impl Desk<'_> {
                 | Status::Deactivated
                 | Status::Expired
                 | Status::Revoked
-                | Status::Unknown => Some(Err(order.error.clone().unwrap_or_default())),
+                | Status::Unknown => Some(Err(why(order.status, order.error.clone()))),
             })
             .await?;
         let url = order.certificate.ok_or("the order has no certificate");
@@ -80,21 +80,31 @@ impl Desk<'_> {
     async fn prove(&mut self, url: &str) -> Result<(), Refusal> {
         let reply = self.post(url, "", "an authorization").await?;
         let authorization: Authorization = reply.read("authorization")?;
-        if authorization.status == Status::Valid {
-            return Ok(());
-        }
         let name = acme::for_log(&authorization.identifier.value);
-        let offered = authorization.challenges.iter();
         let way = self.acme.challenge;
+        let what = format!("{name} by {}", way.name());
+        match proven(&authorization) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(problem)) => return Err(Refusal::by_ca(&what, &problem)),
+            None => {}
+        }
+        let offered = authorization.challenges.iter();
         let challenge = offered
             .clone()
             .find(|challenge| challenge.kind == way.name());
-        let Some(challenge) = challenge.filter(|challenge| acme::is_token(&challenge.token)) else {
+        let Some(challenge) = challenge else {
             let kinds: Vec<&str> = offered.map(|challenge| challenge.kind.as_str()).collect();
             let kinds = acme::for_log(&kinds.join(", "));
             let way = way.name();
             return Err(format!("the CA offers no {way} for {name}, but: {kinds}").into());
         };
+        if !acme::is_token(&challenge.token) {
+            let token = acme::for_log(&challenge.token);
+            return Err(format!(
+                "the CA's token for {what} is none (RFC 8555 section 8.1): {token:?}"
+            )
+            .into());
+        }
         let text = self.account.key.authorization(&challenge.token);
         if !self.acme.domains.contains(&authorization.identifier.value) {
             return Err(
@@ -105,21 +115,7 @@ impl Desk<'_> {
             Challenge::Http01 => self.challenges.offer(&challenge.token, text),
             Challenge::TlsAlpn01 => self.challenges.offer_tls(&name, &text)?,
         };
-        let what = format!("{name} by {}", way.name());
         let _begun = self.post(&challenge.url, "{}", &what).await?;
-        let proven = |now: &Authorization| match now.status {
-            Status::Valid => Some(Ok(())),
-            Status::Pending | Status::Processing => None,
-            Status::Ready
-            | Status::Invalid
-            | Status::Deactivated
-            | Status::Expired
-            | Status::Revoked
-            | Status::Unknown => {
-                let mut errors = now.challenges.iter().filter_map(|c| c.error.clone());
-                Some(Err(errors.next().unwrap_or_default()))
-            }
-        };
         self.until(url, &what, proven).await.map(drop)
     }
 
@@ -154,6 +150,32 @@ impl Desk<'_> {
             pause = pause.saturating_mul(2);
         }
     }
+}
+
+/// Whether a name is proven; `None`: not yet.
+fn proven(now: &Authorization) -> Option<Result<(), acme::Problem>> {
+    match now.status {
+        Status::Valid => Some(Ok(())),
+        Status::Pending | Status::Processing => None,
+        Status::Ready
+        | Status::Invalid
+        | Status::Deactivated
+        | Status::Expired
+        | Status::Revoked
+        | Status::Unknown => {
+            let mut errors = now.challenges.iter().filter_map(|c| c.error.clone());
+            Some(Err(why(now.status, errors.next())))
+        }
+    }
+}
+
+/// What a resource has come to, where the CA has no words for it.
+fn why(status: Status, problem: Option<acme::Problem>) -> acme::Problem {
+    problem.unwrap_or_else(|| acme::Problem {
+        kind: format!("it is {}", format!("{status:?}").to_lowercase()),
+        detail: "the CA says no more".to_owned(),
+        subproblems: Vec::new(),
+    })
 }
 
 /// A new key in PEM, and a request for a certificate of it (PKCS#10) in DER.

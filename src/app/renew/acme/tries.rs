@@ -24,6 +24,9 @@ use crate::{
 /// A clock that was set back must not leave us waiting: no pause is longer than a day.
 const LONGEST: i64 = 86_400;
 
+/// Of why it failed, in characters.
+const MOST: usize = 1_000;
+
 #[derive(Default, Serialize, Deserialize)]
 struct Kept {
     failures: u32,
@@ -82,6 +85,16 @@ impl Tries {
             .map_err(|error| format!("can't note the try, so the CA is not asked: {error}"))
     }
 
+    /// What was begun brought a certificate. That it will do is not known before it is in force: one
+    /// that is due at once must not have the CA asked in a loop.
+    pub(super) fn came(&mut self) {
+        "the certificate that came was due for renewal at once: is the clock right, here and at the CA?"
+            .clone_into(&mut self.failure);
+        if let Err(error) = self.write() {
+            tracing::warn!(%error, "what was noted when the order began stands");
+        }
+    }
+
     /// What was begun was in vain.
     pub(super) fn failed(&mut self, refusal: Refusal, end: UnixSeconds, chance: Chance) {
         let now = clock::now();
@@ -96,7 +109,8 @@ impl Tries {
         });
         let asked = UnixSeconds(now.0.saturating_add(asked));
         self.again = schedule::again(now, end, counted, chance).max(asked);
-        self.failure = refusal.said;
+        // what a CA has put into it has no bound, and stands in log, status and file
+        self.failure = refusal.said.chars().take(MOST).collect();
         // what was noted when it began stands
         if let Err(error) = self.write() {
             tracing::warn!(%error, "a restart will not know why the CA refused");
