@@ -345,6 +345,7 @@ mod tests {
                     own_domain: None,
                     role: OwnRole::Client,
                 },
+                shown: None,
                 limits: Limits {
                     connections: 1,
                     connections_per_ip: 1,
