@@ -174,3 +174,25 @@ fn a_new_issuing_ca_never_outlives_its_root_and_keeps_the_constraints() {
     let outside = IssueRequest::new(Role::Client, "anna").san("a.example");
     assert!(authority.issue(&outside).is_err());
 }
+
+#[test]
+fn what_hangs_on_a_ca_that_was_ended_by_force_is_renewed_all_the_same() {
+    let (_folder, authority) = store();
+    let issue = |name: &str| {
+        authority
+            .issue(&IssueRequest::new(Role::Gateway, name))
+            .unwrap()
+    };
+    let lost = issue("edge-1");
+    for kind in [CaKind::Issuing, CaKind::Root] {
+        authority.rotate(&options(kind)).unwrap();
+        authority.finish_rotation(kind, true).unwrap();
+        authority.verify(&lost.certificate, None).unwrap_err();
+        authority.renew(&RenewOptions::default()).unwrap();
+        authority.verify(&lost.certificate, None).unwrap();
+        // and once is enough
+        let again = authority.renew(&RenewOptions::default()).unwrap();
+        let left_alone = |(_, renewal): &(Record, Renewal)| matches!(renewal, Renewal::NotDue);
+        assert!(again.renewals.iter().all(left_alone), "{again:?}");
+    }
+}
