@@ -327,7 +327,6 @@ mod tests {
     }
 
     fn snapshot(admits: bool) -> Arc<Snapshot> {
-        let second = Duration::from_secs(1);
         Arc::new(Snapshot {
             rules: ListenerRules {
                 name: "public".into(),
@@ -346,22 +345,7 @@ mod tests {
                     role: OwnRole::Client,
                 },
                 shown: None,
-                limits: Limits {
-                    connections: 1,
-                    connections_per_ip: 1,
-                    handshakes: 1,
-                    handshake_timeout: second,
-                    header_timeout: second,
-                    keepalive_timeout: second,
-                    body_min_rate: 0,
-                    response_timeout: second,
-                    write_timeout: second,
-                    idle_timeout: second,
-                    drain_timeout: second,
-                    header_bytes: 1,
-                    body_bytes: 0,
-                    streams: 1,
-                },
+                limits: Limits::least(),
                 starttls_postgres: false,
                 access: false,
                 withdrawn: None,
