@@ -22,7 +22,7 @@ use super::{
 use crate::{
     admit::{Denial, Denied, Permit},
     drain::Drain,
-    serve::{Admitted, Aside, Closed, ServerStream, Slot, Slots, Snapshot, link, mux},
+    serve::{Admitted, Aside, Closed, Said, ServerStream, Slot, Slots, Snapshot, link, mux},
     telemetry::{Resting, access::Access},
     wire::{
         link::Open,
@@ -160,10 +160,16 @@ async fn drive(
     let cut = {
         let link = link.clone();
         async move {
-            let why = supervision.ended().await;
-            // before the driver is gone: the first reason stays
-            link.cut(why.clone());
-            why
+            loop {
+                match supervision.said().await {
+                    Said::Outdated => link.leave(),
+                    Said::Ended(why) => {
+                        // before the driver is gone: the first reason stays
+                        link.cut(why.clone());
+                        return why;
+                    }
+                }
+            }
         }
     };
     let mut cut = Box::pin(cut);

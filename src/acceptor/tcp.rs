@@ -12,7 +12,9 @@ use crate::{
     admit::{Denial, Denied, Permit},
     config::Limits,
     net::RelayOptions,
-    serve::{Admitted, BoxFuture, Closed, Role, ServerStream, Snapshot, Supervision, Tunnel, link},
+    serve::{
+        Admitted, BoxFuture, Closed, Role, Said, ServerStream, Snapshot, Supervision, Tunnel, link,
+    },
     telemetry::{Resting, access::Access, metrics::ListenerMetrics},
     tls::{LINK_ALPN, MUX_LINK_ALPN, REUSED_LINK_ALPN},
     wire::{ConnectionId, link::Open, proxy},
@@ -196,15 +198,29 @@ impl TcpAcceptor {
         };
         let draining = admitted.drain.draining();
         let (stream, supervision) = (&mut admitted.stream, &mut admitted.supervision);
+        let over = async {
+            if first {
+                // it was opened for a client, who is about to be named
+                return Over::For(supervision.ended().await);
+            }
+            match supervision.said().await {
+                Said::Ended(why) => Over::For(why),
+                Said::Outdated => Over::Quietly,
+            }
+        };
+        let going = || Ok(Err(Denied::new(Denial::Draining, "")));
         let read = tokio::select! {
             biased;
-            why = supervision.ended() => {
-                stream.io().abort();
-                return Err(Over::For(why));
-            }
+            over = over => match over {
+                Over::For(why) => {
+                    stream.io().abort();
+                    return Err(Over::For(why));
+                }
+                Over::Quietly => going(),
+            },
             // boxed: an idle connection keeps no more than it must
             read = tokio::time::timeout(wait, Box::pin(link::read_open(stream))) => read,
-            () = draining.cancelled(), if !first => Ok(Err(Denied::new(Denial::Draining, ""))),
+            () = draining.cancelled(), if !first => going(),
         };
         let over = match read {
             Ok(Ok(open)) => return Ok(open),

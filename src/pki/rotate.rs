@@ -116,24 +116,7 @@ impl Authority {
             CaKind::Root => Roots::WhereKept,
         };
         let signers = Signers::load(self, &desk.state, roots)?;
-        let revoked = Revoked {
-            at: desk.now.0,
-            reason: Reason::Superseded,
-        };
-        for ca in &mut desk.state.authorities {
-            if ca.standing == CaStanding::Old {
-                let folder = self.ca_folder(ca);
-                for name in ["ca.key", "crl.pem"] {
-                    desk.change.remove(folder.join(name));
-                }
-                if ca.kind == CaKind::Issuing {
-                    ca.revoked.get_or_insert(revoked);
-                }
-                ca.standing = CaStanding::Ended;
-                let facts = [("kind", ca.kind.as_str()), ("serial", ca.serial.as_str())];
-                desk.change.audit(desk.now, "rotate-finish", &facts);
-            }
-        }
+        desk.end(CaStanding::Old);
         desk.publish(&signers)?;
         desk.commit()?;
         for ca in &mut old {
@@ -149,14 +132,38 @@ impl Desk<'_> {
         all.filter(|ca| ca.standing == standing).cloned().collect()
     }
 
-    /// Whether the new CA is there already.
-    fn refuse_second_rotation(&self, options: &RotateOptions) -> Result<bool, PkiError> {
+    /// Those of this standing are not trusted any more.
+    fn end(&mut self, standing: CaStanding) {
+        let revoked = Revoked {
+            at: self.now.0,
+            reason: Reason::Superseded,
+        };
+        for ca in &mut self.state.authorities {
+            if ca.standing == standing {
+                let folder = self.authority.ca_folder(ca);
+                for name in ["ca.key", "crl.pem"] {
+                    self.change.remove(folder.join(name));
+                }
+                if ca.kind == CaKind::Issuing {
+                    ca.revoked.get_or_insert(revoked);
+                }
+                ca.standing = CaStanding::Ended;
+                let facts = [("kind", ca.kind.as_str()), ("serial", ca.serial.as_str())];
+                self.change.audit(self.now, "rotate-finish", &facts);
+            }
+        }
+    }
+
+    /// Whether the new CA is there already. One that is revoked is not: what was prepared gives way,
+    /// and the old one need not end before what signs now has a successor.
+    fn refuse_second_rotation(&mut self, options: &RotateOptions) -> Result<bool, PkiError> {
         let kind_of = |list: &[CaRecord]| {
             let root = list.iter().any(|ca| ca.kind == CaKind::Root);
             if root { CaKind::Root } else { CaKind::Issuing }
         };
         let old = self.with(CaStanding::Old);
-        if let Some(ca) = old.first() {
+        let in_vain = self.state.current(CaKind::Issuing)?.revoked.is_some();
+        if let Some(ca) = old.first().filter(|_| !in_vain) {
             return Err(PkiError::invalid(format!(
                 "a rotation is under way: the {} is trusted still; end it with `portcullis pki \
                  rotate {} --finish`",
@@ -169,6 +176,17 @@ impl Desk<'_> {
             return Ok(false);
         };
         let kind = kind_of(&next);
+        if let Some(ca) = next.iter().find(|ca| ca.revoked.is_some()) {
+            if options.prepare {
+                self.end(CaStanding::Next);
+                return Ok(false);
+            }
+            return Err(PkiError::invalid(format!(
+                "the {} was prepared and is revoked: prepare another with `portcullis pki rotate \
+                 {kind} --prepare`",
+                ca.title()
+            )));
+        }
         if kind != options.kind || options.prepare {
             return Err(PkiError::invalid(format!(
                 "the {} is prepared: hand trust.pem and crl.pem to every peer, then let it sign \

@@ -216,11 +216,12 @@ impl State {
             .ok_or_else(|| PkiError::invalid(format!("the state knows no {kind} CA in force")))
     }
 
-    /// Whether the CA that signed it is being rotated out.
+    /// Whether the CA that signed it is being rotated out, or was, by force maybe: nobody accepts it
+    /// then, and whoever renews what is due may not pass it by.
     pub(super) fn is_leaving(&self, record: &Record) -> bool {
         let by = |ca: &&CaRecord| record.issuer.as_ref() == Some(&ca.serial);
         let ca = self.authorities.iter().find(by);
-        ca.is_some_and(|ca| ca.standing == CaStanding::Old)
+        ca.is_some_and(|ca| matches!(ca.standing, CaStanding::Old | CaStanding::Ended))
     }
 
     /// Whether nothing was issued to that name.

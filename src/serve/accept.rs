@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Admitted, BoxFuture, CancelRequest, Closed, Plain, Snapshot, Supervision, new_connection_id,
     preface::{self, Claimed, Start},
+    rules::Shown,
     spread,
     table::{Slot, Slots, Table},
 };
@@ -259,7 +260,8 @@ impl Serving {
                 permit,
                 message,
             }) => {
-                let supervision = self.supervise(seen.source.ip(), Arc::default(), None, rules);
+                let supervision =
+                    self.supervise(seen.source.ip(), Arc::default(), None, rules, None);
                 self.metrics.admitted();
                 let request = CancelRequest {
                     id,
@@ -277,7 +279,8 @@ impl Serving {
                 return None;
             }
             Ok(Passed::Plain { io, permit }) => {
-                let supervision = self.supervise(seen.source.ip(), Arc::default(), None, rules);
+                let supervision =
+                    self.supervise(seen.source.ip(), Arc::default(), None, rules, None);
                 drop(snapshot);
                 let plain = Plain {
                     id,
@@ -376,7 +379,8 @@ impl Serving {
         };
         let peer = accepted.peer;
         let until = spread(accepted.grant.until);
-        let supervision = self.supervise(seen.source.ip(), chain, until, rules);
+        let shown = snapshot.rules.shown;
+        let supervision = self.supervise(seen.source.ip(), chain, until, rules, shown);
         Admitted {
             id,
             permit: Permit::issue(seen.source.ip(), accepted.grant, peer.clone()),
@@ -401,8 +405,9 @@ impl Serving {
         chain: Arc<[CertificateDer<'static>]>,
         until: Option<UnixSeconds>,
         rules: watch::Receiver<Arc<Snapshot>>,
+        shown: Option<Shown>,
     ) -> Supervision {
-        Supervision::new(source, chain, until, rules, self.retired.clone())
+        Supervision::new(source, chain, until, rules, self.retired.clone(), shown)
     }
 
     fn refused(

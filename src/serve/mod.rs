@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use accept::Serving;
 pub use aside::Aside;
-pub use rules::{ListenerRules, Snapshot};
+pub use rules::{ListenerRules, Shown, Snapshot};
 pub use supervise::{LinkSupervision, Supervision};
-pub(crate) use supervise::{judge_link, speaking, spread};
+pub(crate) use supervise::{Said, judge_link, speaking, spread};
 pub use table::{Slot, Slots};
 pub use tunnel::Tunnel;
 

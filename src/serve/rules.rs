@@ -1,6 +1,6 @@
 //! What one listener is told by the configuration in force; swapped as a whole.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use rustls_pki_types::CertificateDer;
 
@@ -11,9 +11,24 @@ use crate::{
         decide_peer, decide_source,
     },
     config::Limits,
-    identity::UnixSeconds,
+    identity::{Sha256, UnixSeconds},
     tls::{ServerTls, Usage, Verification},
 };
+
+/// A chain of ours, in the few octets that every connection has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown(NonZeroU32);
+
+impl Shown {
+    /// Of this chain. Two are the same once in four thousand million times, and a kept connection then
+    /// lives as long as its pool says.
+    #[must_use]
+    pub fn of(chain: &[CertificateDer<'_>]) -> Self {
+        let whole: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
+        let [a, b, c, d, ..] = Sha256::of(&whole.concat()).0;
+        Self(NonZeroU32::new(u32::from_be_bytes([a, b, c, d])).unwrap_or(NonZeroU32::MIN))
+    }
+}
 
 /// Everything the accept loop asks.
 pub struct ListenerRules {
@@ -30,6 +45,8 @@ pub struct ListenerRules {
     pub verification: Option<Arc<Verification>>,
     /// Which proven peers may enter.
     pub peers: PeerRules,
+    /// What gateways of ours are shown: when it is another, their kept connections are let go of.
+    pub shown: Option<Shown>,
     /// Limits.
     pub limits: Limits,
     /// PostgreSQL's plain-text upgrade comes first.
@@ -63,6 +80,7 @@ impl ListenerRules {
             tls: self.tls.clone(),
             verification: self.verification.clone(),
             peers: self.peers.clone(),
+            shown: self.shown,
             limits: self.limits.clone(),
             starttls_postgres: self.starttls_postgres,
             access: self.access,

@@ -1,6 +1,7 @@
 //! Ends a live connection that the rules no longer admit, or whose certificate has ended.
 
 use std::{
+    future::Future,
     net::IpAddr,
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Snapshot;
+use super::{Snapshot, rules::Shown};
 use crate::{
     admit::{Denial, Denied},
     clock,
@@ -65,10 +66,30 @@ pub struct Supervision {
     rules: watch::Receiver<Arc<Snapshot>>,
     force: CancellationToken,
     link: Option<JudgeLink>,
+    /// What the peer was shown, while that is what we show.
+    shown: Option<Shown>,
+    outdated: bool,
+}
+
+/// What a connection that is used again and again is told.
+pub(crate) enum Said {
+    /// It has to end.
+    Ended(Denied),
+    /// The peer was shown a certificate of ours that has a successor: whatever begins from now on
+    /// begins better elsewhere, and lives on when the old one is revoked. Said once.
+    Outdated,
 }
 
 /// Says why a link has to end by what is in force now, if it has.
 pub(crate) type JudgeLink = Box<dyn Fn(&Snapshot) -> Result<(), Denied> + Send + Sync>;
+
+/// What of a successor the one who waits wants to hear.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hears {
+    Nothing,
+    Once,
+    Again,
+}
 
 impl Supervision {
     pub(super) fn new(
@@ -77,6 +98,7 @@ impl Supervision {
         until: Option<UnixSeconds>,
         rules: watch::Receiver<Arc<Snapshot>>,
         force: CancellationToken,
+        shown: Option<Shown>,
     ) -> Self {
         Self {
             source,
@@ -85,6 +107,8 @@ impl Supervision {
             rules,
             force,
             link: None,
+            shown,
+            outdated: false,
         }
     }
 
@@ -100,7 +124,18 @@ impl Supervision {
         self.rules.clone()
     }
 
-    fn judge_again(&self, snapshot: &Snapshot) -> Result<(), Denied> {
+    /// The connection is one client's alone: it lives on whatever we show to others.
+    pub(crate) fn stays(&mut self) {
+        (self.shown, self.outdated) = (None, false);
+    }
+
+    fn judge_again(&mut self, snapshot: &Snapshot) -> Result<(), Denied> {
+        if self.shown.is_some()
+            && snapshot.rules.shown.is_some()
+            && self.shown != snapshot.rules.shown
+        {
+            (self.shown, self.outdated) = (None, true);
+        }
         let judged = snapshot
             .rules
             .judge_again(self.source, &self.chain, clock::now());
@@ -154,29 +189,51 @@ impl Supervision {
     /// Resolves when the connection has to end.
     pub async fn ended(&mut self) -> Denied {
         loop {
+            if let Said::Ended(why) = self.hear(Hears::Nothing).await {
+                return why;
+            }
+        }
+    }
+
+    /// The same, or when our certificate has a successor.
+    pub(crate) fn said(&mut self) -> impl Future<Output = Said> + Send + '_ {
+        self.hear(Hears::Once)
+    }
+
+    /// [`Self::said`], and whoever asks next hears it too.
+    pub(crate) fn heard(&mut self) -> impl Future<Output = Said> + Send + '_ {
+        self.hear(Hears::Again)
+    }
+
+    // one future: every connection at rest keeps it
+    async fn hear(&mut self, hears: Hears) -> Said {
+        loop {
+            if self.outdated && hears != Hears::Nothing {
+                self.outdated = hears == Hears::Again;
+                return Said::Outdated;
+            }
             let left = match still_good(self.until) {
                 Ok(left) => left,
-                Err(ended) => return ended,
+                Err(ended) => return Said::Ended(ended),
             };
             // the cause that is recorded must not depend on chance
             tokio::select! {
                 biased;
                 () = self.force.cancelled() => {
                     // the process stops, or the listener was taken out of the configuration
-                    return Denied::new(Denial::Draining, "drain_timeout is over");
+                    return Said::Ended(Denied::new(Denial::Draining, "drain_timeout is over"));
                 }
                 changed = self.rules.changed() => {
                     if changed.is_err() {
                         // nobody speaks for this connection any more: absence is never permission
-                        return removed();
+                        return Said::Ended(removed());
                     }
                     let snapshot = self.rules.borrow_and_update().clone();
                     // or the clock was set, and that is all
-                    if let Err(ended) = still_good(self.until) {
-                        return ended;
-                    }
-                    if let Err(why) = self.judge_again(&snapshot) {
-                        return why;
+                    let judged =
+                        still_good(self.until).and_then(|_left| self.judge_again(&snapshot));
+                    if let Err(why) = judged {
+                        return Said::Ended(why);
                     }
                 }
                 () = tokio::time::sleep(left) => {}

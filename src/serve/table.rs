@@ -147,28 +147,13 @@ fn key(source: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_place_that_is_taken_again_counts_whatever_the_limits_are_and_is_given_back() {
-        let second = Duration::from_secs(1);
         let limits = Limits {
             connections: 2,
-            connections_per_ip: 1,
-            handshakes: 1,
-            handshake_timeout: second,
-            header_timeout: second,
-            keepalive_timeout: second,
-            body_min_rate: 0,
-            response_timeout: second,
-            write_timeout: second,
-            idle_timeout: second,
-            drain_timeout: second,
-            header_bytes: 1,
-            body_bytes: 0,
-            streams: 1,
+            ..Limits::least()
         };
         let table = Arc::<Table>::default();
         let (slots, source) = (Slots::of(&table), IpAddr::from([192, 0, 2, 1]));

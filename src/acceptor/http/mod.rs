@@ -30,7 +30,7 @@ use crate::{
     config::{AcceptorListener, BackendProtocol, ClientCertHeader, Limits},
     drain::Drain,
     serve::{
-        Admitted, BoxFuture, Closed, Role, Snapshot, Supervision,
+        Admitted, BoxFuture, Closed, Role, Said, Snapshot, Supervision,
         http::{self, Beginning, Client, client_body::ClientBody, io::ClientIo},
         link,
     },
@@ -279,6 +279,16 @@ impl HttpAcceptor {
             tokio::time::sleep(http::LAST_CALL).await;
         };
         let (stream, supervision) = (&mut admitted.stream, &mut admitted.supervision);
+        let ended = async {
+            // the first request may come all the same: it hears so too
+            match supervision.heard().await {
+                Said::Ended(why) => Closed::refused(why),
+                Said::Outdated => tokio::select! {
+                    why = supervision.ended() => Closed::refused(why),
+                    () = tokio::time::sleep(http::LAST_CALL) => Closed::default(),
+                },
+            }
+        };
         let closed = tokio::select! {
             biased;
             first = stream.fill_buf() => match first {
@@ -290,7 +300,7 @@ impl HttpAcceptor {
                 }
                 Err(error) => Closed::refused(Denied::new(Denial::PeerReset, error.to_string())),
             },
-            why = supervision.ended() => Closed::refused(why),
+            closed = ended => closed,
             () = over => Closed::default(),
             // an unused connection of a pool
             () = tokio::time::sleep(self.limits.keepalive_timeout) => Closed::default(),
@@ -310,7 +320,7 @@ impl HttpAcceptor {
             source,
             local,
             sni,
-            supervision,
+            mut supervision,
             ..
         } = admitted;
         let word = match &open {
@@ -318,6 +328,9 @@ impl HttpAcceptor {
             Some(open) if open.http => Word::Ours,
             Some(_) => Word::Clients,
         };
+        if word != Word::Ours {
+            supervision.stays();
+        }
         let beginning = Beginning {
             // the gateway's name for it, in both logs
             id: open.as_ref().map_or(id, |open| open.connection),

@@ -8,7 +8,7 @@ use crate::{
     admit::{OwnRole, PeerRule, PeerRules, SourceRanges, SourceRules},
     config::{self, AcceptorConfig, AcceptorListener, BackendProtocol, Common, Config, Mode},
     drain::Drain,
-    serve::{ListenerRules, Role, Snapshot},
+    serve::{ListenerRules, Role, Shown, Snapshot},
     telemetry::metrics::Metrics,
     tls::{ClientTls, Generation, LinkRole, ServerTls},
 };
@@ -132,6 +132,7 @@ fn rules(
         tls: Some(Arc::new(server_tls(listener, identity, problems)?)),
         verification: Some(Arc::clone(&identity.verification)),
         peers,
+        shown: Some(Shown::of(&identity.certified.cert)),
         limits: listener.limits.clone(),
         starttls_postgres: false,
         access: common.log.access,

@@ -116,6 +116,7 @@ fn rules(
         tls: Some(Arc::new(tls.with_http1())),
         verification: Some(Arc::clone(&identity.verification)),
         peers,
+        shown: None,
         limits: listener.limits.clone(),
         starttls_postgres: false,
         access: common.log.access,

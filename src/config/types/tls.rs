@@ -79,3 +79,27 @@ pub struct Limits {
     pub body_bytes: u64,
     pub streams: u32,
 }
+
+#[cfg(test)]
+impl Limits {
+    /// Of everything the least, for tests.
+    pub(crate) fn least() -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            connections: 1,
+            connections_per_ip: 1,
+            handshakes: 1,
+            handshake_timeout: second,
+            header_timeout: second,
+            keepalive_timeout: second,
+            body_min_rate: 0,
+            response_timeout: second,
+            write_timeout: second,
+            idle_timeout: second,
+            drain_timeout: second,
+            header_bytes: 1,
+            body_bytes: 0,
+            streams: 1,
+        }
+    }
+}

@@ -327,7 +327,6 @@ mod tests {
     }
 
     fn snapshot(admits: bool) -> Arc<Snapshot> {
-        let second = Duration::from_secs(1);
         Arc::new(Snapshot {
             rules: ListenerRules {
                 name: "public".into(),
@@ -345,22 +344,8 @@ mod tests {
                     own_domain: None,
                     role: OwnRole::Client,
                 },
-                limits: Limits {
-                    connections: 1,
-                    connections_per_ip: 1,
-                    handshakes: 1,
-                    handshake_timeout: second,
-                    header_timeout: second,
-                    keepalive_timeout: second,
-                    body_min_rate: 0,
-                    response_timeout: second,
-                    write_timeout: second,
-                    idle_timeout: second,
-                    drain_timeout: second,
-                    header_bytes: 1,
-                    body_bytes: 0,
-                    streams: 1,
-                },
+                shown: None,
+                limits: Limits::least(),
                 starttls_postgres: false,
                 access: false,
                 withdrawn: None,

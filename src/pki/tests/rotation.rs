@@ -174,3 +174,95 @@ fn a_new_issuing_ca_never_outlives_its_root_and_keeps_the_constraints() {
     let outside = IssueRequest::new(Role::Client, "anna").san("a.example");
     assert!(authority.issue(&outside).is_err());
 }
+
+#[test]
+fn what_hangs_on_a_ca_that_was_ended_by_force_is_renewed_all_the_same() {
+    let (_folder, authority) = store();
+    let issue = |name: &str| {
+        authority
+            .issue(&IssueRequest::new(Role::Gateway, name))
+            .unwrap()
+    };
+    let lost = issue("edge-1");
+    for kind in [CaKind::Issuing, CaKind::Root] {
+        authority.rotate(&options(kind)).unwrap();
+        authority.finish_rotation(kind, true).unwrap();
+        authority.verify(&lost.certificate, None).unwrap_err();
+        authority.renew(&RenewOptions::default()).unwrap();
+        authority.verify(&lost.certificate, None).unwrap();
+        // and once is enough
+        let again = authority.renew(&RenewOptions::default()).unwrap();
+        let left_alone = |(_, renewal): &(Record, Renewal)| matches!(renewal, Renewal::NotDue);
+        assert!(again.renewals.iter().all(left_alone), "{again:?}");
+    }
+}
+
+fn issuing(authority: &Authority, standing: CaStanding) -> CaRecord {
+    let mut all = authority.authorities().unwrap().into_iter();
+    all.find(|ca| (ca.kind, ca.standing) == (CaKind::Issuing, standing))
+        .unwrap()
+}
+
+#[test]
+fn a_prepared_ca_that_was_revoked_never_signs_and_another_takes_its_place() {
+    for kind in [CaKind::Issuing, CaKind::Root] {
+        let (_folder, authority) = store();
+        let leaf = authority
+            .issue(&IssueRequest::new(Role::Gateway, "edge-1"))
+            .unwrap();
+        let prepare = RotateOptions {
+            prepare: true,
+            ..options(kind)
+        };
+        let was = published(&authority);
+        authority.rotate(&prepare).unwrap();
+        let (both, held) = (published(&authority), keys(&authority));
+        let next = issuing(&authority, CaStanding::Next).serial;
+        authority
+            .revoke_authority(&next, Reason::KeyCompromise)
+            .unwrap();
+
+        let said = authority.rotate(&options(kind)).unwrap_err().to_string();
+        assert!(said.contains(&next) && said.contains("--prepare"), "{said}");
+        authority.rotate(&prepare).unwrap();
+        assert_eq!((published(&authority), keys(&authority)), (both, held));
+        assert!(authority.rotate(&prepare).is_err(), "one at a time");
+        authority.verify(&leaf.certificate, None).unwrap();
+        authority.rotate(&options(kind)).unwrap();
+        assert_ne!(issuing(&authority, CaStanding::Current).serial, next);
+        authority.renew(&RenewOptions::default()).unwrap();
+        authority.finish_rotation(kind, true).unwrap();
+        authority.verify(&leaf.certificate, None).unwrap();
+        assert_eq!((published(&authority), keys(&authority)), (was, 2));
+    }
+}
+
+#[test]
+fn a_new_ca_that_is_revoked_gives_way_to_another_while_the_old_one_is_trusted() {
+    for kind in [CaKind::Issuing, CaKind::Root] {
+        let (_folder, authority) = store();
+        let leaf = authority
+            .issue(&IssueRequest::new(Role::Gateway, "edge-1"))
+            .unwrap();
+        let was = published(&authority);
+        authority.rotate(&options(kind)).unwrap();
+        let current = issuing(&authority, CaStanding::Current).serial;
+        authority
+            .revoke_authority(&current, Reason::KeyCompromise)
+            .unwrap();
+        // what hangs on the old one need not go before its successor is there
+        let prepare = RotateOptions {
+            prepare: true,
+            ..options(CaKind::Issuing)
+        };
+        authority.rotate(&prepare).unwrap();
+        authority.rotate(&options(CaKind::Issuing)).unwrap();
+        authority.verify(&leaf.certificate, None).unwrap();
+        assert!(authority.rotate(&prepare).is_err(), "one at a time");
+        authority.renew(&RenewOptions::default()).unwrap();
+        authority.verify(&leaf.certificate, None).unwrap();
+        authority.finish_rotation(kind, true).unwrap();
+        authority.verify(&leaf.certificate, None).unwrap();
+        assert_eq!((published(&authority), keys(&authority)), (was, 2));
+    }
+}

@@ -57,7 +57,7 @@ use self::{
     io::ClientIo,
     stream::ClientStream,
 };
-use super::{BoxFuture, Closed, Snapshot, Supervision};
+use super::{BoxFuture, Closed, Said, Snapshot, Supervision};
 use crate::{
     admit::{Denial, Denied, PeerFacts},
     config::Limits,
@@ -87,7 +87,10 @@ async fn turn(
 ) -> Turn {
     tokio::select! {
         biased;
-        why = supervision.ended() => Turn::Cut(why),
+        said = supervision.said() => match said {
+            Said::Ended(why) => Turn::Cut(why),
+            Said::Outdated => Turn::Finish,
+        },
         wish = watch.next() => match wish {
             Wish::GoAway => Turn::Finish,
             Wish::Cut(why) => Turn::Cut(why),

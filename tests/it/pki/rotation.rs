@@ -1,13 +1,20 @@
 //! Everything is rotated, root included, while both roles are at work.
 
 use std::{
+    io::{Read as _, Write as _},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use super::{openssl, portcullis, text};
-use crate::world::{Running, World, get, named_backend, until};
-use portcullis::pki::Role;
+use crate::world::{
+    Backend, Links, Running, TlsStream, Ways, World, answers, broken, get, named_backend, says,
+    until,
+};
+use portcullis::{
+    pki::{Reason, RenewOptions, Role},
+    wire::link::{self, ConnectionId, Frame, Open},
+};
 
 /// Ends the load, also when the test fails.
 struct Load {
@@ -177,4 +184,139 @@ fn a_ca_is_rotated_as_the_page_says() {
     }
     let (ok, said) = portcullis(&finish);
     assert!(ok && said.contains("ended the issuing CA"), "{said}");
+}
+
+fn renew_acceptor(world: &World) {
+    let renewal = RenewOptions {
+        names: vec!["acceptor/legacy".to_owned()],
+        rekey: true,
+        ..RenewOptions::default()
+    };
+    world.authority.renew(&renewal).unwrap();
+}
+
+/// A gateway that hears nothing of it keeps its links to an acceptor whose certificate is renewed, and
+/// those were opened with the old one.
+#[test]
+fn what_begins_after_an_acceptors_renewal_outlives_the_old_certificate() {
+    let world = World::new();
+    let [echo, web] = [
+        Backend::echo(world.address()),
+        named_backend(&world, "the backend"),
+    ];
+    let links = Links {
+        http: world.address(),
+        tcp: world.address(),
+    };
+    let near = format!("trusted_ips = [{:?}]", world.near());
+    let inside = |mode, address, backend: &Backend| {
+        let backend = backend.address.to_string();
+        let text = world.acceptor_text_in(mode, address, &backend, &near);
+        text.replace("name = \"legacy\"", &format!("name = {mode:?}"))
+    };
+    let text = inside("http", links.http, &web) + &inside("tcp", links.tcp, &echo);
+    let acceptor = world.acceptor(&text);
+    let (ways, [web, _, reused]) = Ways {
+        prefix: "",
+        bind: world.ip(),
+        links,
+        client: "",
+        link: "",
+        web: "",
+    }
+    .text(&world);
+    let shared = world.address();
+    let mux = world.gateway_text("tcp", shared, links.tcp, "", "tunnel = \"mux\"");
+    let mux = mux.replace("[[route]]", "[[route]]\nlistener = \"public\"");
+    let gateway = world.gateway(&format!("{ways}{mux}[runtime]\nworkers = 1\n"));
+
+    let connect = |to| world.client().connect(to, "site.test").unwrap();
+    let visit = |to| {
+        let mut stream = connect(to);
+        assert!(answers(&mut stream));
+        stream
+    };
+    let mut kept = connect(web);
+    let mut asks = || assert_eq!(get(&mut kept, "/").0, 200);
+    let opened = |listener: &str| {
+        acceptor.metric(&format!(
+            "portcullis_connections_accepted_total{{listener={listener:?}"
+        ))
+    };
+    asks();
+    let mut old = visit(shared);
+    drop(visit(reused));
+    let before = world.authority.records().unwrap();
+    renew_acceptor(&world);
+    acceptor.reload();
+
+    let follow = |listener: &str, mut begin: Box<dyn FnMut() -> Option<TlsStream> + '_>| {
+        let had = opened(listener);
+        until("a link that shows the new certificate", || {
+            let begun = begin();
+            (opened(listener) > had + 0.5).then_some(begun)
+        })
+    };
+    let mut begun = [shared, reused].map(|to| follow("tcp", Box::new(move || Some(visit(to)))));
+    follow(
+        "http",
+        Box::new(|| {
+            asks();
+            None
+        }),
+    );
+    assert!(answers(&mut old), "it lives on");
+    let replaced = before.iter().find(|record| record.role == Role::Acceptor);
+    let replaced = &replaced.unwrap().serial;
+    world
+        .authority
+        .revoke(replaced, Reason::Superseded)
+        .unwrap();
+    gateway.reload();
+    assert!(broken(&mut old));
+    for stream in begun.iter_mut().flatten() {
+        assert!(answers(stream));
+    }
+    asks();
+    let cut = gateway.count(|line| says(line, "reason", "rules_changed"));
+    assert_eq!(cut, 1, "{}", gateway.text());
+}
+
+#[test]
+fn a_link_that_waits_for_its_first_request_hears_of_a_renewal_too() {
+    let world = World::new();
+    let backend = named_backend(&world, "the backend");
+    let (acceptor, address) = world.http_acceptor(&backend.address.to_string(), "");
+    let client = world
+        .client()
+        .certificate(&world.leaf(Role::Gateway, "edge-1"))
+        .source(world.ip())
+        .alpn("portcullis/1");
+    let mut stream = client.connect(address, "legacy.internal").unwrap();
+    let mut open = Open::new(ConnectionId([7; 16]));
+    open.http = true;
+    stream
+        .write_all(&link::encode(&Frame::Open(Box::new(open))))
+        .unwrap();
+    stream
+        .read_exact(&mut link::encode(&Frame::Admitted))
+        .unwrap();
+    renew_acceptor(&world);
+    acceptor.reload();
+    // it may come for two seconds yet, and others behind it
+    let mut ask = || -> std::io::Result<String> {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: site.test\r\n\r\n")?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"the backend") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            answer.extend(byte);
+        }
+        Ok(String::from_utf8(answer).unwrap().to_ascii_lowercase())
+    };
+    assert!(ask().unwrap().starts_with("http/1.1 200 "));
+    until("the link's end", || match ask() {
+        Ok(answer) => answer.contains("connection: close").then_some(()),
+        Err(_ended) => Some(()),
+    });
 }

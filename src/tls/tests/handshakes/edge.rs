@@ -3,7 +3,6 @@
 use super::*;
 
 fn listener(mode: Mode, starttls: bool, client_auth: Option<ClientAuth>) -> GatewayListener {
-    use std::time::Duration;
     GatewayListener {
         name: "public".into(),
         address: ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()),
@@ -24,22 +23,7 @@ fn listener(mode: Mode, starttls: bool, client_auth: Option<ClientAuth>) -> Gate
         starttls_postgres: starttls,
         ocsp_stapling: true,
         tls: options(),
-        limits: Limits {
-            connections: 1,
-            connections_per_ip: 0,
-            handshakes: 1,
-            handshake_timeout: Duration::from_secs(1),
-            header_timeout: Duration::from_secs(1),
-            keepalive_timeout: Duration::from_secs(1),
-            body_min_rate: 0,
-            response_timeout: Duration::from_secs(1),
-            write_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            drain_timeout: Duration::from_secs(1),
-            header_bytes: 1,
-            body_bytes: 0,
-            streams: 100,
-        },
+        limits: Limits::least(),
     }
 }
 
