@@ -16,7 +16,8 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// One timer for both deadlines, armed again only when it fires.
 pub(super) struct Watch {
-    seen: (u64, u64),
+    /// Octets of both directions: neither ever has fewer.
+    seen: u64,
     since: Instant,
     lasts: Lasts,
     timer: Pin<Box<Sleep>>,
@@ -35,7 +36,7 @@ impl Watch {
         let now = Instant::now();
         let first = step(options).min(SOON);
         Self {
-            seen: (0, 0),
+            seen: 0,
             since: now,
             lasts: Lasts::NotYet,
             timer: Box::pin(sleep_until(now + first)),
@@ -54,7 +55,8 @@ impl Watch {
             }
             let now = Instant::now();
             let (idle, write) = (options.idle_timeout, options.write_timeout);
-            let bytes = options.progress.bytes();
+            let (forth, back) = options.progress.bytes();
+            let bytes = forth.wrapping_add(back);
             let seen = self.seen;
             if bytes != seen {
                 (self.seen, self.since) = (bytes, now);
