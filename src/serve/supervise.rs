@@ -88,7 +88,6 @@ pub(crate) type JudgeLink = Box<dyn Fn(&Snapshot) -> Result<(), Denied> + Send +
 enum Hears {
     Nothing,
     Once,
-    Again,
 }
 
 impl Supervision {
@@ -200,16 +199,11 @@ impl Supervision {
         self.hear(Hears::Once)
     }
 
-    /// [`Self::said`], and whoever asks next hears it too.
-    pub(crate) fn heard(&mut self) -> impl Future<Output = Said> + Send + '_ {
-        self.hear(Hears::Again)
-    }
-
     // one future: every connection at rest keeps it
     async fn hear(&mut self, hears: Hears) -> Said {
         loop {
-            if self.outdated && hears != Hears::Nothing {
-                self.outdated = hears == Hears::Again;
+            if self.outdated && hears == Hears::Once {
+                self.outdated = false;
                 return Said::Outdated;
             }
             let left = match still_good(self.until) {

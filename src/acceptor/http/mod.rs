@@ -30,7 +30,7 @@ use crate::{
     config::{AcceptorListener, BackendProtocol, ClientCertHeader, Limits},
     drain::Drain,
     serve::{
-        Admitted, BoxFuture, Closed, Role, Said, Snapshot, Supervision,
+        Admitted, BoxFuture, Closed, Role, Snapshot, Supervision,
         http::{self, Beginning, Client, client_body::ClientBody, io::ClientIo},
         link,
     },
@@ -279,16 +279,6 @@ impl HttpAcceptor {
             tokio::time::sleep(http::LAST_CALL).await;
         };
         let (stream, supervision) = (&mut admitted.stream, &mut admitted.supervision);
-        let ended = async {
-            // the first request may come all the same: it hears so too
-            match supervision.heard().await {
-                Said::Ended(why) => Closed::refused(why),
-                Said::Outdated => tokio::select! {
-                    why = supervision.ended() => Closed::refused(why),
-                    () = tokio::time::sleep(http::LAST_CALL) => Closed::default(),
-                },
-            }
-        };
         let closed = tokio::select! {
             biased;
             first = stream.fill_buf() => match first {
@@ -300,7 +290,8 @@ impl HttpAcceptor {
                 }
                 Err(error) => Closed::refused(Denied::new(Denial::PeerReset, error.to_string())),
             },
-            closed = ended => closed,
+            // that it is outdated the first request hears
+            why = supervision.ended() => Closed::refused(why),
             () = over => Closed::default(),
             // an unused connection of a pool
             () = tokio::time::sleep(self.limits.keepalive_timeout) => Closed::default(),

@@ -108,9 +108,9 @@ impl<C: Client> Connection<C> {
             };
             match turn {
                 // it goes as soon as it can
-                Turn::Finish if graceful => {}
+                Turn::Finish | Turn::Outdated if graceful => {}
                 // an idle connection is told to go; what is under way is finished
-                Turn::Finish => {
+                Turn::Finish | Turn::Outdated => {
                     graceful = true;
                     held.as_mut().graceful_shutdown();
                 }

@@ -70,6 +70,8 @@ use crate::{
 /// What a connection is told from outside.
 enum Turn {
     Finish,
+    /// The next answer is the last; what rests until then goes on resting.
+    Outdated,
     Cut(Denied),
     /// Nothing has happened for a while.
     Rest,
@@ -89,7 +91,7 @@ async fn turn(
         biased;
         said = supervision.said() => match said {
             Said::Ended(why) => Turn::Cut(why),
-            Said::Outdated => Turn::Finish,
+            Said::Outdated => Turn::Outdated,
         },
         wish = watch.next() => match wish {
             Wish::GoAway => Turn::Finish,

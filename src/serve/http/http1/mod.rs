@@ -50,10 +50,13 @@ struct Haste(AtomicU8);
 
 impl Haste {
     const NONE: u8 = 0;
+    /// The next answer is the last, whenever that is: of an idle connection that we close the other
+    /// end hears too late, and what it sends meanwhile is lost.
+    const OUTDATED: u8 = 1;
     /// One more request may come, and is the last.
-    const LAST_CALL: u8 = 1;
+    const LAST_CALL: u8 = 2;
     /// What has begun to come is the last.
-    const ALL: u8 = 2;
+    const ALL: u8 = 3;
 
     fn get(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
@@ -65,6 +68,11 @@ impl Haste {
 
     fn is_any(&self) -> bool {
         self.get() != Self::NONE
+    }
+
+    /// It is over soon, whether a request comes or not.
+    fn ends(&self) -> bool {
+        self.get() >= Self::LAST_CALL
     }
 }
 
@@ -89,6 +97,7 @@ impl<C: Client> Connection<C> {
         K: Upstream,
     {
         let shared = Shared::new(io);
+        let haste = Haste::default();
         let cause = loop {
             let told = match self.rest(&shared, &mut watch, supervision).await {
                 None => false,
@@ -97,10 +106,15 @@ impl<C: Client> Connection<C> {
                     drop(shared.end());
                     return Some(why);
                 }
+                Some(Turn::Outdated) => {
+                    haste.set(Haste::OUTDATED);
+                    continue;
+                }
                 Some(Turn::Finish | Turn::Rest) => true,
             };
             // boxed: between requests it keeps no room
-            let serving = Box::pin(self.requests(&shared, &service, &mut watch, supervision, told));
+            let requests = self.requests(&shared, &service, &mut watch, supervision, &haste, told);
+            let serving = Box::pin(requests);
             match serving.await {
                 Next::Rests => {}
                 Next::Over(cause) => break self.activity.end().or(cause),
@@ -140,6 +154,7 @@ impl<C: Client> Connection<C> {
         service: &S,
         watch: &mut Watch,
         supervision: &mut Supervision,
+        haste: &Haste,
         told: bool,
     ) -> Next
     where
@@ -147,19 +162,18 @@ impl<C: Client> Connection<C> {
         K: Upstream,
     {
         let draining = self.drain.draining();
-        let haste = Haste::default();
         // the end of the last call, where it has begun
         let mut until = Instant::now() + LAST_CALL;
         if told {
-            self.hasten(&haste).await;
+            self.hasten(haste).await;
         }
         let why = {
-            let mut serving = pin!(self.answers(shared, service, &haste));
+            let mut serving = pin!(self.answers(shared, service, haste));
             loop {
                 let turn = {
                     let goes = pin!(async {
                         match haste.get() {
-                            Haste::NONE => draining.cancelled().await,
+                            Haste::NONE | Haste::OUTDATED => draining.cancelled().await,
                             Haste::LAST_CALL => tokio::time::sleep_until(until).await,
                             _ => pending().await,
                         }
@@ -173,11 +187,13 @@ impl<C: Client> Connection<C> {
                 };
                 match turn {
                     // it goes as soon as it can
-                    Turn::Rest if haste.is_any() => {}
+                    Turn::Rest if haste.ends() => {}
+                    Turn::Outdated if haste.is_any() => {}
+                    Turn::Outdated => haste.set(Haste::OUTDATED),
                     // an idle connection is told to go; what is under way is finished
                     Turn::Finish => {
                         until = Instant::now() + LAST_CALL;
-                        self.hasten(&haste).await;
+                        self.hasten(haste).await;
                     }
                     Turn::Rest => return Next::Rests,
                     Turn::Cut(why) => {
@@ -199,7 +215,7 @@ impl<C: Client> Connection<C> {
     /// It is time to finish. Who may be about to ask is not shut out: that is told by the answer.
     async fn hasten(&self, haste: &Haste) {
         let may_ask = self.activity.is_fresh() || self.client.has_pool();
-        let told = haste.is_any() || !may_ask;
+        let told = haste.ends() || !may_ask;
         haste.set(if told { Haste::ALL } else { Haste::LAST_CALL });
         // what has come to the socket is heard of before anybody looks
         tokio::task::yield_now().await;
@@ -266,7 +282,7 @@ impl<C: Client> Connection<C> {
             }
             reader.spare = spare(parts.headers);
             // told that it stays, a client may have asked again
-            let goes_on = stays && poll_fn(|cx| shared.poll_settled(cx, finishes())).await;
+            let goes_on = stays && poll_fn(|cx| shared.poll_settled(cx, haste.ends())).await;
             if !goes_on {
                 return close(shared, None).await;
             }
