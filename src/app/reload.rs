@@ -54,8 +54,8 @@ pub enum Reloaded {
     InForce,
     /// What was in force before is.
     Refused,
-    /// Nothing was changed and nobody told: a key does not fit its certificate, and both may be on
-    /// their way.
+    /// A key does not fit its certificate, and both may be on their way: the pair in force stays, and
+    /// nobody is told.
     Half,
 }
 
@@ -235,10 +235,9 @@ impl Process {
         let config = self
             .with(|in_force| in_force.map(|f| f.loaded.config.clone()))
             .ok_or("nothing is in force")?;
-        let loaded = self
-            .load(config, Some(svid))
-            .map_err(|problems| problems.to_string())?;
-        self.take(loaded, Some(svid), Told::Taken)
+        let loaded = self.load_files(config, Some(svid));
+        let loaded = loaded.map_err(|problems| problems.to_string())?;
+        self.take(loaded, Some(svid), Told::Nothing)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())?;
         *held = Some(Arc::clone(svid));
         Ok(true)
@@ -266,11 +265,7 @@ impl Process {
         config: config::Config,
         svid: Option<&HeldSvid>,
     ) -> Result<Loaded, config::Problems> {
-        let given = Given {
-            svid: Some(svid),
-            challenges: &self.challenges,
-            pairs_in_force: true,
-        };
+        let given = Given::beside_pairs(svid, &self.challenges);
         self.with(|in_force| {
             let in_force = in_force.map(|f| &f.loaded);
             load_by(config, given, &self.metrics, &self.drain, in_force)
@@ -417,8 +412,8 @@ impl Process {
         self.with(|in_force| {
             let last = in_force.map(|f| &f.loaded.config);
             self.leaving.judge(last, loaded, &self.drain, |config| {
-                let given = (svid, &self.challenges);
-                load(config, given, &self.metrics, &self.drain, Some(loaded))
+                let given = Given::beside_pairs(svid, &self.challenges);
+                load_by(config, given, &self.metrics, &self.drain, Some(loaded))
             });
         });
     }

@@ -117,6 +117,27 @@ impl EdgeMaterial {
         previous: Option<&Self>,
         now: UnixSeconds,
     ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        Self::load_where(listener, previous, false, now)
+    }
+
+    /// The same where each pair whose files do not fit each other stays as it is here.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load_beside(
+        &self,
+        listener: &GatewayListener,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
+        Self::load_where(listener, Some(self), true, now)
+    }
+
+    fn load_where(
+        listener: &GatewayListener,
+        previous: Option<&Self>,
+        halves_stay: bool,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, Vec<MaterialError>> {
         let mut awaited: Vec<String> = Vec::new();
         let mut files: Vec<Pair<'_>> = Vec::new();
         for pair in &listener.certificates {
@@ -136,7 +157,7 @@ impl EdgeMaterial {
             (files, awaited.into()),
             listener.client_auth.as_ref(),
             &listener.tls,
-            previous,
+            (previous, halves_stay),
             now,
         )
     }
@@ -153,6 +174,7 @@ impl EdgeMaterial {
         now: UnixSeconds,
     ) -> Result<Arc<Self>, Vec<MaterialError>> {
         let files = files.into_iter().map(|pair| (pair, None));
+        let previous = (previous, false);
         Self::assemble((files, Arc::default()), client_auth, options, previous, now)
     }
 
@@ -184,7 +206,7 @@ impl EdgeMaterial {
         (files, awaited): (impl IntoIterator<Item = Pair<'a>>, Arc<[String]>),
         client_auth: Option<&ClientAuth>,
         options: &TlsOptions,
-        previous: Option<&Self>,
+        (previous, halves_stay): (Option<&Self>, bool),
         now: UnixSeconds,
     ) -> Result<Arc<Self>, Vec<MaterialError>> {
         let provider = provider(options);
@@ -208,6 +230,12 @@ impl EdgeMaterial {
                     &in_force,
                 )
             });
+            let stays = |errors: &[MaterialError]| {
+                let mut shown = previous.iter().flat_map(|material| &material.certificates);
+                let shown = shown.find(|shown| shown.file == certificate)?;
+                (halves_stay && errors.iter().all(|error| error.half)).then(|| shown.own())
+            };
+            let loaded = loaded.or_else(|errors| stays(&errors).ok_or(errors));
             match loaded {
                 Ok(loaded) => {
                     own.push(loaded);

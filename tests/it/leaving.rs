@@ -202,3 +202,18 @@ fn a_listener_that_moved_ends_its_old_connections_too() {
     });
     assert!(!answers(&mut stream));
 }
+
+/// Nothing that judges its callers has changed: the pair in force stays for them too.
+#[test]
+fn a_listener_that_was_taken_out_keeps_its_callers_beside_a_key_that_does_not_fit() {
+    let mut removed = Removed::new();
+    removed.take_out();
+    let own = removed.world.leaf(Role::Gateway, "edge-1");
+    let other = removed.world.issue(Role::Gateway, "other", &[]);
+    let other = std::fs::read(other.key).unwrap();
+    portcullis::pki::store::write_file(&own.key, &other, 0o600).unwrap();
+    removed.gateway.line("the refusal", |line| {
+        says(line, "message", "reload refused")
+    });
+    assert!(answers(&mut removed.stream), "{}", removed.gateway.text());
+}

@@ -412,6 +412,22 @@ fn what_is_bad_is_refused_and_the_last_good_stays() {
     assert!(ready.contains("ok   renewal:"), "{ready}");
 }
 
+/// An identity of an hour must not end for a slip of the pen elsewhere; nor is that forgotten for it.
+#[test]
+fn an_update_comes_into_force_beside_a_site_s_key_that_does_not_fit() {
+    let world = World::new();
+    let chain = Chain::start(&world, "http");
+    let other = std::fs::read(world.issue(Role::Gateway, "other", &[]).key).unwrap();
+    portcullis::pki::store::write_file(&world.leaf(Role::Server, "site").key, &other, 0o600)
+        .unwrap();
+    chain.gateway.line("the refusal", |line| {
+        says(line, "message", "reload refused")
+    });
+    chain.hand_out(&world.authority, &chain.trust);
+    let (_, ready) = chain.gateway.admin("/readyz?verbose").unwrap();
+    assert!(ready.contains("warn reload:"), "{ready}");
+}
+
 #[test]
 fn a_start_waits_for_its_entry_and_check_needs_no_agent() {
     let world = World::new();

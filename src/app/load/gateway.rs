@@ -58,7 +58,7 @@ pub(super) fn parts(
         let name = Arc::clone(&listener.name);
         let held = previous.and_then(|loaded| loaded.listeners.iter().find(|l| l.name == name));
         let before = held.and_then(|listener| listener.edge.as_deref());
-        let material = edge_material(listener, before, problems);
+        let material = edge_material(listener, before, previous, problems);
         if let Some(edge) = &material {
             let before = previous.map(|loaded| &loaded.staples);
             warnings.extend(follow(&mut staples, listener, edge, before));
@@ -117,11 +117,23 @@ pub(super) fn parts(
 fn edge_material(
     listener: &GatewayListener,
     before: Option<&EdgeMaterial>,
+    previous: Option<&Loaded>,
     problems: &mut Problems,
 ) -> Option<Arc<EdgeMaterial>> {
-    let (auth, options) = (listener.client_auth.as_ref(), &listener.tls);
-    let loaded = EdgeMaterial::load(listener, before, clock::now());
-    problems.keep_pair(loaded, || Some(before?.with_trust_of_today(auth, options)))
+    let now = clock::now();
+    let loaded = EdgeMaterial::load(listener, before, now);
+    // one that was taken out may share its pair with one that is in force
+    let shares = |edge: &&EdgeMaterial| {
+        let mut files = listener.certificates.iter().map(|files| &files.certificate);
+        files.any(|file| edge.certificates.iter().any(|shown| shown.file == *file))
+    };
+    let sharing = || {
+        let listeners = previous?.listeners.iter();
+        listeners.filter_map(|l| l.edge.as_deref()).find(shares)
+    };
+    problems.keep_pair(loaded, || {
+        Some(before.or_else(sharing)?.load_beside(listener, now))
+    })
 }
 
 /// Takes in whose status is to be asked for; what the operator has to know of it.

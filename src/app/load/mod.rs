@@ -98,7 +98,19 @@ pub struct Given<'a> {
     pub pairs_in_force: bool,
 }
 
-impl Given<'_> {
+impl<'a> Given<'a> {
+    /// For files that are loaded again, where pairs in force stay.
+    pub(super) fn beside_pairs(
+        svid: Option<&'a HeldSvid>,
+        challenges: &'a Arc<Challenges>,
+    ) -> Self {
+        Self {
+            svid: Some(svid),
+            challenges,
+            pairs_in_force: true,
+        }
+    }
+
     fn challenges(&self) -> &Arc<Challenges> {
         self.challenges
     }
